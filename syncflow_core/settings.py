@@ -1,0 +1,97 @@
+"""Where SyncFlow's own things and its two neighbours are: the environment, read once.
+
+Belongs here: every ``SYNCFLOW_`` variable, its default and its check.
+Does not belong here: what an entity declares (``entity``).
+
+Source: design.md, "Fixed interfaces", Environment.
+"""
+
+from pathlib import Path
+from typing import Annotated
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from pydantic import AfterValidator, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from syncflow_core.errors import ConfigError
+
+
+def _base_url(value: str | None) -> str | None:
+    if value is None or not value.strip():
+        return None
+    url = value.strip().rstrip("/").removesuffix("/api/v1")
+    if not url.startswith(("http://", "https://")):
+        raise ValueError("must begin with http:// or https://")
+    return url
+
+
+def _zone(value: str) -> str:
+    try:
+        ZoneInfo(value)
+    except (ZoneInfoNotFoundError, ValueError, OSError) as error:
+        raise ValueError(f"{value!r} is not a time zone name such as Europe/Berlin") from error
+    return value
+
+
+def _database_url(value: SecretStr | None) -> SecretStr | None:
+    if value is None or not value.get_secret_value().strip():
+        return None
+    scheme, separator, rest = value.get_secret_value().strip().partition("://")
+    if not separator or scheme not in {
+        "postgres",
+        "postgresql",
+        "postgresql+psycopg",
+        "postgresql+psycopg2",
+    }:
+        raise ValueError("must be a PostgreSQL URL: postgresql://user:password@host:5432/database")
+    return SecretStr(f"postgresql://{rest}")
+
+
+BaseUrl = Annotated[str | None, AfterValidator(_base_url)]
+
+
+class Settings(BaseSettings):
+    """The environment. Values are read when this is made, not later; a ``.env`` file is read too."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="SYNCFLOW_", env_file=".env", extra="ignore", frozen=True
+    )
+
+    home: Path = Path(".syncflow")
+    database_url: Annotated[SecretStr | None, AfterValidator(_database_url)] = None
+    apismith_url: BaseUrl = None
+    apismith_username: str = ""
+    apismith_password: SecretStr = SecretStr("")
+    schedulehub_url: BaseUrl = None
+    schedulehub_username: str = ""
+    schedulehub_password: SecretStr = SecretStr("")
+    frames_uri: str | None = None
+    api_secret: SecretStr | None = None
+    time_zone: Annotated[str, AfterValidator(_zone)] = "UTC"
+    slices: int = 7
+
+    @property
+    def home_path(self) -> Path:
+        """The home, absolute; it need not exist yet."""
+        return self.home.expanduser().absolute()
+
+    @property
+    def frames_path(self) -> str:
+        """Where staged frames lie: a local folder, or an object store's URI."""
+        return self.frames_uri or str(self.home_path / "frames")
+
+
+def read_settings(**overrides: object) -> Settings:
+    """Read the environment.
+
+    Raises:
+        ConfigError: A variable is malformed; the message names every such variable.
+    """
+    try:
+        return Settings(**overrides)  # type: ignore[arg-type]  # tests and the demo pass typed values
+    except ValidationError as error:
+        faults = "; ".join(
+            f"SYNCFLOW_{str(fault['loc'][0]).upper()}: {fault['msg'].removeprefix('Value error, ')}"
+            for fault in error.errors()
+        )
+        raise ConfigError(f"environment: {faults}") from error

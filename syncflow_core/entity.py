@@ -160,7 +160,7 @@ class Rowversion(Declared):
     """The source's change counter: its column, how two of them compare, how far to look back."""
 
     column: str
-    kind: Literal["integer", "timestamp", "hex", "text"] = "integer"
+    kind: Literal["integer", "timestamp", "hex", "text"] | None = None
     overlap_s: int = pydantic.Field(default=300, ge=0)
 
 
@@ -240,8 +240,3 @@ class Entity(Declared):
         if len(set(self.business_key)) != len(self.business_key):
             raise ValueError("business_key names a column twice")
         return self
-
-    @property
-    def zone(self) -> str | None:
-        """The zone of naive source times; None leaves them naive."""
-        return self.time_zone

@@ -195,9 +195,10 @@ def _rowversion(
     entity: Entity, api: Api
 ) -> tuple[str | None, Literal["integer", "timestamp", "hex", "text"]]:
     """The rowversion's column and kind; the kind follows the column's type where it is not declared."""
-    if entity.rowversion is not None:
-        return entity.rowversion.column, entity.rowversion.kind
-    name = api.rowversion_column
+    declared = entity.rowversion
+    name = api.rowversion_column if declared is None else declared.column
+    if declared is not None and declared.kind is not None:
+        return name, declared.kind
     column = None if name is None else api.column(name)
     kind = None if column is None else column.oracle.field_type
     if kind in {"timestamp", "timestamp_tz"}:

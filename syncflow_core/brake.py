@@ -1,0 +1,55 @@
+"""Hold back a change that would do great harm until a person has said yes.
+
+Belongs here: when deletes or updates are too many.
+Does not belong here: keeping the plan or the approval (``bridge.plans``).
+
+Source: product.md 4, "Brake".
+"""
+
+from dataclasses import dataclass
+
+from syncflow_core.entity import Brake
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What is held back, and why."""
+
+    deletes: bool
+    updates: bool
+    reason: str | None
+
+
+def judge(brake: Brake, *, known: int, incoming: int, updates: int, deletes: int) -> Verdict:
+    """Say whether this run's updates or deletes are held back.
+
+    Both numbers must be exceeded: 100 rows may be all of a small table, and 10 % of a large one is
+    many. An empty source never deletes, however few the records are.
+
+    Args:
+        brake: The entity's two numbers.
+        known: Live records that the target acknowledged before this run.
+        incoming: Rows fetched.
+        updates: Records to update.
+        deletes: Records to delete.
+
+    >>> judge(Brake(), known=1000, incoming=899, updates=0, deletes=101).deletes
+    True
+    >>> judge(Brake(), known=10_000, incoming=9_899, updates=0, deletes=101).deletes
+    False
+    """
+    held_deletes = _too_many(brake, deletes, known) or (deletes > 0 and incoming == 0)
+    held_updates = _too_many(brake, updates, known)
+    reasons = []
+    if held_deletes:
+        reasons.append(f"{deletes} of {known} known records would be deleted")
+    if held_updates:
+        reasons.append(f"{updates} of {known} known records would be updated")
+    limit = f" (more than {brake.rows} and {brake.share:.0%})"
+    if held_deletes and incoming == 0:
+        limit = " (the source is empty)"
+    return Verdict(held_deletes, held_updates, " and ".join(reasons) + limit if reasons else None)
+
+
+def _too_many(brake: Brake, changes: int, known: int) -> bool:
+    return changes > brake.rows and changes > brake.share * known

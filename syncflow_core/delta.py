@@ -1,0 +1,100 @@
+"""Decide, for every record, what the target needs: insert, update, delete or nothing.
+
+Belongs here: comparing hashes and references, and the rule for when absence means deletion.
+Does not belong here: computing hashes (``identity``), choosing what to fetch (``stages``),
+withholding too many changes (``brake``).
+
+Source: product.md 4.
+"""
+
+from typing import Literal
+
+import polars as pl
+
+from syncflow_core.columns import (
+    DATA_HASH,
+    HUB_UID,
+    KEY_HASH,
+    OP,
+    OPS,
+    PARENT_REFS,
+    ROW,
+    ROWVERSION,
+)
+from syncflow_core.errors import ContractError
+from syncflow_core.rowversion import is_newer
+
+KNOWN_DATA_HASH = "#known_data_hash"
+KNOWN_PARENT_REFS = "#known_parent_refs"
+
+
+def classify(
+    incoming: pl.DataFrame,
+    known: pl.DataFrame,
+    *,
+    kind: Literal["integer", "timestamp", "hex", "text"],
+) -> pl.DataFrame:
+    """Label every record with the operation that brings the target up to date.
+
+    Hashes and references alone decide; a rowversion only keeps an older row from overwriting a
+    newer one: a slow page never undoes what a faster run has sent since.
+
+    Args:
+        incoming: ``(n, k)``, one row per record, with ``#row``, ``#key_hash`` (unique),
+            ``#data_hash``, ``#rowversion`` and ``#parent_refs``.
+        known: ``columns.KNOWN``: what the target last acknowledged.
+        kind: How two rowversions compare.
+
+    Returns:
+        ``(n, 6)``: ``#row``, ``#key_hash``, ``#op``, ``#hub_uid``, ``#known_data_hash``,
+        ``#known_parent_refs``; the last three null for a record that was not known or is deleted.
+
+    Raises:
+        ContractError: Two incoming rows share a key. Keeping either one would make the result
+            depend on page order.
+    """
+    if incoming[KEY_HASH].is_duplicated().any():
+        raise ContractError("two incoming rows share a business key")
+    before = known.filter(~pl.col("deleted")).select(
+        KEY_HASH,
+        HUB_UID,
+        pl.col(DATA_HASH).alias(KNOWN_DATA_HASH),
+        pl.col(PARENT_REFS).alias(KNOWN_PARENT_REFS),
+        pl.col(ROWVERSION).alias("#known_rowversion"),
+        pl.lit(value=True).alias("#known"),
+    )
+    joined = incoming.select(ROW, KEY_HASH, DATA_HASH, ROWVERSION, PARENT_REFS).join(
+        before, on=KEY_HASH, how="left", maintain_order="left"
+    )
+    same = pl.col(DATA_HASH).eq_missing(pl.col(KNOWN_DATA_HASH)) & pl.col(PARENT_REFS).eq_missing(
+        pl.col(KNOWN_PARENT_REFS)
+    )
+    older = is_newer(pl.col("#known_rowversion"), pl.col(ROWVERSION), kind).fill_null(value=False)
+    return joined.select(
+        ROW,
+        KEY_HASH,
+        pl.when(pl.col("#known").is_null())
+        .then(pl.lit("insert"))
+        .when(same | older)
+        .then(pl.lit("unchanged"))
+        .otherwise(pl.lit("update"))
+        .cast(OPS)
+        .alias(OP),
+        HUB_UID,
+        KNOWN_DATA_HASH,
+        KNOWN_PARENT_REFS,
+    )
+
+
+def gone(known: pl.DataFrame, seen: pl.Series) -> pl.DataFrame:
+    """The known records that a complete scan did not see.
+
+    Args:
+        known: ``columns.KNOWN``.
+        seen: Binary(16): every key hash the scan saw, rejected rows' keys included: a row that could
+            not be read is not a row that is gone.
+
+    Returns:
+        ``columns.KNOWN`` rows, the deleted ones left out.
+    """
+    return known.filter(~pl.col("deleted") & ~pl.col(KEY_HASH).is_in(seen.implode()))

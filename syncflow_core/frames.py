@@ -1,0 +1,138 @@
+"""Staged frames: what one stage hands to the next, on disk, whole or not at all.
+
+Belongs here: writing and reading frames by reference, and forgetting old ones.
+Does not belong here: what is in them (``columns``, ``stages``).
+
+A frame set is a folder of Arrow IPC files, uncompressed so that they are mapped rather than read.
+Each file is written under a temporary name and moved into place: a reader never sees half of one.
+Within one process the frames written last are kept in memory too.
+
+Source: design.md, "The way of a record" 2.
+"""
+
+import os
+import shutil
+import uuid
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Final
+
+import msgspec
+import polars as pl
+
+from syncflow_core.errors import SyncFlowError
+
+KEPT_BYTES: Final = 1_500_000_000
+"""Frames kept in memory besides their files, over all frame sets of the process (estimated size)."""
+
+PART_ROWS: Final = 500_000
+"""Rows of one part: what a stage holds at once; keeps memory flat however many rows there are."""
+
+
+class FrameRef(msgspec.Struct, frozen=True):
+    """Where a frame set lies: small enough to be an op's output."""
+
+    path: str
+    parts: tuple[str, ...]
+    rows: int
+
+    def part_paths(self) -> list[str]:
+        """The full path of each part, in order."""
+        return [f"{self.path}/{name}" for name in self.parts]
+
+
+class FrameStore:
+    """Frame sets under one folder.
+
+    Args:
+        root: The folder; made when the first frame is written.
+    """
+
+    def __init__(self, root: str) -> None:
+        self.root = Path(root)
+        self._kept: OrderedDict[str, pl.DataFrame] = OrderedDict()
+        self._kept_bytes = 0
+
+    def write(self, scope: str, name: str, parts: Iterable[pl.DataFrame]) -> FrameRef:
+        """Write a frame set part by part; empty parts are passed over, save that one part always stands.
+
+        Args:
+            scope: What the frames belong to, ``<batch uid>``: they are forgotten together.
+            name: The frame set's name within it. A set of the same name is not overwritten: each
+                write has a folder of its own, so a reader of the old one is not disturbed.
+            parts: Frames of one schema.
+        """
+        folder = self.root / scope / f"{name}-{uuid.uuid4().hex[:8]}"
+        names: list[str] = []
+        rows = 0
+        pending: pl.DataFrame | None = None
+        for part in parts:
+            if pending is None or pending.is_empty():
+                pending = part
+                continue
+            if part.is_empty():
+                continue
+            names.append(self._write_part(folder, len(names), pending))
+            rows += pending.height
+            pending = part
+        if pending is not None:
+            names.append(self._write_part(folder, len(names), pending))
+            rows += pending.height
+        return FrameRef(str(folder), tuple(names), rows)
+
+    def _write_part(self, folder: Path, index: int, frame: pl.DataFrame) -> str:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        name = f"part-{index:05d}.arrow"
+        temporary = folder / f".{name}"
+        try:
+            frame.write_ipc(temporary, compression="uncompressed")
+            os.replace(temporary, folder / name)  # noqa: PTH105  # atomic over an existing file
+        except OSError as error:
+            raise SyncFlowError(
+                f"staged frame {folder / name}: cannot be written: {error}"
+            ) from error
+        self._keep(str(folder / name), frame)
+        return name
+
+    def parts(self, ref: FrameRef) -> Iterator[pl.DataFrame]:
+        """The parts of a frame set, in order, one at a time."""
+        for path in ref.part_paths():
+            yield self._read(path)
+
+    def read(self, ref: FrameRef, columns: list[str] | None = None) -> pl.DataFrame:
+        """All parts of a frame set as one frame, of these columns alone where they are named."""
+        frames = [part if columns is None else part.select(columns) for part in self.parts(ref)]
+        return pl.concat(frames, how="vertical")
+
+    def _read(self, path: str) -> pl.DataFrame:
+        kept = self._kept.get(path)
+        if kept is not None:
+            return kept
+        try:
+            return pl.read_ipc(path)
+        except (OSError, pl.exceptions.ComputeError) as error:
+            raise SyncFlowError(
+                f"staged frame {path}: cannot be read ({error}): start the sync again"
+            ) from error
+
+    def _keep(self, path: str, frame: pl.DataFrame) -> None:
+        self._kept[path] = frame
+        self._kept_bytes += int(frame.estimated_size())
+        while self._kept_bytes > KEPT_BYTES and len(self._kept) > 1:
+            _, oldest = self._kept.popitem(last=False)
+            self._kept_bytes -= int(oldest.estimated_size())
+
+    def drop(self, ref: FrameRef) -> None:
+        """Forget a frame set in memory; its files stay until the scope is forgotten."""
+        for path in ref.part_paths():
+            kept = self._kept.pop(path, None)
+            if kept is not None:
+                self._kept_bytes -= int(kept.estimated_size())
+
+    def forget(self, scope: str) -> None:
+        """Remove every frame set of a scope, in memory and on disk."""
+        prefix = str(self.root / scope) + os.sep
+        for path in [path for path in self._kept if path.startswith(prefix)]:
+            self._kept_bytes -= int(self._kept.pop(path).estimated_size())
+        shutil.rmtree(self.root / scope, ignore_errors=True)

@@ -1,0 +1,252 @@
+"""Turn one answer of the source into a frame of text, and lose no digit, no row and no fault on the way.
+
+Belongs here: the envelope, NDJSON and Arrow; what an answer must hold to be a page.
+Does not belong here: reading the rows themselves (``rows``), asking for pages (``apismith``), going
+through all of them (``scan``), what a value means (``normalize``).
+
+The law of this module: ``frame.height + rejected.height`` is the number of rows that the body held.
+
+Source: contract.md, "APISmith: reads the ERP"; product.md 2 and 5; decision 0006.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import msgspec
+import polars as pl
+import xxhash
+
+from syncflow_core.catalog import Column
+from syncflow_core.columns import REJECTED, ROW
+from syncflow_core.errors import ContractError, RejectedError, UnavailableError
+from syncflow_core.rows import REFUSED, Rows, parse_rows
+
+JSON: Final = "application/json"
+NDJSON: Final = "application/x-ndjson"
+ARROW: Final = "application/vnd.apache.arrow.stream"
+
+_SYSTEM = "apismith"
+
+
+@dataclass(frozen=True)
+class Page:
+    """One answer of the source in columns.
+
+    ``frame`` holds every declared column under its source name, as String, in declared order; null
+    stands for JSON null and for a missing key. Rows keep their order; rejected rows are not in it.
+    """
+
+    frame: pl.DataFrame
+    rejected: pl.DataFrame
+    """Schema ``rows.REFUSED``."""
+    total_rows: int
+    """Rows that the source says there are, over all pages."""
+    offset: int | None
+    limit: int | None
+    digest: bytes
+    """XXH3-128 of the bytes of all rows: equal pages have equal digests."""
+    unknown_columns: tuple[str, ...] = ()
+    """Keys seen in rows that are not declared, sorted."""
+
+    @property
+    def rows(self) -> int:
+        """Rows in the body, rejected ones included."""
+        return self.frame.height + self.rejected.height
+
+    def numbered(self, first: int) -> pl.DataFrame:
+        """The frame with ``columns.ROW`` in front: *first* plus each row's position in the page."""
+        numbers = pl.int_range(first, first + self.rows, dtype=pl.UInt32, eager=True).alias(ROW)
+        if self.rejected.height:
+            gone = (self.rejected["position"] + first).implode()
+            numbers = numbers.filter(~numbers.is_in(gone))
+        return self.frame.select(numbers, pl.all())
+
+    def refusals(self, first: int) -> pl.DataFrame:
+        """The rejected rows in the shape of ``columns.REJECTED``, numbered as ``numbered`` does."""
+        return self.rejected.select(
+            (pl.col("position") + first).cast(pl.UInt32).alias(ROW),
+            pl.lit("fetch").alias("stage"),
+            pl.lit(None, dtype=pl.UInt8).alias("layer"),
+            "rule",
+            "column",
+            "value",
+            "message",
+        ).select(REJECTED.names())
+
+
+class _Failure(msgspec.Struct):
+    code: str | int | None = None
+    message: str | None = None
+
+
+class _Metadata(msgspec.Struct):
+    total_rows: int
+    offset: int | None = None
+    limit: int | None = None
+
+
+class _Envelope(msgspec.Struct):
+    success: bool
+    data: list[msgspec.Raw] | None = None
+    metadata: _Metadata | None = None
+    error: _Failure | None = None
+
+
+_ENVELOPE = msgspec.json.Decoder(_Envelope)
+
+
+def parse_page(
+    body: bytes, content_type: str, columns: Sequence[Column], *, total_header: str | None = None
+) -> Page:
+    """Read one answer to ``execute``, in whichever of the contract's three forms it came.
+
+    One bad row never costs the page: it becomes a line of ``rejected``.
+
+    Args:
+        body: The whole body, decompressed.
+        content_type: The answer's ``Content-Type``.
+        columns: The columns as the catalogue declares them.
+        total_header: ``X-Total-Rows``, which NDJSON and Arrow need.
+
+    Raises:
+        ContractError: The body is of another kind or shape than the contract has.
+        RejectedError: ``success`` is false; the status is 200.
+        UnavailableError: The body is broken or cut, as after a transport error: ask again.
+
+    Source: contract.md, "APISmith"; product.md 5, last sentence but two on repeats.
+    """
+    kind = content_type.partition(";")[0].strip().lower()
+    try:
+        if kind == JSON:
+            return _from_envelope(body, columns)
+        if kind == NDJSON:
+            return _from_lines(body, columns, total_header)
+        if kind == ARROW:
+            return _from_arrow(body, columns, total_header)
+    except (ValueError, msgspec.DecodeError, pl.exceptions.PolarsError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UnavailableError(f"the body is broken: {reason}", system=_SYSTEM) from error
+    raise ContractError(
+        f"the answer is {kind or 'of no declared type'}, not {JSON}, {NDJSON} or {ARROW}",
+        system=_SYSTEM,
+    )
+
+
+def _from_envelope(body: bytes, columns: Sequence[Column]) -> Page:
+    try:
+        envelope = _ENVELOPE.decode(body)
+    except msgspec.ValidationError as error:
+        raise ContractError(f"the answer breaks the contract: {error}", system=_SYSTEM) from error
+    except RecursionError as error:
+        raise ContractError("the answer is nested too deep to be read", system=_SYSTEM) from error
+    if not envelope.success:
+        failure = envelope.error or _Failure()
+        raise RejectedError(
+            f"the source reports a failure: {failure.code}: {failure.message}",
+            status=200,
+            system=_SYSTEM,
+        )
+    if envelope.data is None:
+        raise ContractError("the answer has no data", system=_SYSTEM)
+    if envelope.metadata is None:
+        raise ContractError("the answer has no metadata", system=_SYSTEM)
+    metadata = envelope.metadata
+    digest = xxhash.xxh3_128_digest(b"\n".join(envelope.data))
+    return _page(
+        parse_rows(envelope.data, columns),
+        _total(metadata.total_rows),
+        digest,
+        offset=metadata.offset,
+        limit=metadata.limit,
+    )
+
+
+def _from_lines(body: bytes, columns: Sequence[Column], total: str | None) -> Page:
+    lines = [line for line in body.split(b"\n") if line.strip()]
+    digest = xxhash.xxh3_128_digest(b"\n".join(lines))
+    return _page(parse_rows(lines, columns), _header_total(total), digest)
+
+
+def _from_arrow(body: bytes, columns: Sequence[Column], total: str | None) -> Page:
+    arrived = pl.read_ipc_stream(body)
+    documents = {column.name for column in columns if column.oracle.base == "JSON"}
+    nested = pl.any_horizontal(
+        pl.lit(value=False),
+        *(
+            pl.col(column.name).is_not_null()
+            for column in columns
+            if column.name in arrived.columns
+            and arrived.schema[column.name].is_nested()
+            and column.name not in documents
+        ),
+    )
+    marked = arrived.with_row_index("position").with_columns(nested.alias("#nested"))
+    bad = marked.filter("#nested")
+    frame = marked.filter(~pl.col("#nested")).select(
+        _as_text(column.name, arrived.schema.get(column.name)) for column in columns
+    )
+    refused = bad.select(
+        "position",
+        pl.lit("nested_value").alias("rule"),
+        pl.lit(None, pl.String).alias("column"),
+        pl.lit(None, pl.String).alias("value"),
+        pl.lit("a nested value in a column of scalars").alias("message"),
+        pl.struct(pl.exclude("position", "#nested")).struct.json_encode().alias("raw"),
+    )
+    names = {column.name for column in columns}
+    unknown = tuple(sorted(name for name in arrived.columns if name not in names))
+    digest = xxhash.xxh3_128_digest(body)
+    return _page(
+        Rows(
+            frame,
+            refused.select(pl.col(name).cast(kind) for name, kind in REFUSED.items()),
+            unknown,
+        ),
+        _header_total(total),
+        digest,
+    )
+
+
+def _as_text(name: str, kind: pl.DataType | None) -> pl.Expr:
+    """A column of an Arrow page as text of the same value."""
+    if kind is None:
+        return pl.lit(None, pl.String).alias(name)
+    column = pl.col(name)
+    if isinstance(kind, pl.Struct):
+        return pl.when(column.is_not_null()).then(column.struct.json_encode()).alias(name)
+    if isinstance(kind, pl.List | pl.Array):
+        wrapped = pl.struct(column.alias("v")).struct.json_encode()
+        return pl.when(column.is_not_null()).then(wrapped.str.slice(5).str.head(-1)).alias(name)
+    if kind.is_temporal():
+        return column.dt.to_string("iso:strict").alias(name)
+    if kind == pl.Binary:
+        return column.bin.encode("hex").alias(name)
+    return column.cast(pl.String).alias(name)
+
+
+def _header_total(value: str | None) -> int:
+    if value is None or not (value.isascii() and value.isdigit()):
+        shown = "no X-Total-Rows" if value is None else f"X-Total-Rows {value[:50]!r}"
+        raise ContractError(f"the answer has {shown}, which must count all rows", system=_SYSTEM)
+    return int(value)
+
+
+def _total(value: int) -> int:
+    if value < 0:
+        raise ContractError(f"metadata.total_rows is {value}", system=_SYSTEM)
+    return value
+
+
+def _page(
+    rows: Rows, total: int, digest: bytes, *, offset: int | None = None, limit: int | None = None
+) -> Page:
+    return Page(
+        frame=rows.frame,
+        rejected=rows.refused,
+        total_rows=total,
+        offset=offset,
+        limit=limit,
+        digest=digest,
+        unknown_columns=rows.unknown,
+    )

@@ -1,0 +1,70 @@
+"""Identity: key hash, data hash, reference and parents' key hashes for every accepted row; one row a key.
+
+Belongs here: running identity over staged frames, and finding equal keys across their parts.
+Does not belong here: the hashes (``syncflow_core.identity``), the references (``parents``).
+
+Source: product.md 3 and 6.
+"""
+
+from collections.abc import Iterator
+
+import polars as pl
+
+from syncflow_core.columns import DATA_HASH, KEY_HASH, REFERENCE, ROW, ROWVERSION
+from syncflow_core.identity import add_identity, split_duplicates
+from syncflow_core.parents import add_parent_refs
+from syncflow_core.stages.normalize import FILED
+from syncflow_core.stages.work import Connections, Staged, hold, timed
+
+NARROW = (ROW, KEY_HASH, DATA_HASH, ROWVERSION, REFERENCE)
+"""All that telling equal keys apart needs: the other columns stay in their parts."""
+
+
+def identify(connections: Connections, staged: Staged) -> Staged:
+    """Give every accepted row its identity; keep one row a key.
+
+    Returns:
+        ``distinct``: rows with ``#key_hash`` (unique), ``#data_hash``, ``#reference``, a
+        ``#parent:`` column for each reference and ``#parent_refs``. ``losers``: ``FILED``, rows whose
+        key another row has too. ``counts``: ``rejected`` grown by the losers, ``unchanged`` by rows
+        that are another's equal.
+    """
+    seconds: dict[str, float] = {}
+    with timed(connections, seconds, "identity"):
+        hold(connections, staged.order)
+        frames, shape = connections.frames, staged.shape
+
+        def identified() -> Iterator[pl.DataFrame]:
+            done = 0
+            for part in frames.parts(staged.frames["accepted"]):
+                done += part.height
+                connections.progress(
+                    staged.name, "identity", done, staged.frames["accepted"].rows
+                )
+                yield add_parent_refs(add_identity(part, shape), shape.entity.parents)
+
+        every = frames.write(str(staged.batch), "identified", identified())
+        frames.drop(staged.frames["accepted"])
+        keys = frames.read(every, columns=list(NARROW))
+        distinct = split_duplicates(keys, shape)
+        filed = distinct.losers.join(keys.select(ROW, KEY_HASH, REFERENCE), on=ROW, how="left")
+        losers = frames.write(
+            str(staged.batch),
+            "losers",
+            [filed.with_columns(pl.lit(None, dtype=pl.String).alias("raw")).select(FILED.names())],
+        )
+        if distinct.kept.height < keys.height:
+            kept = distinct.kept[ROW].implode()
+            every = frames.write(
+                str(staged.batch),
+                "distinct",
+                [part.filter(pl.col(ROW).is_in(kept)) for part in frames.parts(every)],
+            )
+    return staged.having(
+        frames={"distinct": every, "losers": losers},
+        counts={
+            "rejected": staged.counts["rejected"] + losers.rows,
+            "unchanged": keys.height - distinct.kept.height - losers.rows,
+        },
+        seconds=seconds,
+    )

@@ -1,0 +1,122 @@
+"""Normalize: staged raw rows through the five layers, part by part; every rejected row with its reason.
+
+Belongs here: running the layers over staged frames, and giving rejected rows what their filing needs.
+Does not belong here: the rules (``syncflow_core.normalize``), filing (``track``).
+
+Source: product.md 2.
+"""
+
+import dataclasses
+from collections import Counter
+from collections.abc import Iterator
+
+import polars as pl
+
+from syncflow_core.columns import KEY_HASH, REFERENCE, REJECTED, ROW
+from syncflow_core.fields import Shape
+from syncflow_core.identity import add_identity
+from syncflow_core.normalize import LayerMetrics, misdeclared, normalize
+from syncflow_core.stages.work import Connections, Staged, hold, timed
+
+FILED = pl.Schema({**REJECTED, "raw": pl.String(), KEY_HASH: pl.Binary(), REFERENCE: pl.String()})
+"""Rejected rows as they are filed: the rule broken, the row as it came, its key where it has one."""
+
+
+def normalize_rows(connections: Connections, staged: Staged) -> Staged:
+    """Normalize the staged raw rows.
+
+    Returns:
+        ``accepted``: normalized rows. ``rejected``: ``FILED``, the unreadable rows among them.
+        ``counts`` has ``normalized`` and ``rejected``; together they are ``fetched``.
+
+    Raises:
+        ConfigError: More than half of one field's values break its declaration: the declaration is
+            wrong, not the rows. Nothing was pushed.
+    """
+    seconds: dict[str, float] = {}
+    with timed(connections, seconds, "normalize"):
+        hold(connections, staged.order)
+        work = _Normalizing(connections, staged)
+        accepted = connections.frames.write(str(staged.batch), "accepted", work.parts())
+        misdeclared(
+            {name: (count, work.refused[name]) for name, count in work.values.items()}, staged.shape
+        )
+        rejected = connections.frames.write(
+            str(staged.batch), "rejected", [pl.concat(work.rejected)]
+        )
+        connections.frames.drop(staged.frames["raw"])
+    return staged.having(
+        frames={"accepted": accepted, "rejected": rejected},
+        counts={"normalized": accepted.rows, "rejected": rejected.rows},
+        seconds=seconds,
+        layers=tuple(dataclasses.asdict(layer) for layer in work.layers.values()),
+    )
+
+
+class _Normalizing:
+    """One pass over the raw parts; sums what the layers report."""
+
+    def __init__(self, connections: Connections, staged: Staged) -> None:
+        self.connections, self.staged = connections, staged
+        unreadable = connections.frames.read(staged.frames["unreadable"])
+        self.rejected = [_unreadable(unreadable)]
+        self.values: Counter[str] = Counter()
+        self.refused: Counter[str] = Counter()
+        self.layers: dict[int, LayerMetrics] = {}
+
+    def parts(self) -> Iterator[pl.DataFrame]:
+        """The accepted rows of each raw part."""
+        raw_ref, shape = self.staged.frames["raw"], self.staged.shape
+        done = 0
+        for raw in self.connections.frames.parts(raw_ref):
+            result = normalize(raw, shape)
+            if result.rejected.height:
+                self.rejected.append(_filed(raw, result.rejected, shape))
+            for field, (values, refused) in result.field_counts.items():
+                self.values[field] += values
+                self.refused[field] += refused
+            for layer in result.layers:
+                self.layers[layer.layer] = _sum(self.layers.get(layer.layer), layer)
+            done += raw.height
+            self.connections.progress(self.staged.name, "normalize", done, raw_ref.rows)
+            yield result.accepted
+
+
+def _sum(before: LayerMetrics | None, layer: LayerMetrics) -> LayerMetrics:
+    if before is None:
+        return layer
+    return dataclasses.replace(
+        layer,
+        rows=before.rows + layer.rows,
+        changed=before.changed + layer.changed,
+        rejected=before.rejected + layer.rejected,
+        seconds=before.seconds + layer.seconds,
+    )
+
+
+def _unreadable(frame: pl.DataFrame) -> pl.DataFrame:
+    """Rows that the page parser could not make a row of, as they are filed."""
+    return frame.with_columns(
+        pl.lit("fetch").alias("stage"),
+        pl.lit(None, dtype=pl.UInt8).alias("layer"),
+        pl.lit(None, dtype=pl.Binary).alias(KEY_HASH),
+        pl.lit(None, dtype=pl.String).alias(REFERENCE),
+    ).select(FILED.names())
+
+
+def _filed(raw: pl.DataFrame, rejected: pl.DataFrame, shape: Shape) -> pl.DataFrame:
+    """Give rejected rows the raw row as JSON, and their key where the key itself is in order."""
+    rows = raw.filter(pl.col(ROW).is_in(rejected[ROW].implode()))
+    keyed = normalize(
+        rows, dataclasses.replace(shape, fields=tuple(item for item in shape.fields if item.key))
+    ).accepted
+    key_shape = dataclasses.replace(shape, fields=tuple(item for item in shape.fields if item.key))
+    keys = add_identity(keyed, key_shape).select(ROW, KEY_HASH, REFERENCE)
+    as_text = rows.select(
+        ROW, pl.struct(pl.exclude(ROW)).struct.json_encode().alias("raw")
+    )
+    return (
+        rejected.join(as_text, on=ROW, how="left")
+        .join(keys, on=ROW, how="left")
+        .select(FILED.names())
+    )

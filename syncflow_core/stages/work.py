@@ -1,0 +1,177 @@
+"""What the stages of one batch share: the connections, the order, what has been staged so far.
+
+Belongs here: the shapes that travel from stage to stage, and holding the entity while they run.
+Does not belong here: what any stage does (its own module).
+
+Source: design.md, "The way of a record".
+"""
+
+import functools
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Final, Literal
+from uuid import UUID
+
+import msgspec
+
+from syncflow_core.apismith import Source
+from syncflow_core.bridge.database import Database
+from syncflow_core.bridge.leases import Lease
+from syncflow_core.catalog import Api
+from syncflow_core.entity import Entity
+from syncflow_core.fields import Shape, shape_of
+from syncflow_core.frames import FrameRef, FrameStore
+from syncflow_core.parents import Edge
+from syncflow_core.schedulehub import Target
+
+Kind = Literal["full", "incremental", "slice", "retry"]
+
+STAGES: Final = ("fetch", "normalize", "identity", "delta", "resolve", "push", "track")
+"""The stages whose seconds are reported."""
+
+Progress = Callable[[str, str, int, int | None], None]
+"""Told of every step of long work: entity, stage, rows done, rows in all (None: not known)."""
+
+
+def no_progress(entity: str, stage: str, done: int, total: int | None) -> None:
+    """Tell nobody."""
+
+
+@dataclass
+class Connections:
+    """Everything a stage reads from or writes to."""
+
+    source: Source
+    target: Target
+    database: Database
+    frames: FrameStore
+    progress: Progress = no_progress
+    clock: Callable[[], float] = time.monotonic
+    leases: dict[UUID, Lease] = field(default_factory=dict)
+    """The leases that this process holds, by batch."""
+
+
+class Order(msgspec.Struct, frozen=True):
+    """What is asked of one entity's sync."""
+
+    entity: str
+    batch: UUID
+    kind: Literal["full", "incremental", "slice"] | None = None
+    """None: incremental where the strategy is ``rowversion`` and a watermark exists, else full."""
+    slices: tuple[int, ...] = ()
+    """The slices to read, from 1; empty or all of them: the whole table."""
+    of: int = 7
+    run_id: str | None = None
+    partition: str | None = None
+    wait_s: float = 60.0
+    """How long to wait for another sync of the entity."""
+    deferred: tuple[str, ...] = ()
+    """The entity's references that are sent in a second phase (``parents.lineage``)."""
+
+
+class Staged(msgspec.Struct, frozen=True):
+    """What one batch has staged: each stage returns the last one's with its own part filled in."""
+
+    order: Order
+    kind: Kind
+    entity: str
+    """The declaration, as JSON: the batch uses the version that it started with."""
+    version: int
+    api: str
+    """The source's description, as JSON, as it was at the start."""
+    frames: dict[str, FrameRef] = {}
+    """Frame sets by name: ``raw unreadable accepted rejected distinct changes gone wave-N parked missing``."""
+    counts: dict[str, int] = {}
+    """The accounts so far, by the names of ``bridge.batches.Counts``."""
+    seconds: dict[str, float] = {}
+    layers: tuple[dict[str, object], ...] = ()
+    """What each normalization layer reports: rows, changed, rejected, seconds."""
+    complete: bool = False
+    """Whether the scan is proven complete: without this nothing is deleted."""
+    watermark_before: str | None = None
+    watermark_seen: str | None = None
+    """The newest rowversion fetched, as the source sent it."""
+    notes: tuple[str, ...] = ()
+    """What a person should know of this batch, one sentence each."""
+
+    @property
+    def batch(self) -> UUID:
+        """The batch's uid."""
+        return self.order.batch
+
+    @property
+    def name(self) -> str:
+        """The entity's name."""
+        return self.order.entity
+
+    @property
+    def shape(self) -> Shape:
+        """The entity as it is synced."""
+        return _shape(self.entity, self.api)
+
+    @property
+    def deferred(self) -> frozenset[Edge]:
+        """The entity's references that are sent in a second phase."""
+        return frozenset((self.name, reference) for reference in self.order.deferred)
+
+    def having(  # noqa: PLR0913  # one keyword for each thing a stage may add
+        self,
+        *,
+        frames: dict[str, FrameRef] | None = None,
+        counts: dict[str, int] | None = None,
+        seconds: dict[str, float] | None = None,
+        notes: tuple[str, ...] = (),
+        layers: tuple[dict[str, object], ...] = (),
+        complete: bool | None = None,
+        watermark_seen: str | None = None,
+    ) -> "Staged":
+        """This, with more frames, counts, seconds and notes."""
+        return msgspec.structs.replace(
+            self,
+            frames={**self.frames, **(frames or {})},
+            counts={**self.counts, **(counts or {})},
+            seconds={**self.seconds, **(seconds or {})},
+            notes=(*self.notes, *notes),
+            layers=(*self.layers, *layers),
+            complete=self.complete if complete is None else complete,
+            watermark_seen=self.watermark_seen if watermark_seen is None else watermark_seen,
+        )
+
+
+@functools.lru_cache(maxsize=256)
+def _shape(entity: str, api: str) -> Shape:
+    return shape_of(Entity.model_validate_json(entity), Api.model_validate_json(api))
+
+
+@contextmanager
+def timed(connections: Connections, seconds: dict[str, float], stage: str) -> Iterator[None]:
+    """Add the seconds that the block takes to ``seconds[stage]``."""
+    started = connections.clock()
+    try:
+        yield
+    finally:
+        seconds[stage] = seconds.get(stage, 0.0) + connections.clock() - started
+
+
+def hold(connections: Connections, order: Order) -> Lease:
+    """Hold the entity for this batch: the lease of this process, or a new one after a crash.
+
+    Raises:
+        SyncFlowError: Another sync holds the entity, and did so for as long as the order waits.
+    """
+    lease = connections.leases.get(order.batch)
+    if lease is None:
+        lease = Lease.acquire(
+            connections.database, order.entity, order.batch, order.run_id, wait_s=order.wait_s
+        )
+        connections.leases[order.batch] = lease
+    return lease
+
+
+def let_go(connections: Connections, batch: UUID) -> None:
+    """Release the entity, if this process holds it for this batch."""
+    lease = connections.leases.pop(batch, None)
+    if lease is not None:
+        lease.release()

@@ -1,6 +1,7 @@
 """What Alembic runs: migrations over the one connection that ``syncflow_core.bridge.schema`` hands in."""
 
 from alembic import context
+
 from syncflow_core.bridge.tables import SCHEMA, metadata
 
 context.configure(

@@ -216,7 +216,7 @@ class Entity(Declared):
     date_order: Literal["dmy", "mdy", "ymd"] | None = None
     unmapped: Literal["keep", "drop"] = "keep"
     fields: list[Field] = []
-    parents: dict[str, ParentRef] = {}
+    parents: dict[Annotated[str, pydantic.Field(pattern=NAME.pattern)], ParentRef] = {}
     schedule: Schedule = Schedule()
 
     @model_validator(mode="before")

@@ -9,6 +9,7 @@ The law of this module: ``frame.height + rejected.height`` is the number of rows
 Source: contract.md, "APISmith: reads the ERP"; product.md 2 and 5; decision 0006.
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -18,7 +19,6 @@ import polars as pl
 import xxhash
 
 from syncflow_core.catalog import Column
-from syncflow_core.columns import REJECTED, ROW
 from syncflow_core.errors import ContractError, RejectedError, UnavailableError
 from syncflow_core.rows import REFUSED, Rows, parse_rows
 
@@ -27,6 +27,7 @@ NDJSON: Final = "application/x-ndjson"
 ARROW: Final = "application/vnd.apache.arrow.stream"
 
 _SYSTEM = "apismith"
+_ARROW_END = b"\xff\xff\xff\xff\x00\x00\x00\x00"  # Arrow columnar format, "IPC Streaming Format"
 
 
 @dataclass(frozen=True)
@@ -54,26 +55,6 @@ class Page:
         """Rows in the body, rejected ones included."""
         return self.frame.height + self.rejected.height
 
-    def numbered(self, first: int) -> pl.DataFrame:
-        """The frame with ``columns.ROW`` in front: *first* plus each row's position in the page."""
-        numbers = pl.int_range(first, first + self.rows, dtype=pl.UInt32, eager=True).alias(ROW)
-        if self.rejected.height:
-            gone = (self.rejected["position"] + first).implode()
-            numbers = numbers.filter(~numbers.is_in(gone))
-        return self.frame.select(numbers, pl.all())
-
-    def refusals(self, first: int) -> pl.DataFrame:
-        """The rejected rows in the shape of ``columns.REJECTED``, numbered as ``numbered`` does."""
-        return self.rejected.select(
-            (pl.col("position") + first).cast(pl.UInt32).alias(ROW),
-            pl.lit("fetch").alias("stage"),
-            pl.lit(None, dtype=pl.UInt8).alias("layer"),
-            "rule",
-            "column",
-            "value",
-            "message",
-        ).select(REJECTED.names())
-
 
 class _Failure(msgspec.Struct):
     code: str | int | None = None
@@ -92,6 +73,13 @@ class _Envelope(msgspec.Struct):
     metadata: _Metadata | None = None
     error: _Failure | None = None
 
+
+# One escape at a time, so that an escaped backslash never begins another: a pair, a lone surrogate, any other.
+_ESCAPE = re.compile(
+    rb"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}"
+    rb"|(u[dD][89a-fA-F][0-9a-fA-F]{2})|.)",
+    re.DOTALL,
+)
 
 _ENVELOPE = msgspec.json.Decoder(_Envelope)
 
@@ -135,7 +123,7 @@ def parse_page(
 
 def _from_envelope(body: bytes, columns: Sequence[Column]) -> Page:
     try:
-        envelope = _ENVELOPE.decode(body)
+        envelope = _decoded(body)
     except msgspec.ValidationError as error:
         raise ContractError(f"the answer breaks the contract: {error}", system=_SYSTEM) from error
     except RecursionError as error:
@@ -152,23 +140,35 @@ def _from_envelope(body: bytes, columns: Sequence[Column]) -> Page:
     if envelope.metadata is None:
         raise ContractError("the answer has no metadata", system=_SYSTEM)
     metadata = envelope.metadata
-    digest = xxhash.xxh3_128_digest(b"\n".join(envelope.data))
     return _page(
         parse_rows(envelope.data, columns),
         _total(metadata.total_rows),
-        digest,
         offset=metadata.offset,
         limit=metadata.limit,
     )
 
 
+def _decoded(body: bytes) -> _Envelope:
+    """The envelope; lone surrogates in it as U+FFFD, since msgspec refuses a body that holds one."""
+    try:
+        return _ENVELOPE.decode(body)
+    except msgspec.ValidationError:
+        raise
+    except msgspec.DecodeError:
+        repaired = _ESCAPE.sub(lambda found: rb"\ufffd" if found[1] else found[0], body)
+        if repaired == body:
+            raise
+        return _ENVELOPE.decode(repaired)
+
+
 def _from_lines(body: bytes, columns: Sequence[Column], total: str | None) -> Page:
     lines = [line for line in body.split(b"\n") if line.strip()]
-    digest = xxhash.xxh3_128_digest(b"\n".join(lines))
-    return _page(parse_rows(lines, columns), _header_total(total), digest)
+    return _page(parse_rows(lines, columns), _header_total(total))
 
 
 def _from_arrow(body: bytes, columns: Sequence[Column], total: str | None) -> Page:
+    if not body.endswith(_ARROW_END):  # polars reads a cut stream as a shorter one
+        raise ValueError("the Arrow stream has no end")
     arrived = pl.read_ipc_stream(body)
     documents = {column.name for column in columns if column.oracle.base == "JSON"}
     nested = pl.any_horizontal(
@@ -181,31 +181,24 @@ def _from_arrow(body: bytes, columns: Sequence[Column], total: str | None) -> Pa
             and column.name not in documents
         ),
     )
-    marked = arrived.with_row_index("position").with_columns(nested.alias("#nested"))
+    marked = arrived.with_row_index("#position").with_columns(nested.alias("#nested"))
     bad = marked.filter("#nested")
     frame = marked.filter(~pl.col("#nested")).select(
         _as_text(column.name, arrived.schema.get(column.name)) for column in columns
     )
     refused = bad.select(
-        "position",
+        pl.col("#position").alias("position"),
         pl.lit("nested_value").alias("rule"),
         pl.lit(None, pl.String).alias("column"),
         pl.lit(None, pl.String).alias("value"),
         pl.lit("a nested value in a column of scalars").alias("message"),
-        pl.struct(pl.exclude("position", "#nested")).struct.json_encode().alias("raw"),
+        pl.struct(pl.exclude("#position", "#nested")).struct.json_encode().alias("raw"),
     )
     names = {column.name for column in columns}
     unknown = tuple(sorted(name for name in arrived.columns if name not in names))
-    digest = xxhash.xxh3_128_digest(body)
-    return _page(
-        Rows(
-            frame,
-            refused.select(pl.col(name).cast(kind) for name, kind in REFUSED.items()),
-            unknown,
-        ),
-        _header_total(total),
-        digest,
-    )
+    typed = refused.select(pl.col(name).cast(kind) for name, kind in REFUSED.items())
+    rows = Rows(frame, typed, unknown, xxhash.xxh3_128_digest(body))
+    return _page(rows, _header_total(total))
 
 
 def _as_text(name: str, kind: pl.DataType | None) -> pl.Expr:
@@ -238,15 +231,13 @@ def _total(value: int) -> int:
     return value
 
 
-def _page(
-    rows: Rows, total: int, digest: bytes, *, offset: int | None = None, limit: int | None = None
-) -> Page:
+def _page(rows: Rows, total: int, *, offset: int | None = None, limit: int | None = None) -> Page:
     return Page(
         frame=rows.frame,
         rejected=rows.refused,
         total_rows=total,
         offset=offset,
         limit=limit,
-        digest=digest,
+        digest=rows.digest,
         unknown_columns=rows.unknown,
     )

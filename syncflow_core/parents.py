@@ -6,6 +6,7 @@ Does not belong here: looking up what the target holds (``bridge``), pushing (``
 Source: product.md 6.
 """
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -152,11 +153,40 @@ def with_parent_refs(frame: pl.DataFrame, references: Iterable[str]) -> pl.DataF
         return frame.with_columns(pl.lit("{}").alias(PARENT_REFS))
     parts: list[pl.Expr] = []
     for index, name in enumerate(names):
-        escaped = name.replace("\\", "\\\\").replace('"', '\\"')
         text = pl.col(parent_column(name)).bin.encode("hex")
         quoted = pl.concat_str(pl.lit('"'), text, pl.lit('"')).fill_null("null")
-        parts += [pl.lit(f'{"," if index else "{"}"{escaped}":'), quoted]
+        parts += [pl.lit(f'{"," if index else "{"}"{name}":'), quoted]
     return frame.with_columns(pl.concat_str(*parts, pl.lit("}")).alias(PARENT_REFS))
+
+
+def refs_text(held: Mapping[str, str | None], names: Iterable[str]) -> str:
+    """One record's references as ``#parent_refs`` writes them: every declared name, null where absent.
+
+    >>> refs_text({"order": "ab"}, ["part", "order"])
+    '{"order":"ab","part":null}'
+    """
+    return json.dumps({name: held.get(name) for name in sorted(names)}, separators=(",", ":"))
+
+
+def refs_expr(text: pl.Expr, names: Iterable[str]) -> pl.Expr:
+    """``refs_text`` for a column of JSON objects; ``text`` may be null."""
+    return refs_without(text, pl.lit([], dtype=pl.List(pl.String)), names)
+
+
+def refs_without(text: pl.Expr, left_out: pl.Expr, names: Iterable[str]) -> pl.Expr:
+    """A ``#parent_refs`` column with the references listed in ``left_out`` (a list column) nulled."""
+    ordered = sorted(names)
+    parts: list[pl.Expr] = []
+    for index, name in enumerate(ordered):
+        value = pl.concat_str(pl.lit('"'), text.str.json_path_match(f"$.{name}"), pl.lit('"'))
+        kept = pl.when(left_out.list.contains(name)).then(None).otherwise(value)
+        parts += [pl.lit(f'{"," if index else ""}"{name}":'), kept.fill_null("null")]
+    return pl.concat_str(pl.lit("{"), *parts, pl.lit("}"))
+
+
+def parent_in_refs(text: pl.Expr, name: str) -> pl.Expr:
+    """The parent's key hash (Binary) under this name in a ``#parent_refs`` column; null where null."""
+    return text.str.json_path_match(f"$.{name}").str.decode("hex", strict=False)
 
 
 @dataclass(frozen=True)

@@ -14,11 +14,12 @@ import json
 import re
 import secrets
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import msgspec
 import polars as pl
+import xxhash
 
 from syncflow_core.catalog import Column
 
@@ -68,6 +69,8 @@ class Rows:
     """Schema ``REFUSED``."""
     unknown: tuple[str, ...]
     """Keys that are not declared, sorted."""
+    digest: bytes = b""
+    """XXH3-128 of the rows' bytes, one a line."""
 
 
 def parse_rows(rows: Sequence[Bytes], columns: Sequence[Column]) -> Rows:
@@ -81,16 +84,16 @@ def parse_rows(rows: Sequence[Bytes], columns: Sequence[Column]) -> Rows:
         ValueError: A row is no JSON, or no UTF-8; a recursion too deep to read counts as that.
     """
     names = [column.name for column in columns]
+    unknown = sorted((_keys(rows[:1]) | _keys(rows[-1:])) - set(names))
     text = b"\n".join(rows)
-    if text.count(b"\n") != max(len(rows) - 1, 0):  # white space: strings cannot hold one
-        rows = [bytes(row).replace(b"\n", b" ") for row in rows]
-        text = b"\n".join(rows)
-    unknown = sorted(_keys(rows[:1]) | _keys(rows[-1:])) if rows else []
-    unknown = [name for name in unknown if name not in set(names)]
     frame = _natively(text, len(rows), [*names, *unknown])
+    if frame is None and text.count(b"\n") >= len(rows):  # white space: no string can hold one
+        rows = [bytes(row).replace(b"\n", b" ") for row in rows]
+        frame = _natively(b"\n".join(rows), len(rows), [*names, *unknown])
+    digest = xxhash.xxh3_128_digest(text)
     if frame is not None:
-        return Rows(frame.select(names), REFUSED.to_frame(), tuple(unknown))
-    return exact_rows(rows, columns)
+        return Rows(frame.select(names), REFUSED.to_frame(), tuple(unknown), digest)
+    return replace(exact_rows(rows, columns), digest=digest)
 
 
 def _keys(rows: Iterable[Bytes]) -> set[str]:
@@ -108,16 +111,12 @@ def _natively(text: bytes, count: int, names: list[str]) -> pl.DataFrame | None:
         return None
     try:
         page = pl.Series([text]).cast(pl.String)
-        if _spaced_colon(page):
-            return None
         escapes = b"\\" in text and _found(page, _ESCAPED)
-        if escapes and not _harmless(page):
+        if _spaced_colon(page) or (escapes and not _harmless(page)):
             return None
         if _found(page, _NESTED_OR_LONG):
-            if escapes or _found(page, _NESTED):
-                return None
             page = page.str.replace_all(_NUMBER, '${1}"${2}"${3}')
-            if _found(page, _LONG_NUMBER):
+            if escapes or _found(page, _NESTED_OR_LONG):
                 return None
         return _counted(page, count, names, escapes=escapes)
     except pl.exceptions.PolarsError:
@@ -130,8 +129,7 @@ def _found(page: pl.Series, pattern: str) -> bool:
 
 def _spaced_colon(page: pl.Series) -> bool:
     """Whether a key may be parted from its colon, where the counts below would not see it."""
-    suspects = page.str.contains('" :', literal=True) | page.str.contains('"  ', literal=True)
-    return bool(suspects.item()) and _found(page, '" +:')
+    return bool(page.str.contains(" :", literal=True).item()) and _found(page, '" +:')
 
 
 def _harmless(page: pl.Series) -> bool:
@@ -147,18 +145,19 @@ def _harmless(page: pl.Series) -> bool:
 def _counted(
     page: pl.Series, count: int, names: list[str], *, escapes: bool
 ) -> pl.DataFrame | None:
-    """Read *page* and compare the keys in its text with the cells that came out.
+    r"""Read *page* and compare the keys in its text with the cells that came out.
 
     Every null is turned into a value first. Then a key that was lost, because it was given twice or
-    because nobody expects it, leaves fewer cells than keys. Inside strings ``\\":`` looks like a key:
+    because nobody expects it, leaves fewer cells than keys. Inside strings ``\":`` looks like a key:
     such keys are subtracted, and since the values behind them must stay, the page is read twice.
+    Nulls spelled otherwise than in the page's beginning stay null, and send it the exact way.
     """
     keys = page.str.count_matches('":', literal=True).item()
     if escapes:
         keys -= page.str.count_matches('\\":', literal=True).item()
     mark = "0" if escapes else f'"{_NULL}"'
-    marked = page.str.replace_all('":null', f'":{mark}', literal=True)
-    marked = marked.str.replace_all('": null', f'": {mark}', literal=True)
+    colon = '": ' if '": ' in page.str.head(4096).item() else '":'
+    marked = page.str.replace_all(f"{colon}null", colon + mark, literal=True)
     frame = _read(marked, names)
     if frame.height != count or sum(frame.count().row(0)) != keys:
         return None
@@ -168,7 +167,7 @@ def _counted(
 
 
 def _read(page: pl.Series, names: list[str]) -> pl.DataFrame:
-    return pl.read_ndjson(page.item().encode(), schema=dict.fromkeys(names, pl.String))
+    return pl.read_ndjson(page.cast(pl.Binary).item(), schema=dict.fromkeys(names, pl.String))
 
 
 class _Token(str):
@@ -213,13 +212,11 @@ def exact_rows(rows: Sequence[Bytes], columns: Sequence[Column]) -> Rows:
     for position, row in enumerate(rows):
         raw = str(bytes(row), "utf-8").strip(" \t\r\n")
         twice.clear()
-        fault = None
         try:
             value = decoder.decode(raw)
-        except RecursionError:
-            value, fault = _Object(), ("nested_value", None, raw, "nested deeper than can be read")
-        if fault is None:
             fault = _fault(value, twice, names, documents)
+        except RecursionError:
+            value, fault = None, ("nested_value", None, raw, "nested deeper than can be read")
         if isinstance(value, _Object):
             unknown.update(name for name, _ in value if name not in cells)
         if fault is not None:

@@ -33,7 +33,7 @@ TABLES = (  # in the order in which they can be dropped
 )
 
 
-def upgrade() -> None:  # noqa: PLR0915  # one statement per table
+def upgrade() -> None:  # one statement per table
     op.create_table(
         "entities",
         sa.Column("name", sa.Text(), nullable=False),
@@ -352,7 +352,7 @@ def upgrade() -> None:  # noqa: PLR0915  # one statement per table
     )
     op.create_table(
         "failed_records",
-        sa.Column("uid", sa.Uuid(), nullable=False),
+        sa.Column("uid", sa.Uuid(), server_default=sa.text("gen_random_uuid()"), nullable=False),
         sa.Column("entity", sa.Text(), nullable=False),
         sa.Column(
             "key_hash",
@@ -456,14 +456,22 @@ def upgrade() -> None:  # noqa: PLR0915  # one statement per table
     )
     op.create_table(
         "pending_children",
-        sa.Column("uid", sa.Uuid(), nullable=False),
+        sa.Column("uid", sa.Uuid(), server_default=sa.text("gen_random_uuid()"), nullable=False),
         sa.Column("entity", sa.Text(), nullable=False),
         sa.Column("key_hash", sa.LargeBinary(), nullable=False),
         sa.Column("reference_name", sa.Text(), nullable=False),
         sa.Column("parent_entity", sa.Text(), nullable=False),
         sa.Column("parent_key_hash", sa.LargeBinary(), nullable=False),
         sa.Column("reference", sa.Text(), nullable=True),
-        sa.Column("payload", sa.Text(), nullable=False, comment="the record, JSON"),
+        sa.Column(
+            "key_source", sa.Text(), nullable=True, comment="the key as the source sent it, JSON"
+        ),
+        sa.Column(
+            "payload", sa.Text(), nullable=False, comment="the record without parent_refs, JSON"
+        ),
+        sa.Column(
+            "parent_refs", sa.Text(), nullable=True, comment="as they ought to be, canonical JSON"
+        ),
         sa.Column("data_hash", sa.LargeBinary(), nullable=True),
         sa.Column("rowversion", sa.Text(), nullable=True),
         sa.Column(
@@ -599,7 +607,7 @@ def upgrade() -> None:  # noqa: PLR0915  # one statement per table
         sa.Column("entity", sa.Text(), nullable=False),
         sa.Column("batch", sa.Uuid(), nullable=True),
         sa.Column("op", sa.Text(), nullable=False),
-        sa.Column("key_hashes", ARRAY(LargeBinary()), nullable=False),
+        sa.Column("key_hashes", ARRAY(sa.LargeBinary()), nullable=False),
         sa.Column("fence", sa.BigInteger(), nullable=True),
         sa.Column(
             "opened_at",

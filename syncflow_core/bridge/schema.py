@@ -18,8 +18,7 @@ from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 
-from syncflow_core.bridge.address import driver_url
-from syncflow_core.bridge.errors import translated
+from syncflow_core.bridge.address import driver_url, translated
 from syncflow_core.bridge.tables import SCHEMA, metadata
 from syncflow_core.errors import ConfigError
 

@@ -161,7 +161,7 @@ sync_batches = sa.Table(
 failed_records = sa.Table(
     "failed_records",
     metadata,
-    sa.Column("uid", sa.Uuid, primary_key=True),
+    sa.Column("uid", sa.Uuid, primary_key=True, server_default=sa.text("gen_random_uuid()")),
     _entity(nullable=False),
     sa.Column("key_hash", sa.LargeBinary, comment="16 bytes; null where there is no usable key"),
     sa.Column("raw_digest", sa.LargeBinary, comment="digest of the raw row where there is no key"),
@@ -203,14 +203,16 @@ failed_records = sa.Table(
 pending_children = sa.Table(
     "pending_children",
     metadata,
-    sa.Column("uid", sa.Uuid, primary_key=True),
+    sa.Column("uid", sa.Uuid, primary_key=True, server_default=sa.text("gen_random_uuid()")),
     _entity(nullable=False),
     sa.Column("key_hash", sa.LargeBinary, nullable=False),
     sa.Column("reference_name", sa.Text, nullable=False),
     sa.Column("parent_entity", sa.Text, sa.ForeignKey("bridge.entities.name"), nullable=False),
     sa.Column("parent_key_hash", sa.LargeBinary, nullable=False),
     sa.Column("reference", sa.Text),
-    sa.Column("payload", sa.Text, nullable=False, comment="the record, JSON"),
+    sa.Column("key_source", sa.Text, comment="the key as the source sent it, JSON"),
+    sa.Column("payload", sa.Text, nullable=False, comment="the record without parent_refs, JSON"),
+    sa.Column("parent_refs", sa.Text, comment="as they ought to be, canonical JSON"),
     sa.Column("data_hash", sa.LargeBinary),
     sa.Column("rowversion", sa.Text),
     sa.Column(

@@ -122,7 +122,7 @@ def settle(
         if not good.any():
             continue
         settled = put(settled, where.filter(good), rewritten.filter(good))
-        opened = put(opened, where.filter(good), pl.repeat(False, good.sum(), eager=True))
+        opened = put(opened, where.filter(good), ~good.filter(good))
     where = positions_of(opened)
     if where.is_empty():
         return Outcome(settled)
@@ -137,6 +137,8 @@ def located(faults: Sequence[Fault], where: pl.Series) -> tuple[Fault, ...]:
 
 def put(column: pl.Series, where: pl.Series, values: pl.Series) -> pl.Series:
     """*column* with *values* at the positions *where* (distinct, in any order)."""
+    if where.is_empty():
+        return column
     if where.len() == column.len() and where.is_sorted():
         return values.rename(column.name)
     order = pl.arange(column.len(), eager=True, dtype=pl.UInt32)

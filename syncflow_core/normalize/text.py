@@ -11,7 +11,6 @@ Source: product.md 2.2; Unicode 15 (White_Space, normalization form C).
 
 import re
 import unicodedata
-from functools import partial
 from typing import Final
 
 import ftfy
@@ -24,7 +23,9 @@ from syncflow_core.normalize.reading import (
     Refused,
     apply,
     by_distinct,
-    chain,
+    located,
+    positions_of,
+    put,
     refuse,
 )
 
@@ -36,9 +37,13 @@ CONTROL: Final = r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x84\x86-\x9f\x{FEFF}]"
 """C0 except tab, line feed and carriage return (a line end, below), DEL, C1 except NEL, byte order mark."""
 REPLACEMENT: Final = "\ufffd"
 
-_PLAIN: Final = r"^[!-~](?:[ -~]*[!-~])?$"
+# Letters that are in form C alone and stay so beside each other: no combining mark is among them.
+_LETTER: Final = "!-~\u00a1-\u02ff\u0388-\u03ff\u0400-\u0482\u048a-\u052f\u3041-\u3096\u30a1-\u30fc\u4e00-\u9fff\uac00-\ud7a3"
+_PLAIN: Final = f"^[{_LETTER}](?:[ {_LETTER}]*[{_LETTER}])?$"
 _SURROGATE: Final = re.compile("[\ud800-\udfff]")
-_UNUSABLE: Final = Refused("unicode", "holds U+FFFD or a lone surrogate: characters were lost before")
+_UNUSABLE: Final = Refused(
+    "unicode", "holds U+FFFD or a lone surrogate: characters were lost before"
+)
 
 
 def plain_text(reading: Reading) -> pl.Expr:
@@ -63,10 +68,12 @@ def cleaned() -> pl.Expr:
     return pl.when(text.str.len_bytes() > 0).then(text)
 
 
-def trimmed() -> pl.Expr:
+def trimmed(text: pl.Series) -> pl.Series:
     """The cleaning that a number, a moment or a word needs before it is read."""
-    text = VALUE.str.replace_all(CONTROL, "").str.strip_chars(ENDS)
-    return pl.when(text.str.len_bytes() > 0).then(text)
+    if text.str.contains(CONTROL).any():
+        text = text.str.replace_all(CONTROL, "")
+    bare = VALUE.str.strip_chars(ENDS)
+    return apply(text, pl.when(bare.str.len_bytes() > 0).then(bare))
 
 
 def clean(text: pl.Series, reading: Reading) -> Outcome:
@@ -76,14 +83,16 @@ def clean(text: pl.Series, reading: Reading) -> Outcome:
     values of other types only lose what surrounds them.
     """
     if reading.type != "text":
-        return Outcome(apply(text, trimmed()))
-    steps = [partial(_sound, reading=reading)]
-    if reading.field.rules.repair:
-        steps.insert(0, partial(by_distinct, read=repaired))
-    cleaning = chain(apply(text, cleaned()), steps)
-    if reading.field.rules.repair:
-        cleaning = Outcome(apply(cleaning.text, cleaned()), cleaning.faults)
-    return chain_lengths(cleaning, reading)
+        return Outcome(trimmed(text))
+    stripped = apply(text, VALUE.str.strip_chars(ENDS))
+    rules = reading.field.rules
+    where = positions_of(~stripped.str.contains(_PLAIN).fill_null(value=True))
+    hard = apply(stripped.gather(where), cleaned())
+    if rules.repair:
+        hard = apply(by_distinct(hard, repaired).text, cleaned())
+    sound = _sound(hard, reading)
+    cleaning = Outcome(put(stripped, where, sound.text), located(sound.faults, where))
+    return check_length(cleaning, reading)
 
 
 def repaired(text: str) -> str:
@@ -91,13 +100,13 @@ def repaired(text: str) -> str:
 
     >>> repaired("MÃ¼nchen")
     'München'
-    >>> repaired("5 × 3 ½″ “quoted” ﬁne")
-    '5 × 3 ½″ “quoted” ﬁne'
+    >>> repaired("3 ½″ “quoted” ﬁne")
+    '3 ½″ “quoted” ﬁne'
     """
     return ftfy.fix_encoding(text)
 
 
-def chain_lengths(outcome: Outcome, reading: Reading) -> Outcome:
+def check_length(outcome: Outcome, reading: Reading) -> Outcome:
     """*outcome* with too long texts refused, where the field declares a length."""
     limit = reading.field.rules.max_length
     if limit is None or not reading.final:

@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 import polars as pl
 
 NULL = pl.lit("null")
+THOUSAND = 1_000
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,9 @@ def quoted(text: pl.Expr) -> pl.Expr:
 def key(column: str, data_type: str, raw: pl.Expr, truth: pl.Expr | None = None) -> Cell:
     """A text that is part of a key or refers to one: nothing random about it."""
     literal = quoted(raw)
-    return Cell(column, data_type, literal, literal if truth is None else quoted(truth), column.lower())
+    return Cell(
+        column, data_type, literal, literal if truth is None else quoted(truth), column.lower()
+    )
 
 
 def number_key(column: str, data_type: str, value: pl.Expr) -> Cell:
@@ -102,7 +105,9 @@ def optional(cell: Cell, draw: Draw, of: int, *, empty: bool = False) -> Cell:
     return replace(cell, doc=doc, truth=truth, nullable=True)
 
 
-def text(column: str, data_type: str, draw: Draw, clean: pl.Expr, dirty: pl.Expr | None = None) -> Cell:
+def text(
+    column: str, data_type: str, draw: Draw, clean: pl.Expr, dirty: pl.Expr | None = None
+) -> Cell:
     """Text with padding, control characters and zero-width space around it.
 
     ``dirty`` is another spelling of the same text (decomposed letters, CRLF), served throughout.
@@ -124,7 +129,7 @@ def integer(column: str, data_type: str, draw: Draw, value: pl.Expr) -> Cell:
     plain = value.cast(pl.String)
     rest = (value % 1000).cast(pl.String).str.zfill(3)
     parted = pl.concat_str((value // 1000).cast(pl.String), pl.lit(","), rest)
-    grouped = pl.when(value >= 1000).then(parted).otherwise(plain)
+    grouped = pl.when(value >= THOUSAND).then(parted).otherwise(plain)
     doc = draw.variant(column, 8, plain, [quoted(plain), quoted(grouped)])
     return Cell(column, data_type, doc, plain, column.lower())
 
@@ -146,7 +151,9 @@ def decimal(column: str, data_type: str, draw: Draw, units: pl.Expr, scale: int)
         quoted(pl.when(units < 0).then(pl.concat_str(full, pl.lit("-"))).otherwise(full)),
         quoted(pl.when(units < 0).then(accounting).otherwise(full)),
     ]
-    return Cell(column, data_type, draw.variant(column, 10, canonical, forms), canonical, column.lower())
+    return Cell(
+        column, data_type, draw.variant(column, 10, canonical, forms), canonical, column.lower()
+    )
 
 
 def digits(column: str, data_type: str, draw: Draw, plain: pl.Expr) -> Cell:

@@ -13,7 +13,9 @@ from collections.abc import Iterator
 from typing import LiteralString
 
 import psycopg
-from psycopg.adapt import Buffer, Loader
+from psycopg.abc import Buffer
+from psycopg.adapt import Loader
+from psycopg.pq import Format
 
 Connection = psycopg.Connection[tuple[object, ...]]
 
@@ -89,7 +91,7 @@ CREATE TABLE IF NOT EXISTS hub.links (
 );
 CREATE INDEX IF NOT EXISTS ix_links_parent ON hub.links (parent);
 CREATE TABLE IF NOT EXISTS hub.effects (
-    seq bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    seq bigint GENERATED ALWAYS AS IDENTITY,
     at timestamptz NOT NULL DEFAULT clock_timestamp(),
     request_id text,
     collection int NOT NULL,
@@ -105,6 +107,8 @@ CREATE TABLE IF NOT EXISTS hub.effects (
 
 class Utf8Loader(Loader):
     """Text as the bytes that came: pages are sent on, so nothing needs to be decoded."""
+
+    format = Format.BINARY
 
     def load(self, data: Buffer) -> bytes:
         """The value's bytes."""

@@ -110,6 +110,11 @@ class Table:
         """Whether the column compares as a number."""
         return self.data_type(column).startswith(_NUMBERS)
 
+    def comparable(self, column: str, value: object) -> str | None:
+        """The value as the key and rowversion columns hold it: RAW in upper case, for its case says nothing."""
+        plain = _plain(value)
+        return plain.upper() if plain and "RAW" in self.data_type(column) else plain
+
 
 def load_table(
     connection: Connection,
@@ -142,11 +147,13 @@ def frame_of(
 ) -> pl.DataFrame:
     """The rows as ``append`` takes them: key columns, rowversion, doc, truth."""
     data: dict[str, list[str | None]] = {
-        f"k{number}": [_plain(row.get(name)) for row in rows]
+        f"k{number}": [table.comparable(name, row.get(name)) for row in rows]
         for number, name in enumerate(table.business_key, start=1)
     }
     version = table.rowversion_column
-    data["rv"] = [None if version is None else _plain(row.get(version)) for row in rows]
+    data["rv"] = [
+        None if version is None else table.comparable(version, row.get(version)) for row in rows
+    ]
     data["doc"] = [encode(row) for row in rows]
     data["truth"] = (
         [None] * len(rows)
@@ -210,7 +217,10 @@ def append(connection: Connection, table: Table, frame: pl.DataFrame) -> None:
         table: Where to.
         frame: ``k1`` ..., ``rv``, ``doc``, ``truth`` as text; ``serial``, ``rev``, ``flaw`` where made by ``erp``.
     """
-    fills = {"text": pl.lit(""), "number": pl.lit("NaN")}  # neither equals any key that a caller sends
+    fills = {
+        "text": pl.lit(""),
+        "number": pl.lit("NaN"),
+    }  # neither equals any key that a caller sends
     ready = frame.with_columns(
         pl.col(f"k{number}").fill_null(fills[kind])
         for number, kind in enumerate(table.key_kinds, start=1)
@@ -240,7 +250,9 @@ def index(connection: Connection, table: Table) -> None:
 def settle(connection: Connection, table: Table) -> None:
     """Count, version and boundaries are those of the rows now in the table."""
     order = sql.SQL(", ").join(map(sql.Identifier, table.key_order))
-    texts = sql.SQL(", ").join(sql.SQL("{}::text").format(sql.Identifier(n)) for n in table.key_order)
+    texts = sql.SQL(", ").join(
+        sql.SQL("{}::text").format(sql.Identifier(n)) for n in table.key_order
+    )
     connection.execute("DELETE FROM erp.boundaries WHERE table_name = %s", [table.name])
     connection.execute(
         sql.SQL(
@@ -333,7 +345,7 @@ def _where(table: Table) -> sql.Composable:
 
 
 def _key(table: Table, key: Row) -> list[str | None]:
-    return [_plain(key[name]) for name in table.business_key]
+    return [table.comparable(name, key[name]) for name in table.business_key]
 
 
 def _plain(value: object) -> str | None:

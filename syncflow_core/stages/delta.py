@@ -6,7 +6,8 @@ Does not belong here: the decision (``syncflow_core.delta``, ``brake``), settlin
 Source: product.md 4.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from datetime import datetime
 
 import polars as pl
 
@@ -29,7 +30,9 @@ from syncflow_core.stages.work import Connections, Staged, hold, timed
 NARROW = (ROW, KEY_HASH, DATA_HASH, ROWVERSION, PARENT_REFS)
 
 
-def find_changes(connections: Connections, staged: Staged) -> Staged:
+def find_changes(
+    connections: Connections, staged: Staged, *, now: Callable[[], datetime]
+) -> Staged:
     """Decide for every row what the target needs, and which known records are gone.
 
     Returns:
@@ -40,7 +43,10 @@ def find_changes(connections: Connections, staged: Staged) -> Staged:
     seconds: dict[str, float] = {}
     with timed(connections, seconds, "delta"):
         lease = hold(connections, staged.order)
-        notes = [*settle_open(connections, staged, lease), *adopt(connections, staged, lease)]
+        notes = [
+            *settle_open(connections, staged, lease, now()),
+            *adopt(connections, staged, lease, now()),
+        ]
         frames, shape = connections.frames, staged.shape
         known = records.load_known(connections.database, staged.name)
         incoming = frames.read(staged.frames["distinct"], columns=list(NARROW))
@@ -89,7 +95,9 @@ def _gone(
     if absent.is_empty():
         return nothing, []
     if not staged.complete:
-        return nothing, [f"{absent.height} records were not seen, but the scan is not proven complete: none is deleted"]
+        return nothing, [
+            f"{absent.height} records were not seen, but the scan is not proven complete: none is deleted"
+        ]
     unkeyed = refused.filter(pl.col(KEY_HASH).is_null() & (pl.col("rule") != "null_key")).height
     if unkeyed:
         return nothing, [

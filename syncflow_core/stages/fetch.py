@@ -6,22 +6,28 @@ Does not belong here: HTTP (``apismith``), paging (``scan``), what the rows mean
 Source: product.md 4 and 7; contract.md, "APISmith".
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Final
 
 import polars as pl
 
-from syncflow_core.bridge import batches, entities, state
+from syncflow_core.apismith import Filter, Sort
+from syncflow_core.bridge import batches, state
+from syncflow_core.bridge.entities import load_registered
+from syncflow_core.bridge.state import ScanProof
 from syncflow_core.columns import ROW
 from syncflow_core.entity import Entity
 from syncflow_core.errors import ConfigError
 from syncflow_core.fields import Shape, shape_of
 from syncflow_core.frames import PART_ROWS
-from syncflow_core.rowversion import overlapped
-from syncflow_core.scan import Filter, Proof, scan
+from syncflow_core.rowversion import canonical
+from syncflow_core.scan import Proof, scan
 from syncflow_core.stages.work import Connections, Kind, Order, Staged, hold, timed
+
+OVERLAP_S: Final = 300
+"""How far an incremental fetch looks back, in seconds, where the entity does not say."""
 
 SLICE_OVERLAP: Final = 200
 """Rows that two neighbouring slices share: rows that shift while nights pass are seen by one of them."""
@@ -38,9 +44,11 @@ class Reach:
     last: int | None = None
     """One past the last row; None: to the end."""
     filters: tuple[Filter, ...] = ()
+    slice: int = 0
+    """0: no slice."""
 
 
-def fetch(connections: Connections, order: Order) -> Staged:
+def fetch(connections: Connections, order: Order, *, now: Callable[[], datetime]) -> Staged:
     """Read the batch's rows; the batch is open and the entity held afterwards.
 
     Returns:
@@ -55,17 +63,26 @@ def fetch(connections: Connections, order: Order) -> Staged:
     with timed(connections, seconds, "fetch"):
         lease = hold(connections, order)
         with connections.database.begin() as connection:
-            loaded = entities.load_versioned(connection, order.entity)
-            before = state.read_state(connection, order.entity)
-        entity, version = loaded.entity, loaded.version
+            registered = load_registered(connection, [order.entity], enabled=None)[0]
+        entity, version = registered.entity, registered.version
+        with connections.database.begin() as connection:
+            watermark = state.load_state(connection, entity.name, entity.api).watermark
         api = connections.source.describe(entity.api)
         shape = shape_of(entity, api)
-        watermark = None if before is None else before.watermark
         kind = kind_of(order, shape, watermark)
         with connections.database.begin() as connection:
             lease.check(connection)
-            batches.start_batch(
-                connection, order.batch, kind=kind, version=version, watermark_before=watermark
+            batches.open_batch(
+                connection,
+                uid=order.batch,
+                entity=entity.name,
+                entity_version=version,
+                kind=kind,
+                now=now(),
+                dagster_run_id=order.run_id,
+                partition=order.partition,
+                watermark_before=watermark,
+                fence=lease.fence,
             )
         staged = Staged(
             order=order,
@@ -105,7 +122,21 @@ def _read(connections: Connections, staged: Staged, entity: Entity, shape: Shape
     notes = tuple(proof.note for proof in reading.proofs if proof.note)
     unreadable = connections.frames.write(str(staged.batch), "unreadable", [reading.unreadable()])
     with connections.database.begin() as connection:
-        state.save_proofs(connection, staged.batch, reading.proofs)
+        for number, proof in zip(reading.slices, reading.proofs, strict=True):
+            state.save_proof(
+                connection,
+                staged.batch,
+                ScanProof(
+                    slice=number,
+                    declared_total=proof.declared_total,
+                    counted=proof.counted,
+                    final_total=proof.final_total,
+                    pages=proof.pages,
+                    complete=proof.complete,
+                    digest=proof.digest,
+                    note=proof.note or None,
+                ),
+            )
     fetched = raw.rows + unreadable.rows
     connections.progress(entity.name, "fetch", fetched, fetched)
     return staged.having(
@@ -121,8 +152,7 @@ def _reaches(connections: Connections, staged: Staged, shape: Shape) -> list[Rea
     if staged.kind == "incremental":
         assert shape.rowversion_column is not None
         assert staged.watermark_before is not None
-        overlap = 300 if shape.entity.rowversion is None else shape.entity.rowversion.overlap_s
-        since = overlapped(staged.watermark_before, shape.rowversion_kind, timedelta(seconds=overlap))
+        since = overlapped(staged.watermark_before, shape)
         return [Reach(filters=(Filter(shape.rowversion_column, ">=", since),))]
     if staged.kind == "slice":
         total = connections.source.total(shape.api)
@@ -130,11 +160,31 @@ def _reaches(connections: Connections, staged: Staged, shape: Shape) -> list[Rea
     return [Reach()]
 
 
+def overlapped(watermark: str, shape: Shape) -> str:
+    """The watermark to ask the source for: a timestamp goes back by the overlap, any other stays.
+
+    Rows that were committed late carry an earlier timestamp than rows already seen. The text keeps
+    the source's own shape (``T`` or a space between date and time); a timestamp in another shape than
+    ISO 8601 cannot be moved without guessing and is asked for as it is.
+
+    Source: product.md 4, "tie-safe and late-commit-safe".
+    """
+    overlap = OVERLAP_S if shape.entity.rowversion is None else shape.entity.rowversion.overlap_s
+    if shape.rowversion_kind != "timestamp" or not overlap:
+        return watermark
+    read = canonical(pl.Series([watermark]), "timestamp").text[0]
+    if read is None or read[:10] != watermark[:10]:
+        return watermark
+    moved = datetime.fromisoformat(read[:19]) - timedelta(seconds=overlap)
+    separator = watermark[10:11] or "T"
+    return moved.isoformat(separator, "seconds") + ("Z" if read.endswith("Z") else "")
+
+
 def _slice(number: int, of: int, total: int) -> Reach:
     """The rows of one slice, a little of its neighbours included; the last one reads to the end."""
     first = (number - 1) * total // of
     last = None if number == of else number * total // of + SLICE_OVERLAP
-    return Reach(first=max(0, first - SLICE_OVERLAP), last=last)
+    return Reach(first=max(0, first - SLICE_OVERLAP), last=last, slice=number)
 
 
 class _Reading:
@@ -143,6 +193,7 @@ class _Reading:
     def __init__(self, connections: Connections, staged: Staged, shape: Shape) -> None:
         self.connections, self.staged, self.shape = connections, staged, shape
         self.proofs: list[Proof] = []
+        self.slices: list[int] = []
         self._rejected: list[pl.DataFrame] = []
         self._rows = 0
 
@@ -157,19 +208,19 @@ class _Reading:
                 first=reach.first,
                 last=reach.last,
                 filters=reach.filters,
+                sort=[Sort(name) for name in self.shape.key_columns],
             )
             for page in pages:
                 gathered.append(self._numbered(page.frame))
                 if page.rejected.height:
                     self._rejected.append(self._numbered(page.rejected))
                 height += page.frame.height
-                self.connections.progress(
-                    self.staged.name, "fetch", self._rows, page.total_rows
-                )
+                self.connections.progress(self.staged.name, "fetch", self._rows, page.total_rows)
                 if height >= PART_ROWS:
                     yield pl.concat(gathered, rechunk=True)
                     gathered, height = [], 0
             self.proofs.append(pages.proof)
+            self.slices.append(reach.slice)
         if gathered:
             yield pl.concat(gathered, rechunk=True)
         else:
@@ -193,5 +244,6 @@ class _Reading:
                 "raw": pl.String,
             }
         )
-        return pl.concat([from_pages, *(frame.select(from_pages.columns) for frame in self._rejected)])
-
+        return pl.concat(
+            [from_pages, *(frame.select(from_pages.columns) for frame in self._rejected)]
+        )

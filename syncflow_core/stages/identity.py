@@ -6,6 +6,7 @@ Does not belong here: the hashes (``syncflow_core.identity``), the references (`
 Source: product.md 3 and 6.
 """
 
+import dataclasses
 from collections.abc import Iterator
 
 import polars as pl
@@ -15,9 +16,6 @@ from syncflow_core.identity import add_identity, split_duplicates
 from syncflow_core.parents import add_parent_refs
 from syncflow_core.stages.normalize import FILED
 from syncflow_core.stages.work import Connections, Staged, hold, timed
-
-NARROW = (ROW, KEY_HASH, DATA_HASH, ROWVERSION, REFERENCE)
-"""All that telling equal keys apart needs: the other columns stay in their parts."""
 
 
 def identify(connections: Connections, staged: Staged) -> Staged:
@@ -38,20 +36,24 @@ def identify(connections: Connections, staged: Staged) -> Staged:
             done = 0
             for part in frames.parts(staged.frames["accepted"]):
                 done += part.height
-                connections.progress(
-                    staged.name, "identity", done, staged.frames["accepted"].rows
-                )
+                connections.progress(staged.name, "identity", done, staged.frames["accepted"].rows)
                 yield add_parent_refs(add_identity(part, shape), shape.entity.parents)
 
         every = frames.write(str(staged.batch), "identified", identified())
         frames.drop(staged.frames["accepted"])
-        keys = frames.read(every, columns=list(NARROW))
-        distinct = split_duplicates(keys, shape)
+        keys = frames.read(every, columns=[ROW, KEY_HASH, DATA_HASH, ROWVERSION, REFERENCE])
+        # telling equal keys apart needs these columns alone: the others stay in their parts
+        distinct = split_duplicates(keys, dataclasses.replace(shape, fields=()))
         filed = distinct.losers.join(keys.select(ROW, KEY_HASH, REFERENCE), on=ROW, how="left")
         losers = frames.write(
             str(staged.batch),
             "losers",
-            [filed.with_columns(pl.lit(None, dtype=pl.String).alias("raw")).select(FILED.names())],
+            [
+                filed.with_columns(
+                    pl.lit(None, dtype=pl.String).alias("raw"),
+                    pl.lit(None, dtype=pl.Binary).alias("raw_digest"),
+                ).select(FILED.names())
+            ],
         )
         if distinct.kept.height < keys.height:
             kept = distinct.kept[ROW].implode()

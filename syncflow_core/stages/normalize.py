@@ -14,11 +14,19 @@ import polars as pl
 
 from syncflow_core.columns import KEY_HASH, REFERENCE, REJECTED, ROW
 from syncflow_core.fields import Shape
-from syncflow_core.identity import add_identity
+from syncflow_core.identity import add_identity, text_hash_expr
 from syncflow_core.normalize import LayerMetrics, misdeclared, normalize
 from syncflow_core.stages.work import Connections, Staged, hold, timed
 
-FILED = pl.Schema({**REJECTED, "raw": pl.String(), KEY_HASH: pl.Binary(), REFERENCE: pl.String()})
+FILED = pl.Schema(
+    {
+        **REJECTED,
+        "raw": pl.String(),
+        KEY_HASH: pl.Binary(),
+        REFERENCE: pl.String(),
+        "raw_digest": pl.Binary(),
+    }
+)
 """Rejected rows as they are filed: the rule broken, the row as it came, its key where it has one."""
 
 
@@ -39,7 +47,9 @@ def normalize_rows(connections: Connections, staged: Staged) -> Staged:
         work = _Normalizing(connections, staged)
         accepted = connections.frames.write(str(staged.batch), "accepted", work.parts())
         misdeclared(
-            {name: (count, work.refused[name]) for name, count in work.values.items()}, staged.shape
+            {name: (count, work.refused[name]) for name, count in work.values.items()},
+            staged.counts["fetched"],
+            entity=staged.name,
         )
         rejected = connections.frames.write(
             str(staged.batch), "rejected", [pl.concat(work.rejected)]
@@ -101,22 +111,25 @@ def _unreadable(frame: pl.DataFrame) -> pl.DataFrame:
         pl.lit(None, dtype=pl.UInt8).alias("layer"),
         pl.lit(None, dtype=pl.Binary).alias(KEY_HASH),
         pl.lit(None, dtype=pl.String).alias(REFERENCE),
+        text_hash_expr(pl.col("raw")).alias("raw_digest"),
     ).select(FILED.names())
 
 
 def _filed(raw: pl.DataFrame, rejected: pl.DataFrame, shape: Shape) -> pl.DataFrame:
     """Give rejected rows the raw row as JSON, and their key where the key itself is in order."""
     rows = raw.filter(pl.col(ROW).is_in(rejected[ROW].implode()))
-    keyed = normalize(
-        rows, dataclasses.replace(shape, fields=tuple(item for item in shape.fields if item.key))
-    ).accepted
-    key_shape = dataclasses.replace(shape, fields=tuple(item for item in shape.fields if item.key))
-    keys = add_identity(keyed, key_shape).select(ROW, KEY_HASH, REFERENCE)
-    as_text = rows.select(
-        ROW, pl.struct(pl.exclude(ROW)).struct.json_encode().alias("raw")
+    key_shape = dataclasses.replace(
+        shape,
+        fields=tuple(item for item in shape.fields if item.key),
+        rowversion_column=None,
     )
+    keys = add_identity(normalize(rows, key_shape).accepted, key_shape).select(
+        ROW, KEY_HASH, REFERENCE
+    )
+    as_text = rows.select(ROW, pl.struct(pl.exclude(ROW)).struct.json_encode().alias("raw"))
     return (
         rejected.join(as_text, on=ROW, how="left")
         .join(keys, on=ROW, how="left")
+        .with_columns(text_hash_expr(pl.col("raw")).alias("raw_digest"))
         .select(FILED.names())
     )

@@ -41,16 +41,26 @@ def no_progress(entity: str, stage: str, done: int, total: int | None) -> None:
 
 @dataclass
 class Connections:
-    """Everything a stage reads from or writes to."""
+    """Everything a stage reads from or writes to; a client is opened when it is first used."""
 
-    source: Source
-    target: Target
+    open_source: Callable[[], Source]
+    open_target: Callable[[], Target]
     database: Database
     frames: FrameStore
     progress: Progress = no_progress
     clock: Callable[[], float] = time.monotonic
     leases: dict[UUID, Lease] = field(default_factory=dict)
     """The leases that this process holds, by batch."""
+
+    @property
+    def source(self) -> Source:
+        """APISmith."""
+        return self.open_source()
+
+    @property
+    def target(self) -> Target:
+        """ScheduleHub."""
+        return self.open_target()
 
 
 class Order(msgspec.Struct, frozen=True):
@@ -84,15 +94,13 @@ class Staged(msgspec.Struct, frozen=True):
     frames: dict[str, FrameRef] = {}
     """Frame sets by name: ``raw unreadable accepted rejected distinct changes gone wave-N parked missing``."""
     counts: dict[str, int] = {}
-    """The accounts so far, by the names of ``bridge.batches.Counts``."""
+    """The accounts so far, by the names of ``bridge.batches.Counts``, and ``failed_deletes``."""
     seconds: dict[str, float] = {}
     layers: tuple[dict[str, object], ...] = ()
     """What each normalization layer reports: rows, changed, rejected, seconds."""
     complete: bool = False
     """Whether the scan is proven complete: without this nothing is deleted."""
     watermark_before: str | None = None
-    watermark_seen: str | None = None
-    """The newest rowversion fetched, as the source sent it."""
     notes: tuple[str, ...] = ()
     """What a person should know of this batch, one sentence each."""
 
@@ -125,7 +133,6 @@ class Staged(msgspec.Struct, frozen=True):
         notes: tuple[str, ...] = (),
         layers: tuple[dict[str, object], ...] = (),
         complete: bool | None = None,
-        watermark_seen: str | None = None,
     ) -> "Staged":
         """This, with more frames, counts, seconds and notes."""
         return msgspec.structs.replace(
@@ -136,7 +143,6 @@ class Staged(msgspec.Struct, frozen=True):
             notes=(*self.notes, *notes),
             layers=(*self.layers, *layers),
             complete=self.complete if complete is None else complete,
-            watermark_seen=self.watermark_seen if watermark_seen is None else watermark_seen,
         )
 
 
@@ -164,7 +170,11 @@ def hold(connections: Connections, order: Order) -> Lease:
     lease = connections.leases.get(order.batch)
     if lease is None:
         lease = Lease.acquire(
-            connections.database, order.entity, order.batch, order.run_id, wait_s=order.wait_s
+            connections.database,
+            order.entity,
+            batch=order.batch,
+            run_id=order.run_id,
+            wait_s=order.wait_s,
         )
         connections.leases[order.batch] = lease
     return lease

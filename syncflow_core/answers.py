@@ -1,0 +1,100 @@
+"""What an answer of either system says beside its rows: status, waiting time, problem, token.
+
+Belongs here: reading these few shapes that both systems share.
+Does not belong here: asking (``http``), the answers of one system alone (``pages``, ``outcomes``).
+
+Source: contract.md, "Common to both".
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC
+from email.utils import parsedate_to_datetime
+
+import jwt
+import msgspec
+
+from syncflow_core.tokens import Grant
+
+_DETAIL_LIMIT = 300  # characters of the other side's words in a message
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What came back: header names in lower case, the body whole and decompressed."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    @property
+    def content_type(self) -> str:
+        """The header as it came; empty where there is none."""
+        return self.headers.get("content-type", "")
+
+
+def retry_after(value: str | None, now: Callable[[], float]) -> float | None:
+    """Seconds to wait as ``Retry-After`` says; None where it says nothing that can be read."""
+    if value is None:
+        return None
+    text = value.strip()
+    if text.isascii() and text.isdigit():
+        return float(text[:12])
+    try:
+        at = parsedate_to_datetime(text)
+    except (ValueError, TypeError):
+        return None
+    aware = at if at.tzinfo is not None else at.replace(tzinfo=UTC)
+    return max(0.0, aware.timestamp() - now())
+
+
+def read_grant(body: bytes, refresh: str | None) -> Grant:
+    """The tokens of a login or a refresh; *refresh* stands in where no new refresh token is given.
+
+    Raises:
+        ValueError: There is no access token, or nothing says how long it lives.
+    """
+    given = msgspec.json.decode(body, type=_Given)
+    life = given.expires_in or _life_s(given.access_token)
+    if life is None or life <= 0:
+        raise ValueError("nothing says how long it lives")
+    return Grant(given.access_token, given.refresh_token or refresh, life)
+
+
+class _Problem(msgspec.Struct):
+    detail: msgspec.Raw
+
+
+class _Fault(msgspec.Struct):
+    msg: str
+    loc: list[str | int] = []
+
+
+def problem_detail(body: bytes) -> str:
+    """The other side's words, led by a colon; empty where it said nothing in the contract's shape."""
+    try:
+        raw = msgspec.json.decode(body, type=_Problem).detail
+        said = msgspec.json.decode(raw, type=str | list[_Fault])
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
+        return ""
+    if not isinstance(said, str):
+        said = "; ".join(f"{'.'.join(map(str, fault.loc))}: {fault.msg}" for fault in said)
+    return f": {' '.join(said.split())[:_DETAIL_LIMIT]}" if said.strip() else ""
+
+
+class _Given(msgspec.Struct):
+    access_token: str
+    refresh_token: str | None = None
+    expires_in: float | None = None
+
+
+def _life_s(token: str) -> float | None:
+    """The life that the token itself names, by its issuer's clock alone."""
+    try:
+        claims = jwt.decode(token, options={"verify_signature": False})
+    except jwt.InvalidTokenError:
+        return None
+    begin, end = claims.get("iat"), claims.get("exp")
+    if isinstance(begin, int | float) and isinstance(end, int | float):
+        return float(end - begin)
+    return None

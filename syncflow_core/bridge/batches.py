@@ -1,0 +1,266 @@
+"""``sync_batches``: one row per execution of one entity, and its accounts.
+
+Belongs here: opening, closing and reading batches; the sum that must come out even.
+Does not belong here: deciding a status (``stages``), the completeness of a scan (``state``).
+
+Source: product.md 1; product.md, "Accounts, statuses, exits".
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from datetime import datetime
+from typing import Any, Literal, Self
+from uuid import UUID
+
+import sqlalchemy as sa
+
+from syncflow_core.bridge.identifiers import new_uid
+from syncflow_core.bridge.tables import sync_batches
+from syncflow_core.errors import ConfigError
+
+Kind = Literal["full", "incremental", "slice", "retry", "plan", "adopt"]
+Status = Literal["pending", "running", "completed", "partial", "withheld", "failed", "stopped"]
+LIVE = ("pending", "running")
+
+
+@dataclass(frozen=True)
+class Counts:
+    """A batch's accounts, in records."""
+
+    fetched: int = 0
+    normalized: int = 0
+    rejected: int = 0
+    inserted: int = 0
+    updated: int = 0
+    deleted: int = 0
+    unchanged: int = 0
+    pending: int = 0
+    failed: int = 0
+    withheld: int = 0
+    withheld_deletes: int = 0
+    retried: int = 0
+
+    @property
+    def unaccounted(self) -> int:
+        """Fetched rows without an outcome; anything but 0 is a fault of SyncFlow's.
+
+        Source: product.md, "Accounts, statuses, exits".
+        """
+        outcomes = (
+            self.rejected
+            + self.inserted
+            + self.updated
+            + self.unchanged
+            + self.pending
+            + self.failed
+            + self.withheld
+        )
+        return self.fetched - outcomes
+
+    def __add__(self, other: "Counts") -> "Counts":
+        return Counts(
+            **{
+                item.name: getattr(self, item.name) + getattr(other, item.name)
+                for item in fields(self)
+            }
+        )
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One row of ``sync_batches``."""
+
+    uid: UUID
+    entity: str
+    entity_version: int
+    kind: Kind
+    status: Status
+    started_at: datetime
+    finished_at: datetime | None
+    dagster_run_id: str | None
+    partition: str | None
+    counts: Counts
+    rows_per_second: float | None
+    watermark_before: str | None
+    watermark_after: str | None
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    proof: Mapping[str, Any] | None = None
+    fence: int | None = None
+    error: str | None = None
+
+    @classmethod
+    def of(cls, row: sa.RowMapping) -> Self:
+        """The batch in a row of the table."""
+        counts = Counts(**{item.name: row[item.name] for item in fields(Counts)})
+        own = {
+            item.name: row[item.name]
+            for item in fields(cls)
+            if item.name not in {"counts", "seconds"}
+        }
+        return cls(counts=counts, seconds=row["seconds"] or {}, **own)
+
+
+def open_batch(  # noqa: PLR0913  # each is a column of its own
+    connection: sa.Connection,
+    *,
+    entity: str,
+    entity_version: int,
+    kind: Kind,
+    now: datetime,
+    status: Status = "running",
+    dagster_run_id: str | None = None,
+    partition: str | None = None,
+    watermark_before: str | None = None,
+    fence: int | None = None,
+    uid: UUID | None = None,
+) -> UUID:
+    """Write a batch that has begun (or waits, ``pending``) and return its uid.
+
+    *uid* may be one that was handed out before the batch began. Opening the same one again makes a
+    pending batch run; it keeps its uid and entity.
+    """
+    opened = uid or new_uid(now.timestamp)
+    insert = sa.dialects.postgresql.insert(sync_batches).values(
+        uid=opened,
+        entity=entity,
+        entity_version=entity_version,
+        kind=kind,
+        status=status,
+        dagster_run_id=dagster_run_id,
+        partition=partition,
+        started_at=now,
+        watermark_before=watermark_before,
+        fence=fence,
+    )
+    connection.execute(
+        insert.on_conflict_do_update(
+            index_elements=["uid"],
+            set_={
+                name: insert.excluded[name]
+                for name in (
+                    "status",
+                    "kind",
+                    "entity_version",
+                    "dagster_run_id",
+                    "started_at",
+                    "fence",
+                    "watermark_before",
+                )
+            },
+            where=sync_batches.c.status.in_(LIVE),
+        )
+    )
+    return opened
+
+
+def close_batch(  # noqa: PLR0913  # each is a column of its own
+    connection: sa.Connection,
+    uid: UUID,
+    status: Status,
+    counts: Counts,
+    *,
+    now: datetime,
+    seconds: Mapping[str, float] | None = None,
+    watermark_after: str | None = None,
+    proof: Mapping[str, Any] | None = None,
+    error: str | None = None,
+) -> bool:
+    """Write a batch's end and accounts; False, and nothing written, where it had ended before.
+
+    ``rows_per_second`` is fetched rows over ``seconds["total"]``, null without a time.
+    """
+    total = (seconds or {}).get("total", 0.0)
+    done = connection.execute(
+        sync_batches.update()
+        .where(sync_batches.c.uid == uid, sync_batches.c.status.in_(LIVE))
+        .values(
+            status=status,
+            finished_at=now,
+            seconds=dict(seconds or {}),
+            watermark_after=watermark_after,
+            proof=None if proof is None else dict(proof),
+            error=error,
+            rows_per_second=counts.fetched / total if total > 0 else None,
+            **asdict(counts),
+        )
+    )
+    return done.rowcount == 1
+
+
+def save_counts(
+    connection: sa.Connection, uid: UUID, counts: Counts, seconds: Mapping[str, float]
+) -> None:
+    """Write a running batch's accounts so far, for those who watch it."""
+    connection.execute(
+        sync_batches.update()
+        .where(sync_batches.c.uid == uid, sync_batches.c.status.in_(LIVE))
+        .values(seconds=dict(seconds), **asdict(counts))
+    )
+
+
+def load_batch(connection: sa.Connection, uid: UUID) -> Batch:
+    """The batch of this uid.
+
+    Raises:
+        ConfigError: There is none.
+    """
+    row = (
+        connection.execute(sync_batches.select().where(sync_batches.c.uid == uid))
+        .mappings()
+        .first()
+    )
+    if row is None:
+        raise ConfigError(f"there is no batch {uid}")
+    return Batch.of(row)
+
+
+def history(  # each narrows by another column
+    connection: sa.Connection,
+    *,
+    entities: Sequence[str] | None = None,
+    statuses: Sequence[Status] | None = None,
+    dagster_run_id: str | None = None,
+    before: datetime | None = None,
+    limit: int = 50,
+    offset: int = 0,
+) -> list[Batch]:
+    """Batches, newest first; every filter given must hold."""
+    table = sync_batches.c
+    conditions = [
+        *([table.entity.in_(entities)] if entities is not None else []),
+        *([table.status.in_(statuses)] if statuses is not None else []),
+        *([table.dagster_run_id == dagster_run_id] if dagster_run_id is not None else []),
+        *([table.started_at < before] if before is not None else []),
+    ]
+    query = (
+        sync_batches.select()
+        .where(*conditions)
+        .order_by(table.started_at.desc(), table.uid.desc())
+        .limit(limit)
+        .offset(offset)
+    )
+    return [Batch.of(row) for row in connection.execute(query).mappings()]
+
+
+def close_dead_batches(
+    connection: sa.Connection,
+    entity: str,
+    reason: str,
+    *,
+    now: datetime,
+    but: UUID | None = None,
+) -> list[Batch]:
+    """End the entity's running batches as ``failed``, and return them as they were.
+
+    Only the holder of the entity's lease may ask: nobody else runs a batch of this entity then.
+    Pending ones (asked for, not begun) and *but* (the holder's own) stay.
+    """
+    table = sync_batches.c
+    dead = (table.entity == entity) & (table.status == "running")
+    if but is not None:
+        dead &= table.uid != but
+    found = connection.execute(sync_batches.select().where(dead).with_for_update()).mappings().all()
+    connection.execute(
+        sync_batches.update().where(dead).values(status="failed", finished_at=now, error=reason)
+    )
+    return [Batch.of(row) for row in found]

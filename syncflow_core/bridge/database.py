@@ -1,0 +1,152 @@
+"""The way into the bridge database: where it is, a bounded pool, transactions, bulk reads.
+
+Belongs here: opening and closing, time limits, the health check.
+Does not belong here: statements (one module per table group), the server itself (``embedded``).
+
+Source: product.md 1 ("pooling, a health check, and a clear error when the database is away").
+"""
+
+import json
+import secrets
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Self
+
+import polars as pl
+import sqlalchemy as sa
+from adbc_driver_postgresql import dbapi as adbc
+
+from syncflow_core.bridge import schema
+from syncflow_core.bridge.address import driver_url, place, plain_url, translated
+from syncflow_core.bridge.embedded import EmbeddedServer
+from syncflow_core.settings import Settings
+
+POOL = 10  # connections kept by one process; the embedded server allows 100 in all
+POOL_OVERFLOW = 10
+POOL_WAIT_S = 30
+CONNECT_TIMEOUT_S = 10
+LOCK_TIMEOUT_S = 30  # a backup or an ALTER TABLE beside a sync ends in an error, not in a hang
+
+
+@dataclass(frozen=True)
+class Health:
+    """What the health check saw."""
+
+    place: str
+    """``host:port/database``."""
+    server: str
+    """PostgreSQL's version."""
+    latency_s: float
+    embedded: bool
+
+
+class Database:
+    """One process's access to the bridge database; the embedded server runs at least until close."""
+
+    def __init__(self, url: str, *, server: EmbeddedServer | None = None) -> None:
+        self.url = plain_url(url)
+        self.place = place(url)
+        self._server = server
+        self.engine = sa.create_engine(
+            driver_url(url),
+            pool_pre_ping=True,
+            pool_size=POOL,
+            max_overflow=POOL_OVERFLOW,
+            pool_timeout=POOL_WAIT_S,
+            json_serializer=lambda value: json.dumps(value, ensure_ascii=False),
+            connect_args={
+                "connect_timeout": CONNECT_TIMEOUT_S,
+                # One name for all of this object's sessions: a lease's takeover ends them together.
+                "application_name": f"syncflow {secrets.token_hex(8)}",
+                "options": f"-c lock_timeout={LOCK_TIMEOUT_S}s -c timezone=UTC",
+                "keepalives_idle": 30,
+                "keepalives_interval": 10,
+                "keepalives_count": 3,
+            },
+        )
+
+    @classmethod
+    def open(cls, settings: Settings) -> "Database":
+        """The database of SYNCFLOW_DATABASE_URL, else the embedded one, started where it does not run.
+
+        With an address nothing is connected yet: the first use says whether it is away.
+
+        Raises:
+            ConfigError: The embedded server cannot run on this machine.
+            UnavailableError: The embedded server did not start.
+        """
+        if settings.database_url is not None:
+            return cls(settings.database_url.get_secret_value())
+        server = EmbeddedServer.acquire(settings.home_path)
+        return cls(server.url(), server=server)
+
+    @contextmanager
+    def begin(self) -> Iterator[sa.Connection]:
+        """A transaction: committed at the end of the block, rolled back when it raises.
+
+        Raises:
+            UnavailableError: The database is away, or a lock was not to be had in time.
+            ConfigError: It refuses the user, the password or the database.
+        """
+        with translated(self.url), self.engine.begin() as connection:
+            yield connection
+
+    def frame(self, query: str, parameters: Sequence[object] = ()) -> pl.DataFrame:
+        """The rows of *query* (parameters as ``$1``) as a frame, through Arrow, in its own transaction.
+
+        ``bytea`` is Binary and ``text`` String; cast other types in the query (``uid::text``).
+        """
+        with (
+            translated(self.url),
+            adbc.connect(self._adbc_url()) as connection,
+            connection.cursor() as cursor,
+        ):
+            cursor.execute(query, list(parameters) or None)
+            frame = pl.from_arrow(cursor.fetch_arrow_table())
+        return frame if isinstance(frame, pl.DataFrame) else frame.to_frame()
+
+    def health(self, clock: Callable[[], float] = time.monotonic) -> Health:
+        """One round trip on a pooled connection; raises as :meth:`begin` does."""
+        with self.begin() as connection:
+            start = clock()
+            version = connection.scalar(sa.text("SHOW server_version"))
+            return Health(
+                place=self.place,
+                server=str(version),
+                latency_s=clock() - start,
+                embedded=self._server is not None,
+            )
+
+    def check_schema(self) -> None:
+        """Raise ConfigError unless the database has exactly this code's schema."""
+        with self.begin() as connection:
+            schema.check_schema(connection)
+
+    def close(self) -> None:
+        """Close the pool and end the use of the embedded server."""
+        self.engine.dispose()
+        if self._server is not None:
+            self._server.release()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _adbc_url(self) -> str:
+        return (
+            sa.make_url(self.url)
+            .update_query_dict(
+                {
+                    "connect_timeout": str(CONNECT_TIMEOUT_S),
+                    "application_name": "syncflow",
+                    "options": f"-c lock_timeout={LOCK_TIMEOUT_S}s -c timezone=UTC",
+                }
+            )
+            .render_as_string(hide_password=False)
+            .replace("+-c", "%20-c")
+            .replace("-c+", "-c%20")
+        )

@@ -1,0 +1,103 @@
+"""``push_journal``: the intent written before a write call goes out, closed by its outcome.
+
+A law: an intent is committed before its call begins. What is open when nobody holds the entity's
+lease is in doubt: the hub is asked before anything of it is written again.
+
+Belongs here: opening, closing and listing intents.
+Does not belong here: asking the hub (``stages``).
+
+Source: product.md 1 and 5; contract.md, "in doubt".
+"""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal
+from uuid import UUID
+
+import polars as pl
+import sqlalchemy as sa
+
+from syncflow_core.bridge.identifiers import new_uid
+from syncflow_core.bridge.tables import push_journal
+
+WriteOp = Literal["insert", "update", "delete"]
+
+
+@dataclass(frozen=True)
+class Intent:
+    """A write call that began and whose outcome is not known."""
+
+    uid: UUID
+    batch: UUID | None
+    op: WriteOp
+    key_hashes: pl.Series
+    """Binary."""
+    opened_at: datetime
+
+
+def open_intent(  # each is a column of its own
+    connection: sa.Connection,
+    *,
+    entity: str,
+    batch: UUID | None,
+    op: WriteOp,
+    key_hashes: pl.Series,
+    fence: int | None,
+    now: datetime,
+) -> UUID:
+    """Write down that these records (one call's, at most 1,000) are about to be written."""
+    uid = new_uid(now.timestamp)
+    connection.execute(
+        push_journal.insert().values(
+            uid=uid,
+            entity=entity,
+            batch=batch,
+            op=op,
+            key_hashes=key_hashes.to_list(),
+            fence=fence,
+            opened_at=now,
+        )
+    )
+    return uid
+
+
+def close_intent(
+    connection: sa.Connection,
+    uid: UUID,
+    outcome: Literal["done", "settled", "failed"],
+    now: datetime,
+) -> None:
+    """Write down how the call ended; a closed intent keeps its first outcome.
+
+    ``done``: answered. ``settled``: found out later by asking. ``failed``: nothing was written.
+    """
+    connection.execute(
+        push_journal.update()
+        .where(push_journal.c.uid == uid, push_journal.c.closed_at.is_(None))
+        .values(outcome=outcome, closed_at=now)
+    )
+
+
+def open_intents(connection: sa.Connection, entity: str) -> list[Intent]:
+    """The entity's intents without an outcome, oldest first."""
+    query = (
+        push_journal.select()
+        .where(push_journal.c.entity == entity, push_journal.c.closed_at.is_(None))
+        .order_by(push_journal.c.opened_at, push_journal.c.uid)
+    )
+    return [
+        Intent(
+            uid=row.uid,
+            batch=row.batch,
+            op=row.op,
+            key_hashes=pl.Series("#key_hash", row.key_hashes, dtype=pl.Binary),
+            opened_at=row.opened_at,
+        )
+        for row in connection.execute(query)
+    ]
+
+
+def prune_journal(connection: sa.Connection, before: datetime) -> int:
+    """Forget intents closed before this time; returns how many."""
+    done = connection.execute(push_journal.delete().where(push_journal.c.closed_at < before))
+    return done.rowcount

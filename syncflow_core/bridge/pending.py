@@ -1,0 +1,279 @@
+"""``pending_children`` and ``pending_deletes``: what waits for another record.
+
+A child waits once per missing reference. ``waiting`` is tried again when due, ``dead`` is not, but
+both are released when their parent lands.
+
+Belongs here: parking, releasing, listing what waits.
+Does not belong here: who is whose parent (``parents``), when to try again (``backoff``).
+
+Source: product.md 1 and 6.
+"""
+
+from datetime import datetime
+from typing import Final, Literal
+from uuid import UUID
+
+import polars as pl
+import sqlalchemy as sa
+
+from syncflow_core import columns
+from syncflow_core.bridge.bulk import load_frame, stage, stage_keys
+
+PARKED: Final = pl.Schema(
+    {
+        columns.KEY_HASH: pl.Binary(),
+        "reference_name": pl.String(),
+        "parent_entity": pl.String(),
+        "parent_key_hash": pl.Binary(),
+        columns.REFERENCE: pl.String(),
+        columns.KEY_SOURCE: pl.String(),
+        "payload": pl.String(),
+        columns.PARENT_REFS: pl.String(),
+        columns.DATA_HASH: pl.Binary(),
+        columns.ROWVERSION: pl.String(),
+        "kind": pl.String(),
+        "due_at": pl.Datetime("us", "UTC"),
+    }
+)
+"""What :func:`park` takes: one line per missing reference; ``kind`` is ``parked`` or ``deferred``."""
+
+PENDING: Final = pl.Schema(
+    {
+        "entity": pl.String(),
+        **PARKED,
+        "attempts": pl.Int64(),
+        "state": pl.String(),
+        "created_at": pl.Datetime("us", "UTC"),
+    }
+)
+"""One line per open row of ``pending_children``."""
+
+WAITING_DELETES: Final = pl.Schema({columns.KEY_HASH: pl.Binary(), columns.HUB_UID: pl.String()})
+
+_TABLE_NAMES: Final = {
+    columns.KEY_HASH: "key_hash",
+    columns.REFERENCE: "reference",
+    columns.KEY_SOURCE: "key_source",
+    columns.PARENT_REFS: "parent_refs",
+    columns.DATA_HASH: "data_hash",
+    columns.ROWVERSION: "rowversion",
+}
+_STAGED: Final = (
+    "key_hash bytea, reference_name text, parent_entity text, parent_key_hash bytea, "
+    "reference text, key_source text, payload text, parent_refs text, data_hash bytea, rowversion text, kind text, due_at timestamptz"
+)
+_SELECT: Final = (
+    "SELECT p.entity, encode(p.key_hash, 'hex'), p.reference_name, p.parent_entity, "
+    "encode(p.parent_key_hash, 'hex'), p.reference, p.key_source, p.payload, p.parent_refs, encode(p.data_hash, 'hex'), "
+    "p.rowversion, p.kind, p.due_at, p.attempts, p.state, p.created_at "
+    "FROM bridge.pending_children AS p "
+)
+_OPEN: Final = "p.state IN ('waiting', 'dead')"
+
+
+def park(
+    connection: sa.Connection, entity: str, frame: pl.DataFrame, batch: UUID, now: datetime
+) -> None:
+    """Let children wait for their parents; those that wait already get the newer payload.
+
+    The attempts go on counting, except where the parent is another one than before; a dead
+    one stays dead until :func:`defer` or its parent says otherwise.
+
+    Args:
+        connection: In a transaction.
+        entity: The children's.
+        frame: Shape :data:`PARKED`; unique in key hash and reference name.
+        batch: The batch that met them.
+        now: Aware.
+    """
+    lines = frame.select(
+        pl.col(name).cast(kind).alias(_TABLE_NAMES.get(name, name)) for name, kind in PARKED.items()
+    )
+    stage(connection, "staged_pending", _STAGED, lines)
+    connection.execute(
+        sa.text(
+            """
+            INSERT INTO bridge.pending_children AS open (entity, key_hash, reference_name,
+                parent_entity, parent_key_hash, reference, key_source, payload, parent_refs, data_hash,
+                rowversion, kind, due_at, batch, created_at, updated_at)
+            SELECT :entity, key_hash, reference_name, parent_entity, parent_key_hash, reference,
+                key_source, payload, parent_refs, data_hash, rowversion, kind, due_at, :batch, :now, :now
+            FROM staged_pending
+            ON CONFLICT (entity, key_hash, reference_name) WHERE state IN ('waiting', 'dead')
+            DO UPDATE SET
+                state = CASE WHEN open.parent_key_hash = excluded.parent_key_hash
+                    THEN open.state ELSE 'waiting' END,
+                attempts = CASE WHEN open.parent_key_hash = excluded.parent_key_hash
+                    THEN open.attempts ELSE 0 END,
+                due_at = CASE WHEN open.parent_key_hash = excluded.parent_key_hash
+                    THEN open.due_at ELSE excluded.due_at END,
+                parent_entity = excluded.parent_entity,
+                parent_key_hash = excluded.parent_key_hash, reference = excluded.reference,
+                key_source = excluded.key_source, payload = excluded.payload,
+                parent_refs = excluded.parent_refs, data_hash = excluded.data_hash,
+                rowversion = excluded.rowversion, kind = excluded.kind,
+                batch = excluded.batch, updated_at = excluded.updated_at
+            """
+        ),
+        {"entity": entity, "batch": batch, "now": now},
+    )
+
+
+def defer(connection: sa.Connection, entity: str, frame: pl.DataFrame, now: datetime) -> None:
+    """Write the outcome of a vain attempt.
+
+    Args:
+        connection: In a transaction.
+        entity: The children's.
+        frame: ``#key_hash``, ``reference_name``, ``attempts``, ``due_at`` (null: none) and
+            ``state``: ``waiting``, or ``dead`` after the last attempt.
+        now: Aware.
+    """
+    lines = frame.select(
+        pl.col(columns.KEY_HASH).alias("key_hash"), "reference_name", "attempts", "due_at", "state"
+    )
+    shape = "key_hash bytea, reference_name text, attempts int, due_at timestamptz, state text"
+    stage(connection, "staged_deferred", shape, lines)
+    connection.execute(
+        sa.text(
+            "UPDATE bridge.pending_children AS p SET attempts = s.attempts, due_at = s.due_at, "  # noqa: S608  # a constant
+            "state = s.state, updated_at = :now FROM staged_deferred AS s "
+            "WHERE p.entity = :entity AND p.key_hash = s.key_hash "
+            f"AND p.reference_name = s.reference_name AND {_OPEN}"
+        ),
+        {"entity": entity, "now": now},
+    )
+
+
+def close_pending(
+    connection: sa.Connection,
+    entity: str,
+    key_hashes: pl.Series,
+    state: Literal["released", "cancelled"],
+    now: datetime,
+    *,
+    kind: Literal["parked", "deferred"] | None = None,
+) -> int:
+    """Let these children wait for nothing any more; returns how many rows were open.
+
+    With *kind* only what waits in that way: a record that was sent may still lack a deferred
+    reference.
+    """
+    stage_keys(connection, key_hashes)
+    done = connection.execute(
+        sa.text(
+            "UPDATE bridge.pending_children AS p SET state = :state, updated_at = :now "  # noqa: S608  # a constant
+            f"FROM staged_keys AS s WHERE p.entity = :entity AND p.key_hash = s.key_hash AND {_OPEN} "
+            "AND (CAST(:kind AS text) IS NULL OR p.kind = :kind)"
+        ),
+        {"entity": entity, "state": state, "now": now, "kind": kind},
+    )
+    return done.rowcount
+
+
+def close_references(
+    connection: sa.Connection, entity: str, frame: pl.DataFrame, now: datetime
+) -> None:
+    """Release single references: ``#key_hash`` and ``reference_name`` of what arrived."""
+    lines = frame.select(pl.col(columns.KEY_HASH).alias("key_hash"), "reference_name")
+    stage(connection, "staged_references", "key_hash bytea, reference_name text", lines)
+    connection.execute(
+        sa.text(
+            "UPDATE bridge.pending_children AS p SET state = 'released', updated_at = :now "
+            "FROM staged_references AS s WHERE p.entity = :entity AND p.key_hash = s.key_hash "
+            f"AND p.reference_name = s.reference_name AND {_OPEN}"
+        ),
+        {"entity": entity, "now": now},
+    )
+
+
+def waiting_for(
+    connection: sa.Connection, parent_entity: str, key_hashes: pl.Series
+) -> pl.DataFrame:
+    """The children, waiting or dead, of these parents: shape :data:`PENDING`."""
+    stage_keys(connection, key_hashes)
+    return load_frame(
+        connection,
+        f"{_SELECT} JOIN staged_keys AS s ON p.parent_key_hash = s.key_hash "
+        f"WHERE p.parent_entity = :parent_entity AND {_OPEN}",
+        PENDING,
+        {"parent_entity": parent_entity},
+    )
+
+
+def due(connection: sa.Connection, entity: str, now: datetime) -> pl.DataFrame:
+    """The waiting children of *entity* whose time has come: shape :data:`PENDING`."""
+    return load_frame(
+        connection,
+        f"{_SELECT} WHERE p.entity = :entity AND p.state = 'waiting' "
+        "AND (p.due_at IS NULL OR p.due_at <= :now)",
+        PENDING,
+        {"entity": entity, "now": now},
+    )
+
+
+def open_pending(connection: sa.Connection, entity: str) -> pl.DataFrame:
+    """All children of *entity* that wait or are dead: shape :data:`PENDING`."""
+    return load_frame(
+        connection,
+        f"{_SELECT} WHERE p.entity = :entity AND {_OPEN}",
+        PENDING,
+        {"entity": entity},
+    )
+
+
+def entities_to_release(connection: sa.Connection, now: datetime) -> list[str]:
+    """Names of entities with a child whose parent has landed, or whose next attempt is due."""
+    query = sa.text(
+        f"""
+        SELECT DISTINCT p.entity FROM bridge.pending_children AS p
+        WHERE {_OPEN} AND ((p.state = 'waiting' AND p.due_at <= :now) OR EXISTS (
+            SELECT 1 FROM bridge.synced_records AS r WHERE r.entity = p.parent_entity
+            AND r.key_hash = p.parent_key_hash AND NOT r.deleted))
+        ORDER BY 1
+        """  # noqa: S608  # a constant
+    )
+    return list(connection.scalars(query, {"now": now}))
+
+
+def wait_delete(
+    connection: sa.Connection, entity: str, frame: pl.DataFrame, batch: UUID, now: datetime
+) -> None:
+    """Let deletes (``#key_hash``, ``#hub_uid``) wait for the records' children to go."""
+    lines = frame.select(
+        pl.col(columns.KEY_HASH).alias("key_hash"), pl.col(columns.HUB_UID).alias("hub_uid")
+    )
+    stage(connection, "staged_deletes", "key_hash bytea, hub_uid uuid", lines)
+    connection.execute(
+        sa.text(
+            "INSERT INTO bridge.pending_deletes (entity, key_hash, hub_uid, batch, created_at) "
+            "SELECT :entity, key_hash, hub_uid, :batch, :now FROM staged_deletes "
+            "ON CONFLICT (entity, key_hash) DO UPDATE SET hub_uid = excluded.hub_uid, "
+            "batch = excluded.batch"
+        ),
+        {"entity": entity, "batch": batch, "now": now},
+    )
+
+
+def waiting_deletes(connection: sa.Connection, entity: str) -> pl.DataFrame:
+    """The entity's deletes that wait: shape :data:`WAITING_DELETES`."""
+    return load_frame(
+        connection,
+        "SELECT encode(key_hash, 'hex'), hub_uid FROM bridge.pending_deletes "
+        "WHERE entity = :entity",
+        WAITING_DELETES,
+        {"entity": entity},
+    )
+
+
+def cancel_deletes(connection: sa.Connection, entity: str, key_hashes: pl.Series) -> int:
+    """Forget deletes that were done, or whose record is back in the source; returns how many."""
+    stage_keys(connection, key_hashes)
+    done = connection.execute(
+        sa.text(
+            "DELETE FROM bridge.pending_deletes AS d USING staged_keys AS s "
+            "WHERE d.entity = :entity AND d.key_hash = s.key_hash"
+        ),
+        {"entity": entity},
+    )
+    return done.rowcount

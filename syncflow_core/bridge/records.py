@@ -1,0 +1,195 @@
+"""``synced_records``: what the hub last acknowledged.
+
+A law: a line is written only after the hub has said yes, in the transaction that closes the
+push's intent.
+
+Belongs here: loading the known records, saving acknowledged ones.
+Does not belong here: comparing them with anything (``delta``).
+
+Source: product.md 1 and 4; design.md, "The way of a record" 4.
+"""
+
+from typing import Final
+from uuid import UUID
+
+import polars as pl
+import sqlalchemy as sa
+
+from syncflow_core import columns
+from syncflow_core.bridge.bulk import copy_in, load_frame, stage, stage_keys
+from syncflow_core.bridge.database import Database
+
+_KNOWN_NAMES: Final = dict(
+    zip(
+        ("key_hash", "data_hash", "rowversion", "parent_refs", "hub_uid", "deleted"),
+        columns.KNOWN,
+        strict=True,
+    )
+)
+_SAVED: Final = {
+    columns.KEY_HASH: "key_hash",
+    columns.DATA_HASH: "data_hash",
+    columns.PARENT_REFS: "parent_refs",
+    columns.ROWVERSION: "rowversion",
+    columns.HUB_UID: "hub_uid",
+    columns.REFERENCE: "reference",
+    columns.KEY_SOURCE: "key_source",
+}
+_STAGED: Final = (
+    "entity text, key_hash bytea, data_hash bytea, parent_refs text, rowversion text, "
+    "hub_uid uuid, reference text, key_source text, batch uuid"
+)
+
+
+def load_known(database: Database, entity: str) -> pl.DataFrame:
+    """All records of the entity that the hub ever acknowledged, deleted ones too.
+
+    Returns:
+        Shape ``columns.KNOWN``, one line per key hash, in no order.
+    """
+    frame = database.frame(
+        "SELECT key_hash, data_hash, rowversion, parent_refs, hub_uid::text AS hub_uid, deleted "
+        "FROM bridge.synced_records WHERE entity = $1",
+        [entity],
+    )
+    return frame.rename(_KNOWN_NAMES).cast(columns.KNOWN)
+
+
+def load_known_of(connection: sa.Connection, entity: str, key_hashes: pl.Series) -> pl.DataFrame:
+    """Those of *key_hashes* that the hub ever acknowledged, in the shape ``columns.KNOWN``."""
+    stage_keys(connection, key_hashes)
+    return load_frame(
+        connection,
+        "SELECT encode(key_hash, 'hex'), encode(data_hash, 'hex'), rowversion, parent_refs, "
+        "hub_uid, deleted FROM staged_keys JOIN bridge.synced_records USING (key_hash) "
+        "WHERE entity = :entity",
+        columns.KNOWN,
+        {"entity": entity},
+    )
+
+
+def load_key_sources(connection: sa.Connection, entity: str, key_hashes: pl.Series) -> pl.DataFrame:
+    """``#key_hash``, ``#reference`` and ``#key_source`` of known records: the key as the source sent it."""
+    stage_keys(connection, key_hashes)
+    return load_frame(
+        connection,
+        "SELECT encode(key_hash, 'hex'), reference, key_source "
+        "FROM staged_keys JOIN bridge.synced_records USING (key_hash) "
+        "WHERE entity = :entity",
+        {
+            columns.KEY_HASH: pl.Binary(),
+            columns.REFERENCE: pl.String(),
+            columns.KEY_SOURCE: pl.String(),
+        },
+        {"entity": entity},
+    )
+
+
+def acknowledged_among(connection: sa.Connection, entity: str, key_hashes: pl.Series) -> pl.Series:
+    """Those of *key_hashes* that are in the hub and alive there: Binary, distinct."""
+    stage_keys(connection, key_hashes)
+    found = load_frame(
+        connection,
+        "SELECT encode(key_hash, 'hex') FROM staged_keys "
+        "JOIN bridge.synced_records USING (key_hash) "
+        "WHERE entity = :entity AND NOT deleted",
+        {columns.KEY_HASH: pl.Binary()},
+        {"entity": entity},
+    )
+    return found[columns.KEY_HASH]
+
+
+def count_known(connection: sa.Connection, entity: str) -> int:
+    """How many records of the entity are alive in the hub."""
+    query = sa.text(
+        "SELECT count(*) FROM bridge.synced_records WHERE entity = :entity AND NOT deleted"
+    )
+    return int(connection.execute(query, {"entity": entity}).scalar_one())
+
+
+def has_known(connection: sa.Connection, entity: str) -> bool:
+    """Whether the entity has any line, deleted ones included; without one, load by *first_load*."""
+    query = sa.text("SELECT EXISTS (SELECT 1 FROM bridge.synced_records WHERE entity = :entity)")
+    return bool(connection.execute(query, {"entity": entity}).scalar_one())
+
+
+def save_acknowledged(
+    connection: sa.Connection,
+    entity: str,
+    frame: pl.DataFrame,
+    batch: UUID,
+    *,
+    first_load: bool = False,
+) -> None:
+    """Record what the hub acknowledged; the records count as alive from here on.
+
+    Args:
+        connection: In the transaction that closes the push's intent.
+        entity: Its name.
+        frame: ``#key_hash`` (unique), ``#data_hash``, ``#parent_refs``, ``#rowversion``,
+            ``#hub_uid``, ``#reference``, ``#key_source``; where the last four are null or missing,
+            what is known stays.
+        batch: The batch that pushed them.
+        first_load: None of the keys has a line yet: COPY without looking (one that has is an
+            integrity error). Sorted by key it is twice as fast.
+    """
+    present = {name: to for name, to in _SAVED.items() if name in frame.columns}
+    lines = (
+        frame.select(pl.col(name).alias(to) for name, to in present.items())
+        .sort("key_hash")
+        .with_columns(pl.lit(entity).alias("entity"), pl.lit(str(batch)).alias("batch"))
+    )
+    if first_load:
+        copy_in(connection, "bridge.synced_records", lines)
+        return
+    stage(connection, "staged_records", _STAGED, lines)
+    connection.exec_driver_sql(
+        """
+        INSERT INTO bridge.synced_records AS known (entity, key_hash, data_hash, parent_refs,
+            rowversion, hub_uid, reference, key_source, deleted, batch)
+        SELECT entity, key_hash, data_hash, parent_refs, rowversion, hub_uid, reference,
+            key_source, false, batch
+        FROM staged_records ORDER BY key_hash
+        ON CONFLICT (entity, key_hash) DO UPDATE SET
+            data_hash = excluded.data_hash,
+            parent_refs = excluded.parent_refs,
+            rowversion = coalesce(excluded.rowversion, known.rowversion),
+            hub_uid = coalesce(excluded.hub_uid, known.hub_uid),
+            reference = coalesce(excluded.reference, known.reference),
+            key_source = coalesce(excluded.key_source, known.key_source),
+            deleted = false,
+            batch = excluded.batch
+        """
+    )
+
+
+def save_rowversions(connection: sa.Connection, entity: str, frame: pl.DataFrame) -> None:
+    """Advance the rowversion of records whose hash did not change: ``#key_hash``, ``#rowversion``."""
+    lines = frame.select(
+        pl.col(columns.KEY_HASH).alias("key_hash"), pl.col(columns.ROWVERSION).alias("rowversion")
+    )
+    stage(connection, "staged_rowversions", "key_hash bytea, rowversion text", lines)
+    connection.execute(
+        sa.text(
+            "UPDATE bridge.synced_records AS known SET rowversion = staged.rowversion "
+            "FROM staged_rowversions AS staged WHERE known.entity = :entity "
+            "AND known.key_hash = staged.key_hash "
+            "AND known.rowversion IS DISTINCT FROM staged.rowversion"
+        ),
+        {"entity": entity},
+    )
+
+
+def mark_deleted(
+    connection: sa.Connection, entity: str, key_hashes: pl.Series, batch: UUID
+) -> None:
+    """Record that the hub acknowledged the delete of these records; their lines stay."""
+    stage_keys(connection, key_hashes)
+    connection.execute(
+        sa.text(
+            "UPDATE bridge.synced_records AS known SET deleted = true, batch = :batch "
+            "FROM staged_keys AS staged "
+            "WHERE known.entity = :entity AND known.key_hash = staged.key_hash"
+        ),
+        {"entity": entity, "batch": batch},
+    )

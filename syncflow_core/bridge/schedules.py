@@ -1,0 +1,69 @@
+"""``background_sync_schedule``: an entity's night window, and how far its sweep has come.
+
+Belongs here: reading it, saving the sweep's progress.
+Does not belong here: when the window is open, how large a slice is (``window``).
+
+Source: product.md 1 and 7.
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from datetime import date, datetime, time
+
+import sqlalchemy as sa
+
+from syncflow_core.bridge.tables import background_sync_schedule
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far the sweep has come."""
+
+    slice_size: int | None
+    """Rows; None until a sweep begins."""
+    current_offset: int
+    sweep_number: int
+    last_slice: int | None
+    last_night: date | None
+    """The evening's date of the last slice done."""
+    next_run_at: datetime | None
+
+
+@dataclass(frozen=True)
+class Night:
+    """One entity's window and progress."""
+
+    entity: str
+    enabled: bool
+    window_start: time
+    window_end: time
+    time_zone: str | None
+    """None: the installation's."""
+    nights: int
+    progress: Progress
+
+
+def load_nights(connection: sa.Connection, entities: Sequence[str] | None = None) -> list[Night]:
+    """The schedules, by entity; None for all."""
+    query = background_sync_schedule.select().order_by(background_sync_schedule.c.entity)
+    if entities is not None:
+        query = query.where(background_sync_schedule.c.entity.in_(entities))
+    own = [item.name for item in fields(Night) if item.name != "progress"]
+    return [
+        Night(
+            **{name: row[name] for name in own},
+            progress=Progress(**{item.name: row[item.name] for item in fields(Progress)}),
+        )
+        for row in connection.execute(query).mappings()
+    ]
+
+
+def save_progress(
+    connection: sa.Connection, entity: str, progress: Progress, now: datetime
+) -> None:
+    """Replace how far the entity's sweep has come."""
+    connection.execute(
+        background_sync_schedule.update()
+        .where(background_sync_schedule.c.entity == entity)
+        .values(**asdict(progress), updated_at=now)
+    )

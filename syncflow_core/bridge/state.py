@@ -1,0 +1,90 @@
+"""``erp_sync_state`` and ``scan_proofs``: how far an entity has come, and what a scan proved.
+
+Belongs here: reading and advancing both.
+Does not belong here: which rowversion is the newer (``rowversion``), when absence means deletion
+(``delta``).
+
+Source: product.md 1 and 4.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import insert
+
+from syncflow_core.bridge.tables import erp_sync_state, scan_proofs
+
+
+@dataclass(frozen=True)
+class State:
+    """How far an entity has come; all None before its first sync."""
+
+    watermark: str | None = None
+    """Last rowversion acknowledged."""
+    last_full_scan_at: datetime | None = None
+    last_batch: UUID | None = None
+    adopted_at: datetime | None = None
+    encoding_version: int | None = None
+    entity_version: int | None = None
+    """Encoding and entity version that the hashes in ``synced_records`` were computed with."""
+    counts: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class ScanProof:
+    """What one slice's scan (0: the whole entity's) saw, and whether that was everything."""
+
+    slice: int
+    declared_total: int | None
+    counted: int
+    final_total: int | None
+    pages: int
+    complete: bool
+    digest: bytes | None = None
+    note: str | None = None
+
+
+def load_state(connection: sa.Connection, entity: str, source: str) -> State:
+    """The entity's state with this source (APISmith's slug)."""
+    table = erp_sync_state.c
+    names = [item.name for item in fields(State)]
+    query = sa.select(*(table[name] for name in names)).where(
+        table.entity == entity, table.source == source
+    )
+    row = connection.execute(query).mappings().first()
+    return State() if row is None else State(**row)
+
+
+def save_state(
+    connection: sa.Connection, entity: str, source: str, state: State, now: datetime
+) -> None:
+    """Replace the entity's state; begin with ``dataclasses.replace`` of what :func:`load_state` gave."""
+    row = {item.name: getattr(state, item.name) for item in fields(State)}
+    row["counts"] = None if state.counts is None else dict(state.counts)
+    row["updated_at"] = now
+    statement = insert(erp_sync_state).values(entity=entity, source=source, **row)
+    connection.execute(
+        statement.on_conflict_do_update(index_elements=["entity", "source"], set_=row)
+    )
+
+
+def save_proof(connection: sa.Connection, batch: UUID, proof: ScanProof) -> None:
+    """Write what a scan proved; a scan done again replaces its first proof."""
+    row = {item.name: getattr(proof, item.name) for item in fields(ScanProof)}
+    statement = insert(scan_proofs).values(batch=batch, **row)
+    connection.execute(statement.on_conflict_do_update(index_elements=["batch", "slice"], set_=row))
+
+
+def load_proofs(connection: sa.Connection, batch: UUID) -> list[ScanProof]:
+    """The batch's proofs, by slice."""
+    names = [item.name for item in fields(ScanProof)]
+    query = (
+        sa.select(*(scan_proofs.c[name] for name in names))
+        .where(scan_proofs.c.batch == batch)
+        .order_by(scan_proofs.c.slice)
+    )
+    return [ScanProof(**row) for row in connection.execute(query).mappings()]

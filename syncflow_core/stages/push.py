@@ -1,0 +1,142 @@
+"""Push: send the waves, then the deletes; park what waits for a parent.
+
+Belongs here: building bodies, and the order of a batch's writes.
+Does not belong here: what one write's outcome means (``sender``), closing the batch (``track``).
+
+Source: product.md 5 and 6.
+"""
+
+from collections.abc import Callable
+from datetime import datetime
+from typing import Final
+
+import polars as pl
+
+from syncflow_core.body import json_objects
+from syncflow_core.bridge import events, pending
+from syncflow_core.columns import DATA_HASH, KEY_HASH, REFERENCE, ROW, ROWVERSION
+from syncflow_core.fields import Shape
+from syncflow_core.stages.release import release_children, release_deletes
+from syncflow_core.stages.sender import BODY, OUTGOING, Sender, groups
+from syncflow_core.stages.work import Connections, Staged, hold, timed
+
+
+EXTRA: Final = (KEY_HASH, DATA_HASH, ROWVERSION, REFERENCE)
+"""What travels in a body besides the fields; the references are put in when it is sent."""
+
+
+def push(connections: Connections, staged: Staged, *, now: Callable[[], datetime]) -> Staged:
+    """Send everything that is staged; each record is then acknowledged, parked or filed as failed.
+
+    Returns:
+        ``counts``: ``inserted updated deleted pending failed``, ``unchanged`` grown by records that
+        the target turned out to hold already. ``refused``: the key hashes that failed.
+
+    Raises:
+        UnavailableError: The target is away; what it acknowledged is saved, the batch can be taken
+            up again from this stage.
+    """
+    seconds: dict[str, float] = {}
+    with timed(connections, seconds, "push"):
+        lease = hold(connections, staged.order)
+        shape, frames = staged.shape, connections.frames
+        sender = Sender(connections, shape.entity, staged.batch, lease, now)
+        waves = [staged.frames[name] for name in _wave_names(staged)]
+        total = sum(wave.rows for wave in waves)
+        done = 0
+        for wave in waves:
+            for part in frames.parts(wave):
+                for group in groups(part):
+                    sender.send(outgoing(group, shape))
+                    done += group.height
+                    connections.progress(staged.name, "push", done, total)
+        _park(connections, staged, sender)
+        gone = frames.read(staged.frames["gone"])
+        sender.delete(gone)
+        landed = pl.concat([pl.Series(KEY_HASH, [], dtype=pl.Binary), *sender.landed])
+        refused = pl.concat([pl.Series(KEY_HASH, [], dtype=pl.Binary), *sender.refused])
+        refused_ref = frames.write(str(staged.batch), "refused", [refused.to_frame(KEY_HASH)])
+    with timed(connections, seconds, "release"):
+        notes = release_children(connections, staged, landed, now=now)
+        if sender.counts["deleted"]:
+            notes += release_deletes(connections, staged, now=now)
+    counts = {
+        name: staged.counts.get(name, 0) + sender.counts[name]
+        for name in (
+            "inserted",
+            "updated",
+            "deleted",
+            "unchanged",
+            "pending",
+            "failed",
+            "failed_deletes",
+        )
+    }
+    return staged.having(
+        frames={"refused": refused_ref}, counts=counts, seconds=seconds, notes=tuple(notes)
+    )
+
+
+def outgoing(frame: pl.DataFrame, shape: Shape) -> pl.DataFrame:
+    """Rows as they are sent: each with its body as JSON, built column-wise.
+
+    Args:
+        frame: ``(n, k)`` identified rows with ``#op`` and ``#hub_uid``.
+        shape: The entity's fields.
+
+    Returns:
+        ``(n, 9)``: ``sender.OUTGOING``.
+    """
+    return frame.with_columns(json_objects(frame, shape.fields, EXTRA).alias(BODY)).select(
+        OUTGOING.names()
+    )
+
+
+def _wave_names(staged: Staged) -> list[str]:
+    names = [name for name in staged.frames if name.startswith("wave-")]
+    return sorted(names, key=lambda name: int(name.removeprefix("wave-")))
+
+
+def _park(connections: Connections, staged: Staged, sender: Sender) -> None:
+    """File the rows that wait for a parent, and the references that wait for the second phase."""
+    if "missing" not in staged.frames or not staged.frames["missing"].rows:
+        return
+    entity = staged.shape.entity
+    missing = connections.frames.read(staged.frames["missing"])
+    parked = connections.frames.read(staged.frames["parked"])
+    deferred = connections.frames.read(staged.frames["deferred"])
+    now = sender.now()
+    with connections.database.begin() as connection:
+        sender.lease.check(connection)
+        for rows, kind in ((parked, "parked"), (deferred, "deferred")):
+            for part in groups(rows):
+                lines = (
+                    outgoing(part, staged.shape)
+                    .with_columns(part[ROW])
+                    .join(missing, on=ROW, how="inner")
+                )
+                pending.park(
+                    connection,
+                    entity.name,
+                    lines.with_columns(
+                        pl.col("reference").alias("reference_name"),
+                        pl.col("reference")
+                        .replace_strict({n: p.entity for n, p in entity.parents.items()})
+                        .alias("parent_entity"),
+                        pl.col("parent").alias("parent_key_hash"),
+                        pl.lit(kind).alias("kind"),
+                        pl.lit(None, dtype=pl.Datetime("us", "UTC")).alias("due_at"),
+                        pl.col(BODY).alias("payload"),
+                    ).select(pending.PARKED.names()),
+                    sender.batch,
+                    now,
+                )
+        if parked.height:
+            events.record(
+                connection,
+                entity.name,
+                parked.select(KEY_HASH, pl.lit("parked").alias("event")),
+                sender.batch,
+                now,
+            )
+    sender.counts["pending"] += parked.height

@@ -1,0 +1,245 @@
+"""Release: send what waited for a parent that has landed now, and deletes that waited for children.
+
+Belongs here: which waiting records can go, in batches of their own.
+Does not belong here: parking (``push``), retrying what nobody released (``retry``).
+
+A released record belongs to an earlier batch's accounts: its own batch, of kind ``retry``, counts it
+as ``retried`` and fetches nothing.
+
+Source: product.md 6.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+import polars as pl
+
+from syncflow_core.bridge import batches, pending, records
+from syncflow_core.bridge.batches import Counts
+from syncflow_core.bridge.entities import load_registered
+from syncflow_core.bridge.identifiers import new_uid
+from syncflow_core.bridge.leases import HeldError, Lease
+from syncflow_core.columns import (
+    HUB_UID,
+    KEY_HASH,
+    KNOWN,
+    OP,
+    PARENT_REFS,
+    ROW,
+    ROWVERSION,
+)
+from syncflow_core.delta import classify
+from syncflow_core.entity import Entity
+from syncflow_core.parents import refs_without
+from syncflow_core.rowversion import sortable
+from syncflow_core.stages.sender import BODY, OUTGOING, Sender, groups
+from syncflow_core.stages.work import Connections, Staged
+
+
+def release_children(
+    connections: Connections,
+    staged: Staged,
+    landed: pl.Series,
+    *,
+    now: Callable[[], datetime],
+) -> list[str]:
+    """Send every waiting record whose parents have all landed; then those that waited for it, and so on.
+
+    An entity that another sync holds is passed over: that sync, or the sensor, releases its records.
+
+    Returns:
+        A sentence for each entity of which records were released.
+    """
+    notes: list[str] = []
+    queue = [(staged.name, landed)]
+    while queue:
+        parent, keys = queue.pop(0)
+        if keys.is_empty():
+            continue
+        with connections.database.begin() as connection:
+            waiting = pending.waiting_for(connection, parent, keys)
+        for child in waiting["entity"].unique(maintain_order=True):
+            children = waiting.filter(pl.col("entity") == child)[KEY_HASH].unique()
+            sent = _release(connections, staged, child, children, now)
+            if sent:
+                notes.append(f"{len(sent)} {child} released: their {parent} landed")
+                queue.append((child, sent))
+    return notes
+
+
+@dataclass
+class _Side:
+    """A batch beside the one that runs: its entity, lease and sender."""
+
+    entity: Entity
+    sender: Sender
+
+
+@contextmanager
+def _side_batch(
+    connections: Connections, staged: Staged, name: str, now: Callable[[], datetime]
+) -> Iterator[_Side | None]:
+    """A batch of kind ``retry`` for another entity; None where another sync holds it."""
+    own = name == staged.name
+    batch = new_uid()
+    run_id = staged.order.run_id
+    if own:
+        lease = connections.leases[staged.batch]
+    else:
+        try:
+            lease = Lease.acquire(connections.database, name, run_id=run_id, wait_s=0)
+        except HeldError:
+            yield None
+            return
+    try:
+        with connections.database.begin() as connection:
+            registered = load_registered(connection, [name], enabled=None)[0]
+            batches.open_batch(
+                connection,
+                uid=batch,
+                entity=name,
+                entity_version=registered.version,
+                kind="retry",
+                now=now(),
+                dagster_run_id=run_id,
+                fence=lease.fence,
+            )
+        entity = registered.entity
+        side = _Side(entity, Sender(connections, entity, batch, lease, now))
+        try:
+            yield side
+        except BaseException as error:
+            _close(connections, batch, side, str(error) or type(error).__name__)
+            raise
+        _close(connections, batch, side, None)
+    finally:
+        if not own:
+            lease.release()
+
+
+def _close(connections: Connections, batch: UUID, side: _Side, error: str | None) -> None:
+    counted = side.sender.counts
+    retried = sum(counted[name] for name in ("inserted", "updated", "unchanged"))
+    troubled = counted["failed"] + counted["failed_deletes"]
+    with connections.database.begin() as connection:
+        batches.close_batch(
+            connection,
+            batch,
+            "failed" if error else "partial" if troubled else "completed",
+            Counts(retried=retried, deleted=counted["deleted"]),
+            now=side.sender.now(),
+            error=error,
+        )
+
+
+def _release(
+    connections: Connections,
+    staged: Staged,
+    child: str,
+    keys: pl.Series,
+    now: Callable[[], datetime],
+) -> pl.Series:
+    """Send those of the children whose parents are all there; the key hashes that landed."""
+    with _side_batch(connections, staged, child, now) as side:
+        if side is None:
+            return keys.clear()
+        with connections.database.begin() as connection:
+            waiting = pending.open_pending(connection, child)
+        waiting = waiting.filter(pl.col(KEY_HASH).is_in(keys.implode()))
+        here = _parents_here(connections, waiting)
+        blocked = here.filter(~pl.col("here") & (pl.col("kind") == "parked"))[KEY_HASH]
+        ready = here.filter(~pl.col(KEY_HASH).is_in(blocked.implode()))
+        sent = _outgoing(connections, side.entity, ready)
+        for group in groups(sent):
+            side.sender.send(group)
+        landed = pl.concat([keys.clear().alias(KEY_HASH), *side.sender.landed])
+        with connections.database.begin() as connection:
+            side.sender.lease.check(connection)
+            arrived = ready.filter(
+                pl.col("here")
+                & ~pl.col(KEY_HASH).is_in(
+                    pl.concat([keys.clear().alias(KEY_HASH), *side.sender.refused]).implode()
+                )
+            )
+            pending.close_references(connection, child, arrived, now())
+    return landed
+
+
+def _parents_here(connections: Connections, waiting: pl.DataFrame) -> pl.DataFrame:
+    """Add ``here``: whether the target holds the parent that the line waits for."""
+    parts = []
+    for parent, lines in waiting.group_by("parent_entity", maintain_order=True):
+        with connections.database.begin() as connection:
+            there = records.acknowledged_among(
+                connection, str(parent[0]), lines["parent_key_hash"].unique()
+            )
+        parts.append(
+            lines.with_columns(pl.col("parent_key_hash").is_in(there.implode()).alias("here"))
+        )
+    return pl.concat(parts) if parts else waiting.with_columns(pl.lit(value=False).alias("here"))
+
+
+def _outgoing(connections: Connections, entity: Entity, ready: pl.DataFrame) -> pl.DataFrame:
+    """The newest version of each record that can go, with the references that can go, if it differs."""
+    kind = "text" if entity.rowversion is None else entity.rowversion.kind or "text"
+    newest = sortable(pl.col(ROWVERSION), kind)
+    rows = ready.sort(newest, nulls_last=False).unique(KEY_HASH, keep="last", maintain_order=True)
+    left_out = (
+        ready.filter(~pl.col("here"))
+        .group_by(KEY_HASH)
+        .agg(pl.col("reference_name").alias("#left_out"))
+    )
+    incoming = (
+        rows.join(left_out, on=KEY_HASH, how="left")
+        .with_columns(
+            refs_without(
+                pl.col(PARENT_REFS), pl.col("#left_out").fill_null([]), entity.parents
+            ).alias(PARENT_REFS),
+            pl.col("payload").alias(BODY),
+        )
+        .select(name for name in OUTGOING.names() if name not in {OP, HUB_UID})
+        .with_row_index(ROW)
+    )
+    with connections.database.begin() as connection:
+        known = records.load_known_of(connection, entity.name, incoming[KEY_HASH])
+    verdicts = classify(incoming, known, kind=kind).filter(pl.col(OP) != "unchanged")
+    return incoming.join(verdicts.select(ROW, OP, HUB_UID), on=ROW, how="inner").select(
+        OUTGOING.names()
+    )
+
+
+def release_deletes(
+    connections: Connections, staged: Staged, *, now: Callable[[], datetime]
+) -> list[str]:
+    """Delete parents that waited until their children, this entity's records, were gone."""
+    notes: list[str] = []
+    parents = dict.fromkeys(item.entity for item in staged.shape.entity.parents.values())
+    for parent in parents:
+        with connections.database.begin() as connection:
+            waiting = pending.waiting_deletes(connection, parent)
+        if waiting.is_empty():
+            continue
+        with _side_batch(connections, staged, parent, now) as side:
+            if side is None:
+                continue
+            with connections.database.begin() as connection:
+                still = pending.waiting_deletes(connection, parent)
+            gone = pl.DataFrame(
+                {KEY_HASH: still[KEY_HASH], HUB_UID: still[HUB_UID]},
+                schema={KEY_HASH: pl.Binary, HUB_UID: pl.String},
+            )
+            side.sender.delete(
+                gone.with_columns(
+                    pl.lit(None, dtype=dtype).alias(name)
+                    for name, dtype in KNOWN.items()
+                    if name not in gone.columns
+                ).select(KNOWN.names())
+            )
+            if side.sender.counts["deleted"]:
+                notes.append(
+                    f"{side.sender.counts['deleted']} {parent} deleted: their children are gone"
+                )
+    return notes

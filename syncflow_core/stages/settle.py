@@ -1,0 +1,62 @@
+"""Settle: ask the target about every write whose outcome a dead batch never learned.
+
+Belongs here: turning open intents into acknowledged records, by the target's own word.
+Does not belong here: writing anything to the target.
+
+Source: product.md 1, ``push_journal``, and 5.
+"""
+
+from datetime import datetime
+
+import polars as pl
+
+from syncflow_core.bridge import journal, records
+from syncflow_core.bridge.leases import Lease
+from syncflow_core.columns import (
+    DATA_HASH,
+    HUB_UID,
+    KEY_HASH,
+    KEY_SOURCE,
+    PARENT_REFS,
+    REFERENCE,
+    ROWVERSION,
+)
+from syncflow_core.stages.sender import GROUP_ROWS, ask
+from syncflow_core.stages.work import Connections, Staged
+
+
+def settle_open(connections: Connections, staged: Staged, lease: Lease, now: datetime) -> list[str]:
+    """Close every open intent of the entity with what the target holds; say how many there were.
+
+    Afterwards ``synced_records`` tells, for each key in doubt, what the target holds now: the delta
+    then finds what is still to do, and nothing is sent twice.
+    """
+    with connections.database.begin() as connection:
+        intents = journal.open_intents(connection, staged.name)
+    if not intents:
+        return []
+    doubtful = pl.Series(KEY_HASH, [], dtype=pl.Binary)
+    doubtful = pl.concat([doubtful, *(intent.key_hashes for intent in intents)]).unique()
+    entity = staged.shape.entity
+    for start in range(0, len(doubtful), GROUP_ROWS):
+        keys = doubtful[start : start + GROUP_ROWS]
+        held = ask(connections.target, entity, keys)
+        live = held.filter(~pl.col("#held_deleted")).select(
+            KEY_HASH,
+            pl.col("#held_data_hash").alias(DATA_HASH),
+            pl.col("#held_parent_refs").alias(PARENT_REFS),
+            pl.col("#held_rowversion").alias(ROWVERSION),
+            pl.col("uid").alias(HUB_UID),
+            pl.col("#held_reference").alias(REFERENCE),
+            pl.lit(None, dtype=pl.String).alias(KEY_SOURCE),
+        )
+        absent = keys.to_frame(KEY_HASH).join(live.select(KEY_HASH), on=KEY_HASH, how="anti")
+        with connections.database.begin() as connection:
+            lease.check(connection)
+            records.save_acknowledged(connection, entity.name, live, staged.batch)
+            records.mark_deleted(connection, entity.name, absent[KEY_HASH], staged.batch)
+    with connections.database.begin() as connection:
+        lease.check(connection)
+        for intent in intents:
+            journal.close_intent(connection, intent.uid, "settled", now)
+    return [f"{len(doubtful)} records were in doubt since a batch that died; the target was asked"]

@@ -1,0 +1,181 @@
+"""Track: file what was rejected, resolve what went through, move the watermark, close the batch.
+
+Belongs here: the accounts and the end of a batch, in one transaction.
+Does not belong here: saving single records' outcomes (``sender``).
+
+Source: product.md 1 and "Accounts, statuses, exits".
+"""
+
+import dataclasses
+from collections.abc import Callable
+from datetime import datetime
+
+import msgspec
+import polars as pl
+import sqlalchemy as sa
+
+from syncflow_core.bridge import batches, failed, pending, state
+from syncflow_core.bridge.batches import Counts, Status
+from syncflow_core.columns import KEY_HASH, ROWVERSION
+from syncflow_core.errors import SyncFlowError, UnavailableError
+from syncflow_core.identity import ENCODING_VERSION
+from syncflow_core.rowversion import ROWVERSION_SOURCE, canonical, newest, sortable
+from syncflow_core.stages.work import STAGES, Connections, Order, Staged, hold, let_go
+
+
+class Report(msgspec.Struct, frozen=True):
+    """How one batch ended: what the command line prints and the asset's metadata show."""
+
+    entity: str
+    batch: str | None
+    status: str
+    counts: Counts
+    seconds: dict[str, float]
+    notes: tuple[str, ...] = ()
+
+
+def track(connections: Connections, staged: Staged, *, now: Callable[[], datetime]) -> Report:
+    """Close the batch; afterwards its row tells the whole story and the entity is free.
+
+    Raises:
+        SyncFlowError: The accounts do not close. That is SyncFlow's own fault; the batch ends failed.
+    """
+    started = connections.clock()
+    lease = hold(connections, staged.order)
+    frames = connections.frames
+    filed = pl.concat(
+        [frames.read(staged.frames["rejected"]), frames.read(staged.frames["losers"])]
+    )
+    refused = frames.read(staged.frames["refused"])[KEY_HASH]
+    seen = frames.read(staged.frames["distinct"], columns=[KEY_HASH, ROWVERSION, ROWVERSION_SOURCE])
+    troubled = pl.concat([filed[KEY_HASH].drop_nulls(), refused])
+    counts = Counts(**{k: v for k, v in staged.counts.items() if k != "failed_deletes"})
+    status = status_of(counts, staged.counts.get("failed_deletes", 0))
+    if counts.unaccounted:
+        raise SyncFlowError(
+            f"entity {staged.name}: {counts.unaccounted} of {counts.fetched} rows are not accounted for",
+            entity=staged.name,
+        )
+    watermark = _watermark(staged, seen, refused)
+    with connections.database.begin() as connection:
+        lease.check(connection)
+        if filed.height:
+            failed.file_failed(connection, staged.name, filed, staged.batch, now())
+        _resolve(connection, staged, seen[KEY_HASH], troubled, now())
+        _advance(connection, staged, watermark, now())
+        total = {**staged.seconds, "track": connections.clock() - started}
+        total["total"] = sum(total.get(name, 0.0) for name in STAGES)
+        batches.close_batch(
+            connection,
+            staged.batch,
+            status,
+            counts,
+            now=now(),
+            seconds=total,
+            watermark_after=watermark,
+            proof={"complete": staged.complete, "notes": list(staged.notes)},
+        )
+    let_go(connections, staged.batch)
+    frames.forget(str(staged.batch))
+    return Report(staged.name, str(staged.batch), status, counts, total, staged.notes)
+
+
+def status_of(counts: Counts, failed_deletes: int) -> Status:
+    """The status that a finished batch's accounts give it."""
+    if counts.withheld or counts.withheld_deletes:
+        return "withheld"
+    return "partial" if counts.rejected or counts.failed or failed_deletes else "completed"
+
+
+def fail(
+    connections: Connections,
+    order: Order,
+    error: BaseException,
+    *,
+    now: Callable[[], datetime],
+    stopped: bool = False,
+) -> None:
+    """Close the batch after an error: failed, or stopped where a person ended it; the entity is free.
+
+    A batch that was never opened, and one that the database cannot be told about now, stays as it
+    is: the next batch of the entity finds it dead and closes it.
+    """
+    message = str(error) or type(error).__name__
+    try:
+        with connections.database.begin() as connection:
+            batches.close_batch(
+                connection,
+                order.batch,
+                "stopped" if stopped else "failed",
+                Counts(),
+                now=now(),
+                proof={"unavailable": isinstance(error, UnavailableError)},
+                error=message,
+            )
+    finally:
+        let_go(connections, order.batch)
+
+
+def _watermark(staged: Staged, seen: pl.DataFrame, refused: pl.Series) -> str | None:
+    """The newest rowversion below which everything is acknowledged, parked or filed as rejected.
+
+    A slice moves nothing: it says nothing of the rows outside it. Withheld updates hold it where it is.
+    """
+    before, kind = staged.watermark_before, staged.shape.rowversion_kind
+    if staged.shape.rowversion_column is None or staged.kind not in {"full", "incremental"}:
+        return before
+    if staged.counts.get("withheld", 0) or (staged.kind == "full" and not staged.complete):
+        return before
+    order = sortable(pl.col(ROWVERSION), kind)
+    blocked = seen.filter(pl.col(KEY_HASH).is_in(refused.implode()))
+    if blocked.height:
+        limit = blocked.select(order.min()).to_series()
+        seen = seen.filter(order < limit)
+    found = newest(seen[ROWVERSION], kind)
+    if found is None:
+        return before
+    if before is not None:
+        held = canonical(pl.Series([before]), kind, staged.shape.entity.time_zone).text[0]
+        if newest(pl.Series(ROWVERSION, [held, found]), kind) == held:
+            return before
+    return str(seen.filter(pl.col(ROWVERSION) == found)[ROWVERSION_SOURCE][0])
+
+
+def _resolve(
+    connection: sa.Connection,
+    staged: Staged,
+    seen: pl.Series,
+    troubled: pl.Series,
+    now: datetime,
+) -> None:
+    """Close what was open of records that went through now, and, after a complete scan, of those gone."""
+    letters = failed.open_failed(connection, staged.name)[KEY_HASH].drop_nulls()
+    through = letters.is_in(seen.implode()) & ~letters.is_in(troubled.implode())
+    failed.resolve_failed(connection, staged.name, letters.filter(through), "went through", now)
+    if not staged.complete:
+        return
+    failed.resolve_unseen(connection, staged.name, staged.batch, "gone from the source", now)
+    here = pl.concat([seen, troubled]).implode()
+    failed.resolve_failed(
+        connection, staged.name, letters.filter(~letters.is_in(here)), "gone from the source", now
+    )
+    waiting = pending.open_pending(connection, staged.name)[KEY_HASH]
+    absent = waiting.filter(~waiting.is_in(here))
+    pending.close_pending(connection, staged.name, absent, "cancelled", now)
+
+
+def _advance(
+    connection: sa.Connection, staged: Staged, watermark: str | None, now: datetime
+) -> None:
+    """Save how far the entity has come."""
+    source = staged.shape.entity.api
+    before = state.load_state(connection, staged.name, source)
+    after = dataclasses.replace(
+        before,
+        watermark=watermark,
+        last_full_scan_at=now if staged.complete else before.last_full_scan_at,
+        last_batch=staged.batch,
+        encoding_version=ENCODING_VERSION,
+        entity_version=staged.version,
+    )
+    state.save_state(connection, staged.name, source, after, now)

@@ -1,0 +1,179 @@
+"""The commands and their options; errors become one line and an exit status.
+
+Belongs here: parsing arguments.
+Does not belong here: the work (the module named in each command).
+"""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from syncflow_core.errors import SyncFlowError
+
+app = typer.Typer(
+    name="syncflow",
+    help="Keep a planning application (ScheduleHub) equal to an Oracle ERP (read through APISmith).",
+    no_args_is_help=True,
+    add_completion=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+entities_app = typer.Typer(help="Declare entities: apply, export, list.", no_args_is_help=True)
+app.add_typer(entities_app, name="entities")
+
+STOPPED = 143
+"""Exit status after SIGTERM."""
+
+EPILOG = "Exit status: 0; 4 unavailable, 3 withheld, 1 partial or failed (the highest wins); 2 wrong usage; 143 after SIGTERM."
+
+
+class _State:
+    debug = False
+
+
+@app.callback()
+def _options(
+    *, debug: Annotated[bool, typer.Option(help="Show the stack of an error.")] = False
+) -> None:
+    _State.debug = debug
+
+
+Json = Annotated[bool, typer.Option("--json", help="One line of JSON per entity, nothing else.")]
+
+
+@app.command(epilog=EPILOG)
+def sync(
+    entities: Annotated[list[str] | None, typer.Argument(help="Entities to sync.")] = None,
+    *,
+    every: Annotated[bool, typer.Option("--all", help="All enabled entities.")] = False,
+    full: Annotated[bool, typer.Option("--full", help="Read everything, all slices.")] = False,
+    incremental: Annotated[
+        bool, typer.Option("--incremental", help="Read what changed since the watermark.")
+    ] = False,
+    slice_: Annotated[
+        int | None, typer.Option("--slice", min=1, help="Read one slice, from 1.")
+    ] = None,
+    wait: Annotated[
+        float, typer.Option(min=0, help="Seconds to wait while another sync holds an entity.")
+    ] = 60.0,
+    as_json: Json = False,
+) -> None:
+    """Sync entities, parents first.
+
+    Example: syncflow sync orders order_lines
+    """
+    from syncflow_dagster.cli.sync import Choice, run
+
+    raise typer.Exit(
+        run(
+            Choice(
+                names=tuple(entities or ()),
+                every=every,
+                full=full,
+                incremental=incremental,
+                slice_=slice_,
+                wait_s=wait,
+                as_json=as_json,
+            )
+        )
+    )
+
+
+@app.command()
+def migrate(
+    *,
+    down: Annotated[
+        bool, typer.Option("--down", help="Remove schema bridge and all in it.")
+    ] = False,
+) -> None:
+    """Bring the bridge database's schema up to this version."""
+    from syncflow_dagster.cli.database import migrate as run
+
+    run(down=down)
+
+
+@entities_app.command("apply")
+def entities_apply(
+    files: Annotated[list[Path], typer.Argument(help="Entities files (YAML).")],
+) -> None:
+    """Write the declarations of these files to the bridge database.
+
+    Example: syncflow entities apply erp.yaml
+    """
+    from syncflow_dagster.cli.entities import apply as run
+
+    run(files)
+
+
+@entities_app.command("export")
+def entities_export(
+    names: Annotated[list[str] | None, typer.Argument(help="Entities; all without any.")] = None,
+) -> None:
+    """Print the declarations as an entities file."""
+    from syncflow_dagster.cli.entities import export as run
+
+    run(names or [])
+
+
+@entities_app.command("list")
+def entities_list(*, as_json: Json = False) -> None:
+    """List the entities, parents first."""
+    from syncflow_dagster.cli.entities import show as run
+
+    run(as_json=as_json)
+
+
+@app.command()
+def sandbox(
+    *,
+    rows: Annotated[int, typer.Option(min=1_000, help="Rows of the seeded ERP.")] = 50_000,
+    seed: Annotated[int, typer.Option(help="The same seed makes the same ERP.")] = 1,
+    apismith_port: Annotated[int, typer.Option(help="0: any free port.")] = 8007,
+    schedulehub_port: Annotated[int, typer.Option(help="0: any free port.")] = 5180,
+) -> None:
+    """Run the sandbox: APISmith over a seeded ERP, and ScheduleHub, as real servers. Ctrl-C ends it."""
+    from syncflow_dagster.cli.sandbox import run
+
+    run(rows=rows, seed=seed, apismith_port=apismith_port, schedulehub_port=schedulehub_port)
+
+
+@app.command()
+def demo(
+    *,
+    rows: Annotated[int, typer.Option(min=1_000, help="Rows of the seeded ERP.")] = 50_000,
+    seed: Annotated[int, typer.Option(help="The same seed makes the same ERP.")] = 1,
+) -> None:
+    """Sync a seeded ERP into a sandbox hub three times, and prove that they are equal.
+
+    Needs nothing: the database and both servers run on this machine. Exit status 0 means equal.
+    """
+    from syncflow_dagster.cli.demo import run
+
+    raise typer.Exit(run(rows=rows, seed=seed))
+
+
+@app.command()
+def up(
+    *,
+    ui_port: Annotated[int, typer.Option(help="The Dagster UI.")] = 3000,
+    api_port: Annotated[int, typer.Option(help="Kept free for the REST API.")] = 8008,
+    rows: Annotated[int, typer.Option(min=1_000, help="Rows of the sandbox's ERP.")] = 50_000,
+) -> None:
+    """Run everything on this machine: database, sandbox (unless URLs are set), UI, daemon. Ctrl-C ends it."""
+    from syncflow_dagster.cli.up import run
+
+    raise typer.Exit(run(ui_port=ui_port, api_port=api_port, rows=rows))
+
+
+def main() -> None:
+    """Run the command that the arguments name."""
+    try:
+        app()
+    except SyncFlowError as error:
+        if _State.debug:
+            raise
+        for line in str(error).splitlines():
+            sys.stderr.write(f"syncflow: {line}\n")
+        sys.exit(error.exit_status)

@@ -1,0 +1,105 @@
+"""What a person sees of a sync: bars while it runs, a table when it has ended.
+
+Belongs here: drawing.
+Does not belong here: deciding anything.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+)
+from rich.table import Table
+
+from syncflow_core.bridge.batches import Batch
+from syncflow_dagster.progress import told
+
+COLUMNS = (
+    "fetched",
+    "rejected",
+    "inserted",
+    "updated",
+    "deleted",
+    "unchanged",
+    "pending",
+    "failed",
+    "retried",
+)
+
+
+def console(*, stderr: bool = False) -> Console:
+    """The terminal; plain text where it is none."""
+    return Console(stderr=stderr, highlight=False)
+
+
+@contextmanager
+def progress_bars(*, show: bool) -> Iterator[None]:
+    """A bar for each entity on a terminal's standard error; a line for each stage done elsewhere."""
+    screen = console(stderr=True)
+    if not show:
+        yield
+        return
+    if not screen.is_terminal:
+        last: dict[str, str] = {}
+
+        def line(entity: str, stage: str, done: int, total: int | None) -> None:
+            if done == total and last.get(entity) != stage:
+                last[entity] = stage
+                screen.print(f"{entity}: {stage} {done}")
+
+        with told(line):
+            yield
+        return
+    with Progress(
+        TextColumn("{task.fields[entity]:<14}"),
+        TextColumn("{task.description:<10}"),
+        BarColumn(bar_width=30),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        console=screen,
+        transient=True,
+    ) as bars:
+        tasks: dict[str, TaskID] = {}
+
+        def draw(entity: str, stage: str, done: int, total: int | None) -> None:
+            if entity not in tasks:
+                tasks[entity] = bars.add_task(stage, entity=entity, total=total)
+            bars.update(tasks[entity], description=stage, completed=done, total=total)
+
+        with told(draw):
+            yield
+
+
+def batch_table(batches: Sequence[Batch], title: str | None = None) -> None:
+    """A line for each batch: status, counts, seconds; what a person should know below it."""
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False)
+    table.add_column("entity")
+    table.add_column("kind")
+    table.add_column("status")
+    for name in COLUMNS:
+        table.add_column(name, justify="right")
+    table.add_column("s", justify="right")
+    for batch in batches:
+        counts = asdict(batch.counts)
+        table.add_row(
+            batch.entity,
+            batch.kind,
+            batch.status,
+            *(f"{counts[name]:,}" if counts[name] else "." for name in COLUMNS),
+            f"{batch.seconds.get('total', 0.0):.1f}",
+        )
+    screen = console()
+    screen.print(table)
+    for batch in batches:
+        if batch.error:
+            screen.print(f"{batch.entity}: {batch.error}", style="red", markup=False)
+        for note in (batch.proof or {}).get("notes", []):
+            screen.print(f"{batch.entity}: {note}", style="dim", markup=False)

@@ -1,0 +1,46 @@
+"""The home: where SyncFlow and Dagster keep what is theirs on this machine.
+
+Belongs here: making the folders, and telling Dagster which is its own.
+Does not belong here: what the databases in them hold.
+
+Source: design.md, "Fixed interfaces", Environment.
+"""
+
+import os
+from pathlib import Path
+
+import dagster as dg
+
+from syncflow_core.settings import Settings
+
+_HERE = Path(__file__).parent
+
+
+def shipped(name: str) -> Path:
+    """A file of the fixed top level: in the checkout, or inside the installed package."""
+    packaged = _HERE / f"_{name}"
+    return packaged if packaged.exists() else _HERE.parent / name
+
+
+def prepare(settings: Settings) -> Path:
+    """Make the home, closed to others, and Dagster's folder in it; both are absolute afterwards.
+
+    ``DAGSTER_HOME`` is respected where it is set. ``SYNCFLOW_HOME`` is set for the processes that
+    this one starts: they may run in another folder.
+    """
+    home = settings.home_path
+    home.mkdir(parents=True, exist_ok=True, mode=0o700)
+    os.environ["SYNCFLOW_HOME"] = str(home)
+    dagster_home = Path(os.environ.setdefault("DAGSTER_HOME", str(home / "dagster"))).expanduser()
+    dagster_home.mkdir(parents=True, exist_ok=True, mode=0o700)
+    configuration = dagster_home / "dagster.yaml"
+    text = shipped("dagster.yaml").read_text(encoding="utf-8")
+    if not configuration.exists():
+        configuration.write_text(text, encoding="utf-8")
+    return home
+
+
+def open_instance(settings: Settings) -> dg.DagsterInstance:
+    """Dagster's instance: the same history for the command line, ``syncflow up`` and ``dagster dev``."""
+    prepare(settings)
+    return dg.DagsterInstance.get()

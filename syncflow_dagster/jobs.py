@@ -1,0 +1,40 @@
+"""The jobs that a person starts with one click.
+
+Belongs here: which assets, how many slices, how many tries.
+Does not belong here: asset implementations.
+
+Source: design.md, "Dagster".
+"""
+
+from collections.abc import Sequence
+
+import dagster as dg
+
+from syncflow_dagster.partitions import partitions, range_tags
+
+
+def build_jobs(names: Sequence[str], slices: int) -> list[dg.UnresolvedAssetJobDefinition]:
+    """``sync_all`` and one ``sync_<entity>`` each: every slice in one run, without a partition to pick."""
+    if not names:
+        return []
+    tags = range_tags([1, slices])
+    definition = partitions(slices)
+    return [
+        dg.define_asset_job(
+            "sync_all",
+            selection=dg.AssetSelection.assets(*names),
+            tags=tags,
+            partitions_def=definition,
+            description="Every entity, whole: parents first, all slices in one run.",
+        ),
+        *(
+            dg.define_asset_job(
+                f"sync_{name}",
+                selection=dg.AssetSelection.assets(name),
+                tags=tags,
+                partitions_def=definition,
+                description=f"{name}, whole: all slices in one run.",
+            )
+            for name in names
+        ),
+    ]

@@ -1,0 +1,116 @@
+"""Run assets in this process, through Dagster, so that the run is in the UI like any other.
+
+Belongs here: one run, from names and slices to its end; which batches it left.
+Does not belong here: showing it (``cli``), what the ops do (``ops``).
+
+Source: design.md, "Command line".
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import dagster as dg
+from dagster._core.definitions.job_base import InMemoryJob
+from dagster._core.execution.api import execute_run_iterator
+
+from syncflow_core.bridge import batches
+from syncflow_core.bridge.batches import Batch, Counts
+from syncflow_core.bridge.database import Database
+from syncflow_core.bridge.entities import load_registered
+from syncflow_core.entity import Entity
+from syncflow_core.errors import ConfigError
+from syncflow_dagster.definitions import build
+from syncflow_dagster.ops import utc_now
+from syncflow_dagster.partitions import range_tags, slice_key
+
+Mode = Literal["auto", "full", "incremental"]
+
+
+@dataclass(frozen=True)
+class Run:
+    """How a run ended."""
+
+    run_id: str
+    succeeded: bool
+    stopped: bool
+    batches: tuple[Batch, ...]
+    """One of each entity asked for, in the order asked; retries of released children behind them."""
+
+
+def run_sync(  # noqa: PLR0913  # each is a choice of whoever starts it
+    instance: dg.DagsterInstance,
+    database: Database,
+    entities: Sequence[Entity],
+    names: Sequence[str],
+    *,
+    mode: Mode = "auto",
+    slice_: int | None = None,
+    slices: int = 7,
+    wait_s: float = 60.0,
+) -> Run:
+    """Sync these entities, parents first; each has a batch afterwards, also one that never began.
+
+    Raises:
+        ConfigError: A name that is no entity's, or a slice that does not exist.
+    """
+    known = {entity.name for entity in entities}
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise ConfigError(
+            f"unknown entity {', '.join(unknown)}; known are {', '.join(sorted(known)) or 'none'}"
+            " (syncflow entities apply FILE declares more)"
+        )
+    if slice_ is not None and not 1 <= slice_ <= slices:
+        raise ConfigError(f"slice {slice_} does not exist: slices are 1 to {slices}")
+    keys = {dg.AssetKey([name]) for name in names}
+    job = build(entities, slices).resolve_implicit_global_asset_job_def()
+    subset = job.get_subset(asset_selection=keys)
+    tags = range_tags([1, slices]) if slice_ is None else {"dagster/partition": slice_key(slice_)}
+    config = {
+        "ops": {
+            name: {"ops": {"fetch": {"config": {"mode": mode, "wait_s": wait_s}}}} for name in names
+        }
+    }
+    run = instance.create_run_for_job(
+        job_def=subset,
+        run_config=config,
+        tags={**tags, "syncflow/started_by": "command line"},
+        asset_selection=keys,
+    )
+    for _ in execute_run_iterator(InMemoryJob(subset), run, instance):
+        pass
+    ended = instance.get_run_by_id(run.run_id)
+    assert ended is not None
+    return Run(
+        run_id=run.run_id,
+        succeeded=ended.is_success,
+        stopped=ended.status in {dg.DagsterRunStatus.CANCELED, dg.DagsterRunStatus.CANCELING},
+        batches=_batches(database, run.run_id, names),
+    )
+
+
+def _batches(database: Database, run_id: str, names: Sequence[str]) -> tuple[Batch, ...]:
+    """The run's batches; an entity that never began gets one that says so."""
+    with database.begin() as connection:
+        found = batches.history(connection, dagster_run_id=run_id, limit=10_000)[::-1]
+        begun = {batch.entity for batch in found if batch.kind != "retry"}
+        registered = {item.entity.name: item for item in load_registered(connection, enabled=None)}
+        for name in names:
+            if name in begun:
+                continue
+            uid = batches.open_batch(
+                connection,
+                entity=name,
+                entity_version=registered[name].version,
+                kind="full",
+                now=utc_now(),
+                dagster_run_id=run_id,
+            )
+            batches.close_batch(
+                connection, uid, "failed", Counts(), now=utc_now(), error="parent not synced"
+            )
+        found = batches.history(connection, dagster_run_id=run_id, limit=10_000)[::-1]
+    own = {batch.entity: batch for batch in found if batch.kind != "retry"}
+    released = [batch for batch in found if batch.kind == "retry"]
+    return (*(own[name] for name in names), *released)

@@ -1,0 +1,243 @@
+"""The ops of one entity's asset: each calls one stage.
+
+Belongs here: what Dagster needs around a stage: configuration, hand-over, errors, metadata.
+Does not belong here: the stages (``syncflow_core.stages``), their composition (``assets``).
+
+Source: product.md 8; dagster.md 1.
+"""
+
+import datetime
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import Any, Literal
+from uuid import UUID
+
+import dagster as dg
+from dagster._core.errors import DagsterExecutionInterruptedError
+
+from syncflow_core.bridge import batches
+from syncflow_core.bridge.entities import load_registered
+from syncflow_core.bridge.identifiers import new_uid
+from syncflow_core.bridge.leases import Lease
+from syncflow_core.errors import SyncFlowError
+from syncflow_core.stages.delta import find_changes
+from syncflow_core.stages.fetch import fetch
+from syncflow_core.stages.identity import identify
+from syncflow_core.stages.normalize import normalize_rows
+from syncflow_core.stages.push import push
+from syncflow_core.stages.resolve import resolve_parents
+from syncflow_core.stages.track import Report, fail, track
+from syncflow_core.stages.work import Connections, Order, Staged
+from syncflow_dagster.failures import as_failure
+from syncflow_dagster.partitions import slice_number
+from syncflow_dagster.progress import tell
+
+RESOURCES = {"source", "target", "bridge", "frames"}
+ACCOUNTS_CLOSE = "accounts_close"
+
+LEASES: dict[UUID, Lease] = {}
+"""The leases that this process holds, by batch: an entity stays held from its first op to its last."""
+
+
+class SyncConfig(dg.Config):
+    """How an entity is synced, for the launchpad."""
+
+    mode: Literal["auto", "full", "incremental"] = "auto"
+    """auto: incremental where the entity's strategy is rowversion and a watermark exists, else full."""
+    wait_s: float = 60.0
+    """How long to wait, in seconds, while another sync holds the entity."""
+    batch: str | None = None
+    """The uid of the batch, where whoever starts the run has opened it already."""
+
+
+@dataclass(frozen=True)
+class EntityOps:
+    """The six ops of one entity."""
+
+    fetch: dg.OpDefinition
+    normalize: dg.OpDefinition
+    identity: dg.OpDefinition
+    delta: dg.OpDefinition
+    resolve: dg.OpDefinition
+    push: dg.OpDefinition
+
+
+def build_ops(name: str, *, has_parents: bool, slices: int, deferred: tuple[str, ...]) -> EntityOps:
+    """The ops of one entity.
+
+    Args:
+        name: The entity.
+        has_parents: Whether other assets go before it.
+        slices: How many slices there are.
+        deferred: Its references that are sent in a second phase.
+    """
+    pool = f"sync_{name}"
+    frame_out = dg.Out(io_manager_key="frame_io")
+
+    @dg.op(
+        name=f"{name}__fetch",
+        description="Read the rows from APISmith, page by page.",
+        pool=pool,
+        ins={"parents": dg.In(dg.Nothing)} if has_parents else {},
+        out=frame_out,
+        required_resource_keys=RESOURCES,
+    )
+    def fetch_op(context: dg.OpExecutionContext, config: SyncConfig) -> Any:  # noqa: ANN401  # the io manager's
+        connections = connections_of(context)
+        keys = (
+            sorted(context.partition_keys)
+            if context.has_partition_key_range
+            else [context.partition_key]
+        )
+        order = Order(
+            entity=name,
+            batch=UUID(config.batch) if config.batch else new_uid(),
+            kind=None if config.mode == "auto" else config.mode,
+            slices=tuple(sorted(slice_number(key) for key in keys)),
+            of=slices,
+            run_id=context.run_id,
+            partition=",".join(keys),
+            wait_s=config.wait_s,
+            deferred=deferred,
+        )
+        with connections.database.begin() as connection:
+            batches.open_batch(
+                connection,
+                uid=order.batch,
+                entity=name,
+                entity_version=load_registered(connection, [name], enabled=None)[0].version,
+                kind="full" if len(order.slices) == slices else "slice",
+                now=utc_now(),
+                status="pending",
+                dagster_run_id=order.run_id,
+                partition=order.partition,
+            )
+        with closing_on_error(connections, order):
+            return fetch(connections, order, now=utc_now)
+
+    def stage_op(
+        stage: str, description: str, run: Callable[[Connections, Staged], Staged]
+    ) -> dg.OpDefinition:
+        @dg.op(
+            name=f"{name}__{stage}",
+            description=description,
+            pool=pool,
+            out=frame_out,
+            required_resource_keys=RESOURCES,
+        )
+        def op(context: dg.OpExecutionContext, staged: Any) -> Any:  # noqa: ANN401  # the io manager's
+            connections = connections_of(context)
+            with closing_on_error(connections, staged.order):
+                return run(connections, staged)
+
+        return op
+
+    @dg.op(
+        name=f"{name}__push",
+        description="Send inserts, updates and deletes to ScheduleHub; close the batch.",
+        pool=pool,
+        out={"result": dg.Out(dg.Nothing), ACCOUNTS_CLOSE: dg.Out(dg.Nothing)},
+        required_resource_keys=RESOURCES,
+    )
+    def push_op(context: dg.OpExecutionContext, staged: Any) -> Iterator[Any]:  # noqa: ANN401  # the io manager's
+        connections = connections_of(context)
+        with closing_on_error(connections, staged.order):
+            pushed = push(connections, staged, now=utc_now)
+            report = track(connections, pushed, now=utc_now)
+        key = dg.AssetKey([name])
+        yield dg.AssetCheckResult(
+            check_name=ACCOUNTS_CLOSE,
+            asset_key=key,
+            passed=report.counts.unaccounted == 0,
+            severity=dg.AssetCheckSeverity.ERROR,
+            metadata=asdict(report.counts),
+        )
+        yield dg.MaterializeResult(asset_key=key, metadata=metadata_of(report, pushed))
+
+    return EntityOps(
+        fetch=fetch_op,
+        normalize=stage_op(
+            "normalize", "The five layers: every row accepted or rejected.", normalize_rows
+        ),
+        identity=stage_op(
+            "identity", "Key hash and data hash of every row; one row a key.", identify
+        ),
+        delta=stage_op(
+            "delta",
+            "Compare with what ScheduleHub last acknowledged.",
+            partial(find_changes, now=utc_now),
+        ),
+        resolve=stage_op("resolve", "Parents before children; park the orphans.", resolve_parents),
+        push=push_op,
+    )
+
+
+def connections_of(context: dg.OpExecutionContext) -> Connections:
+    """The run's connections."""
+    resources = context.resources
+    return Connections(
+        open_source=resources.source.client,
+        open_target=resources.target.client,
+        database=resources.bridge.database(),
+        frames=resources.frames.store(),
+        progress=tell,
+        leases=LEASES,
+    )
+
+
+@contextmanager
+def closing_on_error(connections: Connections, order: Order) -> Iterator[None]:
+    """Close the batch when the block ends with an error, and tell Dagster in its own words."""
+    try:
+        yield
+    except (DagsterExecutionInterruptedError, KeyboardInterrupt) as interruption:
+        fail(connections, order, interruption, now=utc_now, stopped=True)
+        raise
+    except SyncFlowError as error:
+        fail(connections, order, error, now=utc_now)
+        raise as_failure(error) from error
+    except Exception as error:
+        fail(connections, order, error, now=utc_now)
+        raise
+
+
+def utc_now() -> datetime.datetime:
+    """The time, for what is kept."""
+    return datetime.datetime.now(tz=datetime.UTC)
+
+
+def metadata_of(report: Report, staged: Staged) -> dict[str, Any]:
+    """What the asset shows of a batch: every count, every stage's seconds, rates, notes."""
+    counts = asdict(report.counts)
+    total = report.seconds.get("total", 0.0)
+    metadata: dict[str, Any] = {
+        **counts,
+        "status": report.status,
+        "batch": report.batch,
+        "kind": staged.kind,
+        "rows_per_second": round(counts["fetched"] / total) if total else 0,
+        "dagster/row_count": counts["fetched"],
+        **{f"seconds_{stage}": round(value, 3) for stage, value in report.seconds.items()},
+        "layers": dg.MetadataValue.table(
+            records=[
+                dg.TableRecord({k: _plain(v) for k, v in layer.items()}) for layer in staged.layers
+            ]
+        )
+        if staged.layers
+        else dg.MetadataValue.text("no rows"),
+    }
+    if report.notes:
+        metadata["notes"] = dg.MetadataValue.md("\n".join(f"- {note}" for note in report.notes))
+    return metadata
+
+
+def _plain(value: object) -> str | int | float | bool | None:
+    return (
+        round(value, 4)
+        if isinstance(value, float)
+        else value
+        if isinstance(value, int)
+        else str(value)
+    )

@@ -1,0 +1,97 @@
+"""What the ops work with: the two clients, the bridge database, the frame store.
+
+Belongs here: configuration, and when a connection is opened and closed.
+Does not belong here: the connections themselves (``syncflow_core``), which know nothing of Dagster.
+
+A connection is opened when it is first used, so that what is missing fails the batch that needs it,
+with a clear error, and not the whole code location.
+
+Source: product.md 8.
+"""
+
+import dagster as dg
+from pydantic import PrivateAttr
+
+from syncflow_core.apismith import Source
+from syncflow_core.bridge.database import Database
+from syncflow_core.frames import FrameStore
+from syncflow_core.schedulehub import Target
+from syncflow_core.settings import read_settings
+
+
+class SourceResource(dg.ConfigurableResource[Source]):
+    """APISmith, as the environment says (``SYNCFLOW_APISMITH_*``)."""
+
+    _client: Source | None = PrivateAttr(default=None)
+
+    def client(self) -> Source:
+        """The client, opened once a run."""
+        if self._client is None:
+            self._client = Source.open(read_settings())
+        return self._client
+
+    def teardown_after_execution(self, context: dg.InitResourceContext) -> None:
+        """Close it."""
+        if self._client is not None:
+            self._client.close()
+            self._client = None
+
+
+class TargetResource(dg.ConfigurableResource[Target]):
+    """ScheduleHub, as the environment says (``SYNCFLOW_SCHEDULEHUB_*``)."""
+
+    _client: Target | None = PrivateAttr(default=None)
+
+    def client(self) -> Target:
+        """The client, opened once a run."""
+        if self._client is None:
+            self._client = Target.open(read_settings())
+        return self._client
+
+    def teardown_after_execution(self, context: dg.InitResourceContext) -> None:
+        """Close it."""
+        if self._client is not None:
+            self._client.close()
+            self._client = None
+
+
+class BridgeResource(dg.ConfigurableResource[Database]):
+    """The bridge database (``SYNCFLOW_DATABASE_URL``, else the embedded one)."""
+
+    _database: Database | None = PrivateAttr(default=None)
+
+    def database(self) -> Database:
+        """The database, opened once a run; its schema is this code's."""
+        if self._database is None:
+            database = Database.open(read_settings())
+            database.check_schema()
+            self._database = database
+        return self._database
+
+    def teardown_after_execution(self, context: dg.InitResourceContext) -> None:
+        """Close it."""
+        if self._database is not None:
+            self._database.close()
+            self._database = None
+
+
+class FramesResource(dg.ConfigurableResource[FrameStore]):
+    """Staged frames (``SYNCFLOW_FRAMES_URI``, else under the home)."""
+
+    _store: FrameStore | None = PrivateAttr(default=None)
+
+    def store(self) -> FrameStore:
+        """The store, one a run."""
+        if self._store is None:
+            self._store = FrameStore(read_settings().frames_path)
+        return self._store
+
+
+def resources() -> dict[str, object]:
+    """The resources by the keys that the ops ask for."""
+    return {
+        "source": SourceResource(),
+        "target": TargetResource(),
+        "bridge": BridgeResource(),
+        "frames": FramesResource(),
+    }

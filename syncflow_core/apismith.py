@@ -22,9 +22,11 @@ from pydantic import ValidationError
 from syncflow_core.answers import Answer
 from syncflow_core.catalog import Api
 from syncflow_core.errors import ConfigError, ContractError, RejectedError, UnavailableError
-from syncflow_core.http import Limits, Login, Transport
+from syncflow_core.http import Transport
+from syncflow_core.limiter import Limits
 from syncflow_core.pages import ARROW, JSON, NDJSON, Page, parse_page
 from syncflow_core.settings import Settings
+from syncflow_core.tokens import Login
 
 SYSTEM: Final = "apismith"
 PAGE_LIMIT: Final = 10_000  # rows; more is 422 (contract.md)

@@ -17,7 +17,6 @@ import ssl
 import time
 import uuid
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Final, Self, TypeVar
 
 import httpx
@@ -31,8 +30,8 @@ from syncflow_core.errors import (
     SyncFlowError,
     UnavailableError,
 )
-from syncflow_core.limiter import Limiter, process_limiter
-from syncflow_core.tokens import Grant, Tokens
+from syncflow_core.limiter import Limiter, Limits, process_limiter
+from syncflow_core.tokens import Grant, Login, Tokens
 
 BASE_PATH: Final = "/api/v1"
 _RETRIABLE = frozenset({408, 425, 429, 500, 502, 503, 504})
@@ -48,36 +47,6 @@ T = TypeVar("T")
 
 class DoubtError(UnavailableError):
     """A write went out and its answer did not come back: it may have been applied."""
-
-
-@dataclass(frozen=True)
-class Limits:
-    """How long, how often and how much; seconds and bytes."""
-
-    connect_s: float = 5.0
-    read_s: float = 30.0
-    deadline_s: float = 120.0
-    """For one try of one request, body included, however steadily it drips."""
-    attempts: int = 5
-    total_s: float = 300.0
-    """For all tries of one request; no try begins after that."""
-    backoff_s: float = 0.5
-    backoff_cap_s: float = 30.0
-    retry_after_cap_s: float = 120.0
-    """A longer ``Retry-After`` ends the request: its run shall try later, not sleep."""
-    body_bytes: int = 128 * 1024 * 1024
-    connections: int = 16
-
-
-@dataclass(frozen=True)
-class Login:
-    """Who SyncFlow is to a system. The password is not shown."""
-
-    username: str
-    password: str
-
-    def __repr__(self) -> str:
-        return f"Login(username={self.username!r})"
 
 
 class Transport:
@@ -119,6 +88,7 @@ class Transport:
         except httpx.InvalidURL as error:
             raise ConfigError(f"SYNCFLOW_{system.upper()}_URL: {error}", system=system) from error
         self.url = str(url.copy_with(userinfo=b"", query=None, fragment=None)).rstrip("/")
+        self._not_before = 0.0
         self._limiter = limiter or process_limiter(self.url, self._limits.connections)
         self._tokens = Tokens(self._log_in, self._refresh, clock=clock)
         timeout = httpx.Timeout(
@@ -311,19 +281,24 @@ class Transport:
         detail = problem_detail(answer.body)
         if answer.status in _RETRIABLE or answer.status >= 500:  # noqa: PLR2004  # HTTP's classes
             kind = UnavailableError if safe or answer.status in _NOT_PROCESSED else DoubtError
-            raise kind(
-                f"{said}{detail}",
-                retry_after_s=retry_after(answer.headers.get("retry-after"), self._now),
-                system=self._system,
-            )
+            wait = self._put_off(retry_after(answer.headers.get("retry-after"), self._now))
+            raise kind(f"{said}{detail}", retry_after_s=wait, system=self._system)
         raise RejectedError(
             f"{self._system} refused {asked} ({answer.status}){detail}",
             status=answer.status,
             system=self._system,
         )
 
+    def _put_off(self, wait: float | None) -> float | None:
+        """Keep all threads from asking for *wait* seconds, unless that is absurd; *wait* again."""
+        if wait is not None and wait <= self._limits.retry_after_cap_s:
+            self._not_before = max(self._not_before, self._clock() + wait)
+        return wait
+
     def _send(self, request: httpx.Request, *, safe: bool, seconds: float) -> Answer:
         """One exchange, within its time and size; httpx's errors become SyncFlow's here."""
+        if (wait := self._not_before - self._clock()) > 0:
+            self._sleep(wait)
         end = self._clock() + seconds
         asked = _shown(request)
         try:

@@ -1,7 +1,7 @@
-"""Bound how many requests one system has to serve at once.
+"""Bound what one system is asked: how many requests at once, how long, how often, how much.
 
-Belongs here: the interface of a limiter, and the one that holds within a process.
-Does not belong here: waiting between tries (``http``).
+Belongs here: the limits of a request, the interface of a limiter, and the one that holds within a process.
+Does not belong here: keeping to them (``http``).
 
 Source: product.md 5, "one limiter per target".
 """
@@ -10,7 +10,27 @@ import functools
 import threading
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 from typing import Protocol
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How long, how often and how much; seconds and bytes."""
+
+    connect_s: float = 5.0
+    read_s: float = 30.0
+    deadline_s: float = 120.0
+    """For one try of one request, body included, however steadily it drips."""
+    attempts: int = 5
+    total_s: float = 300.0
+    """For all tries of one request; no try begins after that."""
+    backoff_s: float = 0.5
+    backoff_cap_s: float = 30.0
+    retry_after_cap_s: float = 120.0
+    """A longer ``Retry-After`` ends the request: its run shall try later, not sleep."""
+    body_bytes: int = 128 * 1024 * 1024
+    connections: int = 16
 
 
 class Limiter(Protocol):

@@ -22,7 +22,8 @@ import polars as pl
 
 from syncflow_core.answers import Answer
 from syncflow_core.errors import ConfigError, ContractError, RejectedError, UnavailableError
-from syncflow_core.http import DoubtError, Limits, Login, Transport
+from syncflow_core.http import DoubtError, Transport
+from syncflow_core.limiter import Limits
 from syncflow_core.listing import page_frame, page_type
 from syncflow_core.outcomes import (
     SYSTEM,
@@ -35,6 +36,7 @@ from syncflow_core.outcomes import (
     single_outcome,
 )
 from syncflow_core.settings import Settings
+from syncflow_core.tokens import Login
 
 __all__ = ["BATCH_LIMIT", "LIST_LIMIT", "HubRecord", "Outcome", "Target"]
 

@@ -15,6 +15,17 @@ RENEW_AT = 0.8  # share of a token's life, product.md 5
 
 
 @dataclass(frozen=True)
+class Login:
+    """Who SyncFlow is to a system. The password is not shown."""
+
+    username: str
+    password: str
+
+    def __repr__(self) -> str:
+        return f"Login(username={self.username!r})"
+
+
+@dataclass(frozen=True)
 class Grant:
     """What a login or a refresh gave. Its tokens are not shown."""
 

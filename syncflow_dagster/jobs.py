@@ -9,11 +9,12 @@ Source: design.md, "Dagster".
 from collections.abc import Sequence
 
 import dagster as dg
+from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
 from syncflow_dagster.partitions import partitions, range_tags
 
 
-def build_jobs(names: Sequence[str], slices: int) -> list[dg.UnresolvedAssetJobDefinition]:
+def build_jobs(names: Sequence[str], slices: int) -> list[UnresolvedAssetJobDefinition]:
     """``sync_all`` and one ``sync_<entity>`` each: every slice in one run, without a partition to pick."""
     if not names:
         return []

@@ -68,6 +68,8 @@ def run_sync(  # noqa: PLR0913  # each is a choice of whoever starts it
     subset = job.get_subset(asset_selection=keys)
     tags = range_tags([1, slices]) if slice_ is None else {"dagster/partition": slice_key(slice_)}
     config = {
+        # the events are in the UI; the terminal shows progress and the end
+        "loggers": {"console": {"config": {"log_level": "CRITICAL"}}},
         "ops": {
             name: {"ops": {"fetch": {"config": {"mode": mode, "wait_s": wait_s}}}} for name in names
         }

@@ -179,7 +179,7 @@ def close_references(
     stage(connection, "staged_references", "key_hash bytea, reference_name text", lines)
     connection.execute(
         sa.text(
-            "UPDATE bridge.pending_children AS p SET state = 'released', updated_at = :now "
+            "UPDATE bridge.pending_children AS p SET state = 'released', updated_at = :now "  # noqa: S608  # a constant
             "FROM staged_references AS s WHERE p.entity = :entity AND p.key_hash = s.key_hash "
             f"AND p.reference_name = s.reference_name AND {_OPEN}"
         ),

@@ -38,7 +38,7 @@ from syncflow_core.normalize.number import NUMERIC, plain_number, read_numbers
 from syncflow_core.normalize.reading import Fault, Outcome, Reading, located, positions_of, put
 from syncflow_core.normalize.text import clean, plain_text
 from syncflow_core.normalize.zone import zone_of
-from syncflow_core.rowversion import ROWVERSION_SOURCE, canonical
+from syncflow_core import rowversion as rowversions_of
 
 NAMES: Final = ("types", "strings", "numbers", "dates", "mapping")
 LONGEST_VALUE: Final = 500  # characters of an offending value that are kept
@@ -228,7 +228,9 @@ class Work:
         source = self.column(self.shape.rowversion_column)
         if self.shape.rowversion_column is None:
             return source, source
-        outcome = canonical(source, self.shape.rowversion_kind, self.shape.entity.time_zone)
+        outcome = rowversions_of.canonical(
+            source, self.shape.rowversion_kind, self.shape.entity.time_zone
+        )
         last = 2 * len(self.shape.fields) + len(self.lanes)
         column = self.shape.rowversion_column
         self.filed += [
@@ -284,7 +286,7 @@ class Work:
             {
                 ROW: self.raw[ROW],
                 ROWVERSION: rowversions[0],
-                ROWVERSION_SOURCE: rowversions[1],
+                rowversions_of.ROWVERSION_SOURCE: rowversions[1],
                 KEY_SOURCE: self.key_source(),
                 **self.fields,
             }

@@ -119,8 +119,12 @@ def _simple() -> pl.Expr:
 
 
 def _shortest() -> pl.Expr:
-    """The shortest text of the double, as polars writes it: canonical where it has no exponent."""
-    return VALUE.cast(pl.Float64, strict=False).cast(pl.String).str.strip_suffix(".0")
+    """The shortest text of the double, as polars writes it: canonical where it has no exponent.
+
+    Null for zero, which a number too small for a double would become.
+    """
+    double = VALUE.cast(pl.Float64, strict=False)
+    return pl.when(double != 0).then(double.cast(pl.String).str.strip_suffix(".0"))
 
 
 def _grouped() -> pl.Expr:

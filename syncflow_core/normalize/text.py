@@ -39,6 +39,7 @@ REPLACEMENT: Final = "\ufffd"
 
 # Letters that are in form C alone and stay so beside each other: no combining mark is among them.
 _LETTER: Final = "!-~\u00a1-\u02ff\u0388-\u03ff\u0400-\u0482\u048a-\u052f\u3041-\u3096\u30a1-\u30fc\u4e00-\u9fff\uac00-\ud7a3"
+_ASCII: Final = r"^[!-~](?:[ -~]*[!-~])?$"  # mojibake is made of letters: there only ASCII is plain
 _PLAIN: Final = f"^[{_LETTER}](?:[ {_LETTER}]*[{_LETTER}])?$"
 _SURROGATE: Final = re.compile("[\ud800-\udfff]")
 _UNUSABLE: Final = Refused(
@@ -47,14 +48,14 @@ _UNUSABLE: Final = Refused(
 
 
 def plain_text(reading: Reading) -> pl.Expr:
-    """Whether printable ASCII without white space at the ends, within its length: nothing to do.
+    """Whether printable characters in form C without white space at the ends, within its length: nothing to do.
 
     Null words are settled by ``coerce`` before; a field that declares some is never plain here.
     """
     rules = reading.field.rules
     if rules.null_words:
         return pl.lit(value=False) & VALUE.is_not_null()
-    plain = VALUE.str.contains(_PLAIN)
+    plain = VALUE.str.contains(_ASCII if rules.repair else _PLAIN)
     if reading.final and rules.max_length is not None:
         plain &= VALUE.str.len_bytes() <= rules.max_length
     return plain
@@ -86,7 +87,9 @@ def clean(text: pl.Series, reading: Reading) -> Outcome:
         return Outcome(trimmed(text))
     stripped = apply(text, VALUE.str.strip_chars(ENDS))
     rules = reading.field.rules
-    where = positions_of(~stripped.str.contains(_PLAIN).fill_null(value=True))
+    where = positions_of(
+        ~stripped.str.contains(_ASCII if rules.repair else _PLAIN).fill_null(value=True)
+    )
     hard = apply(stripped.gather(where), cleaned())
     if rules.repair:
         hard = apply(by_distinct(hard, repaired).text, cleaned())

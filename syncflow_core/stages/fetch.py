@@ -87,7 +87,7 @@ def fetch(connections: Connections, order: Order, *, now: Callable[[], datetime]
         staged = Staged(
             order=order,
             kind=kind,
-            entity=entity.model_dump_json(),
+            entity=entity.model_dump_json(exclude_defaults=True),
             version=version,
             api=api.model_dump_json(),
             watermark_before=watermark,

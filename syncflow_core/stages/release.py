@@ -64,7 +64,7 @@ def release_children(
         for child in waiting["entity"].unique(maintain_order=True):
             children = waiting.filter(pl.col("entity") == child)[KEY_HASH].unique()
             sent = _release(connections, staged, child, children, now)
-            if sent:
+            if len(sent):
                 notes.append(f"{len(sent)} {child} released: their {parent} landed")
                 queue.append((child, sent))
     return notes
@@ -214,10 +214,11 @@ def _outgoing(connections: Connections, entity: Entity, ready: pl.DataFrame) -> 
 def release_deletes(
     connections: Connections, staged: Staged, *, now: Callable[[], datetime]
 ) -> list[str]:
-    """Delete parents that waited until their children, this entity's records, were gone."""
+    """Delete parents that waited until their children, this entity's records, were gone; then theirs."""
     notes: list[str] = []
-    parents = dict.fromkeys(item.entity for item in staged.shape.entity.parents.values())
-    for parent in parents:
+    queue = _parents(staged.shape.entity)
+    while queue:
+        parent = queue.pop(0)
         with connections.database.begin() as connection:
             waiting = pending.waiting_deletes(connection, parent)
         if waiting.is_empty():
@@ -242,4 +243,11 @@ def release_deletes(
                 notes.append(
                     f"{side.sender.counts['deleted']} {parent} deleted: their children are gone"
                 )
+                queue += _parents(side.entity)
     return notes
+
+
+def _parents(entity: Entity) -> list[str]:
+    """The entities that this one's records refer to, itself left out."""
+    named = dict.fromkeys(item.entity for item in entity.parents.values())
+    return [name for name in named if name != entity.name]

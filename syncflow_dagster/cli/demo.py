@@ -65,7 +65,7 @@ def run(*, rows: int, seed: int) -> int:
                 batch.counts.inserted + batch.counts.updated + batch.counts.deleted
                 for batch in third.batches
             )
-            comparison = compare(database.address)
+            comparison = compare(database.url)
     screen.print("\nhub and ERP, record by record", style="bold")
     screen.print(comparison.table(), markup=False)
     equal = comparison.equal and quiet == 0

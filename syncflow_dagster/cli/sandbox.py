@@ -26,7 +26,7 @@ def start(
     """
     try:
         return Sandbox.start(
-            database.address, apismith_port, schedulehub_port, rows=rows, seed=seed
+            database.url, apismith_port, schedulehub_port, rows=rows, seed=seed
         )
     except (SandboxError, OSError) as error:
         raise UnavailableError(f"sandbox: {error}", system="sandbox") from error

@@ -22,6 +22,8 @@ from rich.table import Table
 from syncflow_core.bridge.batches import Batch
 from syncflow_dagster.progress import told
 
+PLAIN_WIDTH = 160
+"""Columns of a line where there is no terminal to ask."""
 COLUMNS = (
     "fetched",
     "rejected",
@@ -37,7 +39,10 @@ COLUMNS = (
 
 def console(*, stderr: bool = False) -> Console:
     """The terminal; plain text where it is none."""
-    return Console(stderr=stderr, highlight=False)
+    screen = Console(stderr=stderr, highlight=False)
+    if not screen.is_terminal:
+        screen.width = PLAIN_WIDTH
+    return screen
 
 
 @contextmanager
@@ -88,6 +93,8 @@ def batch_table(batches: Sequence[Batch], title: str | None = None) -> None:
         table.add_column(name, justify="right")
     table.add_column("s", justify="right")
     for batch in batches:
+        if batch.kind == "retry" and not any(asdict(batch.counts).values()) and not batch.error:
+            continue  # it looked for what it could release, and there was nothing
         counts = asdict(batch.counts)
         table.add_row(
             batch.entity,

@@ -10,7 +10,7 @@ import pytest
 from syncflow_core.apismith import Filter, Sort, Source
 from syncflow_core.catalog import Api
 from syncflow_core.errors import ConfigError, ContractError, RejectedError, UnavailableError
-from syncflow_core.http import Limits
+from syncflow_core.limiter import Limits
 from syncflow_core.scan import scan
 from syncflow_core.settings import Settings
 

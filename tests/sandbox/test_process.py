@@ -1,0 +1,90 @@
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import httpx
+import pytest
+
+from syncflow_core.sandbox import Sandbox, SandboxError
+
+
+@pytest.fixture
+def supervisor(database_url: str) -> Iterator[subprocess.Popen[str]]:
+    command = [sys.executable, "-m", "syncflow_core.sandbox", "--database-url", database_url]
+    ports = ["--apismith-port", "0", "--schedulehub-port", "0"]
+    with subprocess.Popen([*command, *ports], stdout=subprocess.PIPE, text=True) as process:
+        yield process
+        process.kill()
+
+
+def children(pid: int) -> list[int]:
+    with open(f"/proc/{pid}/task/{pid}/children", encoding="ascii") as file:  # noqa: PTH123  # /proc
+        return [int(child) for child in file.read().split()]
+
+
+def wait_for_end(pids: list[int]) -> list[bool]:
+    """Whether each process ends within 20 s."""
+    ended = []
+    for pid in pids:
+        try:
+            handle = os.pidfd_open(pid)
+        except ProcessLookupError:
+            ended.append(True)
+            continue
+        ended.append(bool(select.select([handle], [], [], 20)[0]))
+        os.close(handle)
+    return ended
+
+
+def test_the_command_prints_where_both_servers_answer(supervisor: subprocess.Popen[str]) -> None:
+    assert supervisor.stdout is not None
+    place = json.loads(supervisor.stdout.readline())
+
+    assert place.keys() == {"apismith", "schedulehub"}
+    for url in place.values():
+        assert url.startswith("http://127.0.0.1:")
+        answer = httpx.get(f"{url}/api/v1/health", trust_env=False)
+        assert answer.json() == {"status": "healthy"}
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
+def test_no_server_outlives_the_command(
+    supervisor: subprocess.Popen[str], number: signal.Signals
+) -> None:
+    assert supervisor.stdout is not None
+    supervisor.stdout.readline()
+    servers = children(supervisor.pid)
+    supervisor.send_signal(number)
+    status = supervisor.wait(20)
+
+    assert len(servers) == 2
+    assert wait_for_end(servers) == [True, True]
+    assert status == (-signal.SIGKILL if number is signal.SIGKILL else 0)
+
+
+def test_a_port_that_is_taken_is_said_and_nothing_is_left(
+    database_url: str, sandbox: Sandbox, capfd: pytest.CaptureFixture[str]
+) -> None:
+    port = int(sandbox.schedulehub_url.rpartition(":")[2])
+    before = children(os.getpid())
+    with pytest.raises(SandboxError, match="before it had a port"):
+        Sandbox.start(database_url, schedulehub_port=port)
+
+    assert "Address already in use" in capfd.readouterr().err
+    assert set(children(os.getpid())) <= set(before)
+
+
+def test_starting_again_keeps_the_days_that_passed(
+    database_url: str, apismith: httpx.Client
+) -> None:
+    before = apismith.post("/sandbox/day", json={}).json()
+    rows = apismith.get("/sandbox/stats").json()["tables"]
+    with Sandbox.start(database_url, rows=2_000, seed=7):
+        again = apismith.get("/sandbox/stats").json()["tables"]
+
+    assert before["orders"]["changed"] > 0
+    assert again == rows

@@ -1,4 +1,4 @@
-"""Turn one answer of the source into a frame of text, and lose no digit, no row and no fault on the way.
+"""Turn one answer of the source into a frame of text; no digit, no row and no fault is lost on the way.
 
 Belongs here: the envelope, NDJSON and Arrow; what an answer must hold to be a page.
 Does not belong here: reading the rows themselves (``rows``), asking for pages (``apismith``), going

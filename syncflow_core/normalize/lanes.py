@@ -15,6 +15,7 @@ from typing import Final
 
 import polars as pl
 
+from syncflow_core import rowversion as rowversions_of
 from syncflow_core.body import Member, json_object, quoted
 from syncflow_core.catalog import OracleType
 from syncflow_core.columns import KEY_SOURCE, REJECTED, ROW, ROWVERSION
@@ -38,7 +39,6 @@ from syncflow_core.normalize.number import NUMERIC, plain_number, read_numbers
 from syncflow_core.normalize.reading import Fault, Outcome, Reading, located, positions_of, put
 from syncflow_core.normalize.text import clean, plain_text
 from syncflow_core.normalize.zone import zone_of
-from syncflow_core import rowversion as rowversions_of
 
 NAMES: Final = ("types", "strings", "numbers", "dates", "mapping")
 LONGEST_VALUE: Final = 500  # characters of an offending value that are kept

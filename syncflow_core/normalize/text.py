@@ -9,8 +9,6 @@ Indic and Persian words, direction marks order mixed scripts, tabs and line feed
 Source: product.md 2.2; Unicode 15 (White_Space, normalization form C).
 """
 
-import re
-import unicodedata
 from typing import Final
 
 import ftfy
@@ -41,9 +39,8 @@ REPLACEMENT: Final = "\ufffd"
 _LETTER: Final = "!-~\u00a1-\u02ff\u0388-\u03ff\u0400-\u0482\u048a-\u052f\u3041-\u3096\u30a1-\u30fc\u4e00-\u9fff\uac00-\ud7a3"
 _ASCII: Final = r"^[!-~](?:[ -~]*[!-~])?$"  # mojibake is made of letters: there only ASCII is plain
 _PLAIN: Final = f"^[{_LETTER}](?:[ {_LETTER}]*[{_LETTER}])?$"
-_SURROGATE: Final = re.compile("[\ud800-\udfff]")
 _UNUSABLE: Final = Refused(
-    "unicode", "holds U+FFFD or a lone surrogate: characters were lost before"
+    "unicode", "holds U+FFFD, which stands for characters that were lost before"
 )
 
 
@@ -120,16 +117,6 @@ def check_length(outcome: Outcome, reading: Reading) -> Outcome:
         Refused("max_length", f"is longer than {limit} characters"),
     )
     return Outcome(long.text, (*outcome.faults, *long.faults), outcome.folds)
-
-
-def text_fault(value: str) -> Refused | None:
-    """Why a text from outside a frame (an API's, a person's) is unusable; None where it is not."""
-    return _UNUSABLE if REPLACEMENT in value or _SURROGATE.search(value) else None
-
-
-def nfc(value: str) -> str:
-    """Normalization form C of one text: the reference for the expression's."""
-    return unicodedata.normalize("NFC", value)
 
 
 def _sound(text: pl.Series, reading: Reading) -> Outcome:

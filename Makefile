@@ -1,0 +1,46 @@
+# Everything a fresh machine needs is Python >= 3.11 and make: the rest is installed into .venv.
+PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3.13 || command -v python3)
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+.PHONY: demo up test test-fast check format lint types imports lock clean
+
+demo: $(INSTALLED)  ## sync a seeded ERP three times and prove that hub and ERP are equal
+	$(BIN)/syncflow demo
+
+up: $(INSTALLED)  ## database, sandbox, Dagster UI and daemon on this machine; Ctrl-C ends all
+	$(BIN)/syncflow up
+
+test: $(INSTALLED)  ## the whole suite, in parallel
+	$(BIN)/pytest -n 2 --dist loadgroup
+
+check: format lint types imports test  ## what CI runs
+
+format: $(INSTALLED)
+	$(BIN)/ruff format --check .
+
+lint: $(INSTALLED)
+	$(BIN)/ruff check .
+
+types: $(INSTALLED)
+	$(BIN)/mypy
+
+imports: $(INSTALLED)
+	$(BIN)/lint-imports
+
+lock: $(INSTALLED)  ## resolve the dependencies anew
+	$(BIN)/uv pip compile --quiet --upgrade --python-version 3.11 --generate-hashes --group dev \
+		--custom-compile-command "make lock" pyproject.toml --output-file requirements.lock
+
+$(INSTALLED): requirements.lock pyproject.toml
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed"; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	VIRTUAL_ENV=$(abspath $(VENV)) $(BIN)/uv pip sync --quiet --require-hashes requirements.lock
+	VIRTUAL_ENV=$(abspath $(VENV)) $(BIN)/uv pip install --quiet --no-deps --no-build-isolation --editable .
+	@touch $@
+
+clean:  ## remove what was installed and what the demo left
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	if [ -e .syncflow/demo ]; then rm -rf .syncflow; fi

@@ -1,0 +1,78 @@
+"""A PostgreSQL server for these tests, shared by all workers, and a fresh database for each test."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from uuid import uuid4
+
+import psycopg
+import pytest
+from psycopg import sql
+
+from syncflow_core.bridge import schema
+from syncflow_core.bridge.database import Database
+from syncflow_core.bridge.embedded import EmbeddedServer
+
+URL = os.environ.get("SYNCFLOW_TEST_DATABASE_URL")
+
+
+@pytest.fixture(scope="session")
+def server_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a maintenance database; ``/postgres`` at its end."""
+    if URL is not None:
+        yield URL.rpartition("/")[0] + "/postgres"
+        return
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    with EmbeddedServer.acquire(Path(shared) / "bridge-tests", linger_s=0) as server:
+        yield server.url("postgres")
+
+
+@pytest.fixture(scope="session")
+def template(server_url: str) -> Iterator[str]:
+    """The name of a database that has all migrations."""
+    with _fresh(server_url) as name:
+        schema.upgrade(_at(server_url, name))
+        yield name
+
+
+@pytest.fixture
+def url(server_url: str) -> Iterator[str]:
+    """The address of an empty database."""
+    with _fresh(server_url) as name:
+        yield _at(server_url, name)
+
+
+@pytest.fixture
+def migrated_url(server_url: str, template: str) -> Iterator[str]:
+    """The address of a database that has all migrations."""
+    with _fresh(server_url, template) as name:
+        yield _at(server_url, name)
+
+
+@pytest.fixture
+def database(migrated_url: str) -> Iterator[Database]:
+    with Database(migrated_url) as opened:
+        yield opened
+
+
+class _fresh:  # noqa: N801  # used like a function
+    def __init__(self, server_url: str, template: str = "template1") -> None:
+        self.server_url = server_url
+        self.template = template
+        self.name = f"test_{uuid4().hex}"
+
+    def __enter__(self) -> str:
+        self._run("CREATE DATABASE {} TEMPLATE {}", self.name, self.template)
+        return self.name
+
+    def __exit__(self, *_: object) -> None:
+        self._run("DROP DATABASE {} WITH (FORCE)", self.name)
+
+    def _run(self, statement: str, *names: str) -> None:
+        with psycopg.connect(self.server_url, autocommit=True) as connection:
+            connection.execute(sql.SQL(statement).format(*map(sql.Identifier, names)))
+
+
+def _at(server_url: str, name: str) -> str:
+    return f"{server_url.rpartition('/')[0]}/{name}"

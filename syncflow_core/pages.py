@@ -102,7 +102,7 @@ def parse_page(
         RejectedError: ``success`` is false; the status is 200.
         UnavailableError: The body is broken or cut, as after a transport error: ask again.
 
-    Source: contract.md, "APISmith"; product.md 5, last sentence but two on repeats.
+    Source: contract.md, "APISmith: reads the ERP"; product.md 5 (a 200 with a broken body).
     """
     kind = content_type.partition(";")[0].strip().lower()
     try:

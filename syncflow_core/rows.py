@@ -134,9 +134,8 @@ def _spaced_colon(page: pl.Series) -> bool:
 
 def _harmless(page: pl.Series) -> bool:
     """Whether the escapes are quotes inside strings and surrogates in pairs, nothing harder."""
-    if _found(
-        page, r'\\\\(?:u|\\*":)'
-    ):  # an escaped backslash: where the next escape begins is open
+    # Behind an escaped backslash it is open, to these patterns, where the next escape begins.
+    if _found(page, r'\\\\(?:u|\\*":)'):
         return False
     single = page.str.count_matches(_ESCAPED_SURROGATE).item()
     return bool(single == 2 * page.str.count_matches(_SURROGATE_PAIR).item())

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import dagster as dg
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
-from syncflow_dagster.partitions import partitions, range_tags
+from syncflow_dagster.partitions import range_tags
 
 
 def build_jobs(names: Sequence[str], slices: int) -> list[UnresolvedAssetJobDefinition]:
@@ -19,13 +19,11 @@ def build_jobs(names: Sequence[str], slices: int) -> list[UnresolvedAssetJobDefi
     if not names:
         return []
     tags = range_tags([1, slices])
-    definition = partitions(slices)
     return [
         dg.define_asset_job(
             "sync_all",
             selection=dg.AssetSelection.assets(*names),
             tags=tags,
-            partitions_def=definition,
             description="Every entity, whole: parents first, all slices in one run.",
         ),
         *(
@@ -33,8 +31,7 @@ def build_jobs(names: Sequence[str], slices: int) -> list[UnresolvedAssetJobDefi
                 f"sync_{name}",
                 selection=dg.AssetSelection.assets(name),
                 tags=tags,
-                partitions_def=definition,
-                description=f"{name}, whole: all slices in one run.",
+                    description=f"{name}, whole: all slices in one run.",
             )
             for name in names
         ),

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 import polars as pl
 import sqlalchemy as sa
@@ -66,6 +66,8 @@ class Database:
                 "keepalives_count": 3,
             },
         )
+        if server is not None:
+            sa.event.listen(self.engine, "do_connect", self._embedded_runs)
 
     @classmethod
     def open(cls, settings: Settings) -> "Database":
@@ -98,6 +100,7 @@ class Database:
 
         ``bytea`` is Binary and ``text`` String; cast other types in the query (``uid::text``).
         """
+        self._embedded_runs()
         with (
             translated(self.url),
             adbc.connect(self._adbc_url()) as connection,
@@ -135,6 +138,15 @@ class Database:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def _embedded_runs(self, *connecting: Any) -> None:  # noqa: ANN401  # SQLAlchemy's "do_connect"
+        """Before each new connection: a server whose watcher was killed is there again."""
+        if self._server is None:
+            return
+        self._server.ensure()
+        self.url, self.place = self._server.url(), place(self._server.url())
+        if connecting:
+            connecting[3]["port"] = self._server.port
 
     def _adbc_url(self) -> str:
         return (

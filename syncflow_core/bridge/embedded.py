@@ -53,10 +53,12 @@ SERVER_SETTINGS: Final = {
 class EmbeddedServer:
     """One process's use of its home's server; the server runs at least until :meth:`release`."""
 
-    def __init__(self, *, port: int, password: str, lock: int) -> None:
-        self.port = port
-        self._password = password
+    def __init__(self, folder: Path, lock: int, *, linger_s: float) -> None:
+        self.port = 0
+        self._folder = folder
+        self._password = ""
         self._lock: int | None = lock
+        self._linger_s = linger_s
 
     @classmethod
     def acquire(
@@ -79,16 +81,31 @@ class EmbeddedServer:
         """
         folder = home.expanduser().absolute() / "postgres"
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        deadline = clock() + WAIT_S
         lock = _open_lock(folder / "users.lock")
+        server = cls(folder, lock, linger_s=linger_s)
         try:
-            _hold(lock, fcntl.LOCK_SH, deadline, clock=clock, sleep=sleep)
-            with _start_lock(folder, deadline, clock=clock, sleep=sleep):
-                port = _running(folder, linger_s, deadline, clock=clock, sleep=sleep)
-            return cls(port=port, password=(folder / "password").read_text(), lock=lock)
+            _hold(lock, fcntl.LOCK_SH, clock() + WAIT_S, clock=clock, sleep=sleep)
+            server.ensure(clock=clock, sleep=sleep)
         except BaseException:
-            os.close(lock)
+            server.release()
             raise
+        return server
+
+    def ensure(
+        self,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,  # noqa: TID251  # the seam itself
+    ) -> None:
+        """Start the server again where it ended under its users; it accepts connections afterwards.
+
+        It gets the same port, unless another process has taken that: ask :meth:`url` again. Raises
+        as :meth:`acquire` does.
+        """
+        deadline = clock() + WAIT_S
+        with _start_lock(self._folder, deadline, clock=clock, sleep=sleep):
+            self.port = _running(self._folder, self._linger_s, deadline, clock=clock, sleep=sleep)
+        self._password = (self._folder / "password").read_text()
 
     def url(self, database: str = DATABASE) -> str:
         """The address of one of the server's databases, password included."""

@@ -9,36 +9,31 @@ through the layers; what is plain would come out of every layer as it went in.
 Source: product.md 2; decision 0002.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import Final
 
 import polars as pl
 
-from syncflow_core import rowversion as rowversions_of
 from syncflow_core.body import Member, json_object, quoted
-from syncflow_core.catalog import OracleType
 from syncflow_core.columns import KEY_SOURCE, REJECTED, ROW, ROWVERSION
-from syncflow_core.entity import Field
 from syncflow_core.fields import Shape, TargetField
-from syncflow_core.normalize.coerce import COERCED, coerce, plain_coerced
-from syncflow_core.normalize.formats import compile_format
+from syncflow_core.normalize.coerce import coerce
 from syncflow_core.normalize.mapping import (
     NULL_KEY,
     REQUIRED,
-    canonical_default,
-    check_expressions,
     check_presence,
     is_mapped,
     map_field,
-    needed_columns,
     source_type,
 )
-from syncflow_core.normalize.moment import MOMENTS, plain_moment, read_moments
-from syncflow_core.normalize.number import NUMERIC, plain_number, read_numbers
+from syncflow_core.normalize.moment import read_moments
+from syncflow_core.normalize.number import NUMERIC, read_numbers
 from syncflow_core.normalize.reading import Fault, Outcome, Reading, located, positions_of, put
-from syncflow_core.normalize.text import clean, plain_text
-from syncflow_core.normalize.zone import zone_of
+from syncflow_core.normalize.routes import check_shape, home_layer, lane_fields, plain_values
+from syncflow_core.normalize.text import clean
+from syncflow_core.normalize.version import ROWVERSION_SOURCE, canonical
 
 NAMES: Final = ("types", "strings", "numbers", "dates", "mapping")
 LONGEST_VALUE: Final = 500  # characters of an offending value that are kept
@@ -123,10 +118,9 @@ class Work:
         check_shape(self.shape)
         self._open()
         for number, layer in _LAYERS:
-            with_time = self.clock()
-            for lane in self.lanes:
-                self._pass(lane, number, layer)
-            self.tallies[number].seconds += self.clock() - with_time
+            started = self.clock()
+            self._pass(number, layer)
+            self.tallies[number].seconds += self.clock() - started
         started = self.clock()
         self._map()
         self.tallies[5].seconds += self.clock() - started
@@ -142,7 +136,8 @@ class Work:
         started = self.clock()
         pairs = list(lane_fields(self.shape))
         plains = [
-            _plain(source_type(item)).alias(str(number)) for number, (_, item) in enumerate(pairs)
+            plain_values(source_type(item)).alias(str(number))
+            for number, (_, item) in enumerate(pairs)
         ]
         frames = [
             pl.DataFrame({"value": self.column(item.source)}).lazy().select(plain)
@@ -165,20 +160,20 @@ class Work:
             )
         spent = self.clock() - started
         for lane in self.lanes:
-            self.tallies[_home(lane.reading)].seconds += spent / len(self.lanes)
+            self.tallies[home_layer(lane.reading)].seconds += spent / len(self.lanes)
 
-    def _pass(
-        self, lane: Lane, number: int, layer: Callable[[pl.Series, Reading], Outcome]
-    ) -> None:
-        if lane.where.is_empty():
-            return
-        before = lane.rest
-        outcome = layer(before, lane.reading)
-        self._account(number, lane, before, outcome)
-        self._file(number, lane, located(outcome.faults, lane.where))
-        lane.rest = outcome.text
-        if number == _LAYERS[-1][0]:
-            lane.text = put(lane.text, lane.where, lane.rest)
+    def _pass(self, number: int, layer: Callable[[pl.Series, Reading], Outcome]) -> None:
+        """One layer for all lanes; each in its own thread, for polars works without Python's lock."""
+        lanes = [lane for lane in self.lanes if not lane.where.is_empty()]
+        workers = max(1, min(len(lanes), pl.thread_pool_size()))
+        with ThreadPoolExecutor(workers) as pool:
+            outcomes = list(pool.map(lambda lane: layer(lane.rest, lane.reading), lanes))
+        for lane, outcome in zip(lanes, outcomes, strict=True):
+            self._account(number, lane, lane.rest, outcome)
+            self._file(number, lane, located(outcome.faults, lane.where))
+            lane.rest = outcome.text
+            if number == _LAYERS[-1][0]:
+                lane.text = put(lane.text, lane.where, lane.rest)
 
     def _map(self) -> None:
         by_column = {lane.field.source: lane for lane in self.lanes if lane.order < 0}
@@ -228,9 +223,7 @@ class Work:
         source = self.column(self.shape.rowversion_column)
         if self.shape.rowversion_column is None:
             return source, source
-        outcome = rowversions_of.canonical(
-            source, self.shape.rowversion_kind, self.shape.entity.time_zone
-        )
+        outcome = canonical(source, self.shape.rowversion_kind, self.shape.entity.time_zone)
         last = 2 * len(self.shape.fields) + len(self.lanes)
         column = self.shape.rowversion_column
         self.filed += [
@@ -286,7 +279,7 @@ class Work:
             {
                 ROW: self.raw[ROW],
                 ROWVERSION: rowversions[0],
-                rowversions_of.ROWVERSION_SOURCE: rowversions[1],
+                ROWVERSION_SOURCE: rowversions[1],
                 KEY_SOURCE: self.key_source(),
                 **self.fields,
             }
@@ -311,45 +304,6 @@ class Work:
             values = lane.raw.len() - lane.raw.null_count()
             counts[lane.field.name] = (values, pl.concat(bad).n_unique() if bad else 0)
         return counts
-
-
-def lane_fields(shape: Shape) -> Iterator[tuple[int, TargetField]]:
-    """Every lane's order and field: the target fields, then the columns that transformations read."""
-    yield from enumerate(shape.fields)
-    needed = {name: None for item in shape.fields for name in needed_columns(item)}
-    for number, name in enumerate(needed, 1):
-        column = shape.api.column(name)
-        oracle = OracleType("") if column is None else column.oracle
-        kind = oracle.field_type or "text"
-        yield (
-            -number,
-            TargetField(
-                name=name,
-                source=name,
-                type=kind,
-                oracle=oracle,
-                rules=Field.model_construct(source=name),
-                time_zone=shape.entity.time_zone,
-                date_order=shape.entity.date_order,
-                key=False,
-                hashed=False,
-            ),
-        )
-
-
-def check_shape(shape: Shape) -> None:
-    """Refuse declarations that no value could satisfy, before any row is read.
-
-    Raises:
-        ConfigError: A format, a zone, a regular expression or a default that makes no sense.
-    """
-    for item in shape.fields:
-        for model in item.rules.formats:
-            compile_format(model)
-        if item.time_zone is not None:
-            zone_of(item.time_zone)
-        check_expressions(item)
-        canonical_default(item)
 
 
 def explain_row(
@@ -382,23 +336,3 @@ def _step(number: int, lane: Lane, before: pl.Series, outcome: Outcome) -> Step:
     if refused is not None:
         return replace(step, rule=refused.rule, message=refused.message)
     return step if step.before == step.after else replace(step, rule=name)
-
-
-def _home(reading: Reading) -> int:
-    """The layer that settles a type."""
-    if reading.type in COERCED:
-        return 1
-    if reading.type in NUMERIC:
-        return 3
-    return 4 if reading.type in MOMENTS else 2
-
-
-def _plain(reading: Reading) -> pl.Expr:
-    """Whether a value comes out of layers 1 to 4 as it went in; null for null."""
-    if reading.field.rules.null_words:
-        return pl.col("value").is_null()
-    plains = {1: plain_coerced, 2: plain_text, 3: plain_number, 4: plain_moment}
-    plain = plains[_home(reading)](reading)
-    if reading.type in NUMERIC and reading.field.rules.decimal_separator == ",":
-        plain &= ~pl.col("value").str.contains(".", literal=True)
-    return plain

@@ -26,7 +26,13 @@ from syncflow_core.normalize.calendar import (
 from syncflow_core.normalize.formats import (
     AMBIGUOUS as TWO_WAYS,
 )
-from syncflow_core.normalize.formats import DEFAULT_FORMS, ISO_FORMS, ORDERED, compile_format
+from syncflow_core.normalize.formats import (
+    DEFAULT_FORMS,
+    ISO_FORMS,
+    MONTHS,
+    ORDERED,
+    compile_format,
+)
 from syncflow_core.normalize.reading import (
     VALUE,
     Fault,
@@ -61,6 +67,7 @@ _REWRITES: Final = (
     (rf"^({_ISO_DAY})[T ]([0-9]{{2}}:[0-9]{{2}})$", "${1}T${2}:00"),
     (rf"^({_ISO_DAY})$", "${1}T00:00:00"),
 )
+_MONTH_FORM: Final = r"^[0-9]{2}-[A-Za-z]{3}-[0-9]{4}(?:[T ][0-9:]{8}(?:\.[0-9]+)?)?$"
 _DEFAULT_REWRITES: Final = (
     (r"^([0-9]{2})\.([0-9]{2})\.([0-9]{4})$", "${3}-${2}-${1}T00:00:00"),
     (r"^([0-9]{2})\.([0-9]{2})\.([0-9]{4})[T ]([0-9:]{8}[0-9.]*)$", "${3}-${2}-${1}T${4}"),
@@ -161,7 +168,7 @@ def _moments(reading: Reading) -> list[pl.Expr]:
         # A value that fits two formats is the first one's: only a single format is rewritten.
         return declared if len(rules.formats) == 1 else []
     rewrites = [_rewrite(*pair) for pair in (*_REWRITES, *_DEFAULT_REWRITES)]
-    return [_spaced(), *rewrites, _epoch()]
+    return [_spaced(), *rewrites, _named_month(), _epoch()]
 
 
 def _dates(reading: Reading) -> list[pl.Expr]:
@@ -175,6 +182,17 @@ def _spaced() -> pl.Expr:
     """A space for the ``T``; null without one there. What is wrong elsewhere stays wrong."""
     joined = VALUE.str.slice(0, 10) + "T" + VALUE.str.slice(11)
     return pl.when(VALUE.str.slice(10, 1) == " ").then(joined)
+
+
+def _named_month() -> pl.Expr:
+    """``08-DEC-2025``, with or without a clock; null for any other form."""
+    names = [name[:3].upper() for name in MONTHS]
+    numbers = [f"{number:02d}" for number in range(1, len(names) + 1)]
+    month = VALUE.str.slice(3, 3).str.to_uppercase().replace_strict(names, numbers, default=None)
+    written = VALUE.str.slice(12)
+    clock = pl.when(written == "").then(pl.lit("00:00:00")).otherwise(written)
+    moment = VALUE.str.slice(7, 4) + "-" + month + "-" + VALUE.str.slice(0, 2) + "T" + clock
+    return pl.when(VALUE.str.contains(_MONTH_FORM)).then(moment)
 
 
 def _rewrite(pattern: str, template: str) -> pl.Expr:

@@ -6,6 +6,7 @@ Does not belong here: any rule about what a value may be (``coerce``, ``text``, 
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import polars as pl
 
@@ -14,6 +15,8 @@ from syncflow_core.fields import TargetField
 
 VALUE = pl.col("value")
 """The column that a layer's expressions are written over."""
+SAMPLE: Final = 10_000
+"""Values at the head of a column that tell whether it repeats itself: then each is settled once."""
 
 
 @dataclass(frozen=True)
@@ -111,6 +114,9 @@ def settle(
             text must be right about it: *exact* is not asked again.
         exact: One value's canonical text, or why there is none; the rule that candidates shorten.
     """
+    if text.len() > SAMPLE and text.head(SAMPLE).n_unique() < SAMPLE // 2:
+        distinct = text.drop_nulls().unique()
+        return _spread(text, distinct, settle(distinct.rename("value"), plain, candidates, exact))
     settled = text.rename("value")
     opened = settled.is_not_null() & ~apply(settled, plain.fill_null(value=False))
     for candidate in candidates:
@@ -128,6 +134,21 @@ def settle(
         return Outcome(settled)
     outcome = by_distinct(settled.gather(where), exact)
     return Outcome(put(settled, where, outcome.text), located(outcome.faults, where))
+
+
+def _spread(text: pl.Series, distinct: pl.Series, outcome: Outcome) -> Outcome:
+    """The outcome for distinct values as the outcome for every row."""
+    settled = text.replace_strict(distinct, outcome.text, return_dtype=pl.String)
+    faults = tuple(
+        Fault(
+            fault.refused,
+            positions_of(
+                text.is_in(distinct.gather(fault.positions).implode()).fill_null(value=False)
+            ),
+        )
+        for fault in outcome.faults
+    )
+    return Outcome(settled, faults)
 
 
 def located(faults: Sequence[Fault], where: pl.Series) -> tuple[Fault, ...]:

@@ -31,7 +31,8 @@ from syncflow_core.normalize.reading import (
 
 _GAP: Final = Refused("gap", "does not exist in its zone: the clock was put forward over it")
 _NO_ZONE: Final = Refused("zone", "names a zone that nobody knows")
-_SUFFIX: Final = r"(?:[+-][0-9]{2}:[0-9]{2}|[A-Za-z]+/[A-Za-z0-9_/+-]+)$"
+_CARRIED: Final = "[+/-]"  # in what follows the seconds: an offset has a sign, a region a slash
+_FRACTION: Final = ".0123456789"
 _HOUR: Final = 13  # characters of 2025-12-08T10
 _MINUTE: Final = 16  # characters of 2025-12-08T10:30
 _SECOND: Final = 19
@@ -54,7 +55,7 @@ def to_utc(text: pl.Series, zone: str | None) -> Outcome:
 
     A local time that exists twice is the earlier one, and counted in ``folds``.
     """
-    carried = text.str.contains(_SUFFIX)
+    carried = text.str.slice(_SECOND).str.contains(_CARRIED)
     moved = ~text.str.ends_with("Z") if zone is not None else carried
     where = positions_of(moved.fill_null(value=False))
     if where.is_empty():
@@ -79,20 +80,28 @@ def to_utc(text: pl.Series, zone: str | None) -> Outcome:
 
 def _by_prefix(values: pl.Series, width: int, declared: tzinfo | None) -> pl.Series:
     """The values whose first *width* characters move as one; null for the others."""
-    suffix = VALUE.str.extract(f"({_SUFFIX})").fill_null("")
+    behind = values.str.slice(_SECOND)
+    if behind.str.contains(_CARRIED).any():
+        suffix = behind.str.strip_chars_start(_FRACTION)
+        middle = VALUE.str.slice(
+            width, VALUE.str.len_bytes() - width - pl.col("suffix").str.len_bytes()
+        )
+        key = VALUE.str.slice(0, width) + "|" + pl.col("suffix")
+    else:
+        suffix = pl.repeat("", values.len(), dtype=pl.String, eager=True)
+        middle = VALUE.str.slice(width)
+        key = VALUE.str.slice(0, width)
     frame = pl.DataFrame({"value": values}).with_columns(suffix.alias("suffix"))
-    frame = frame.with_columns((VALUE.str.slice(0, width) + "|" + pl.col("suffix")).alias("key"))
+    frame = frame.with_columns(key.alias("key"))
     keys = frame["key"].unique().to_list()
     moved = [_moved(key, declared) for key in keys]
-    middle = VALUE.str.slice(
-        width, VALUE.str.len_bytes() - width - pl.col("suffix").str.len_bytes()
-    )
     head = pl.col("key").replace_strict(
         pl.Series(keys, dtype=pl.String), pl.Series(moved, dtype=pl.String), return_dtype=pl.String
     )
     return frame.select(head + middle + "Z").to_series()
 
 
+@lru_cache(maxsize=2**18)
 def _moved(key: str, declared: tzinfo | None) -> str | None:
     """A prefix in UTC; None where its time moves by less than its unit, or changes within it."""
     prefix, _, suffix = key.partition("|")
@@ -138,7 +147,7 @@ def _exact(declared: tzinfo | None, folded: list[str]) -> Callable[[str], str | 
 def _split(value: str) -> tuple[str, str]:
     """The local time, and the offset or region behind it."""
     end = _SECOND
-    while end < len(value) and value[end] in ".0123456789":
+    while end < len(value) and value[end] in _FRACTION:
         end += 1
     return value[:end], value[end:]
 

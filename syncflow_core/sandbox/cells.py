@@ -75,6 +75,11 @@ def chosen(position: pl.Expr, values: Sequence[str]) -> pl.Expr:
     return pl.lit(pl.Series(values)).gather(position)
 
 
+def numbered(prefix: str, serial: pl.Expr, width: int) -> pl.Expr:
+    """A serial with a prefix, padded with zeros: text order is serial order."""
+    return pl.concat_str(pl.lit(prefix), serial.cast(pl.String).str.zfill(width))
+
+
 def quoted(text: pl.Expr) -> pl.Expr:
     """The text, which holds nothing that JSON escapes, as a JSON string."""
     return pl.concat_str(pl.lit('"'), text, pl.lit('"'))
@@ -172,8 +177,14 @@ def double(column: str, draw: Draw, limit: int) -> Cell:
     return Cell(column, "BINARY_DOUBLE", doc, canonical, column.lower())
 
 
-def moment(column: str, draw: Draw, seconds: pl.Expr, *, whole_days: bool = False) -> Cell:
-    """A DATE in mixed forms; with ``whole_days`` the hub holds a date, else a timestamp."""
+def moment(
+    column: str, draw: Draw, seconds: pl.Expr, *, whole_days: bool = False, utc: bool = False
+) -> Cell:
+    """A DATE in mixed forms; with ``whole_days`` the hub holds a date, else a timestamp.
+
+    Epoch milliseconds are among the forms where they can mean one thing only: for a date, and with
+    ``utc``, where the entity declares that zone for the column and the hub holds ``...Z``.
+    """
     midnight = pl.lit(whole_days) | (draw.below(f"{column}/midnight", 3) == 0)
     second = pl.when(midnight).then(seconds // 86_400 * 86_400).otherwise(seconds)
     at = pl.from_epoch(second, time_unit="s")
@@ -187,8 +198,10 @@ def moment(column: str, draw: Draw, seconds: pl.Expr, *, whole_days: bool = Fals
     timed = [at.dt.strftime("%Y-%m-%d %H:%M:%S"), at.dt.strftime("%Y%m%d%H%M%S")]
     forms = [quoted(pl.when(midnight).then(form).otherwise(iso)) for form in day]
     forms += [quoted(form) for form in timed]
-    forms.append((second * 1000).cast(pl.String))
-    truth = quoted(day[0] if whole_days else iso)
+    if whole_days or utc:
+        forms.append((second * 1000).cast(pl.String))
+    stamp = pl.concat_str(iso, pl.lit("Z")) if utc else iso
+    truth = quoted(day[0] if whole_days else stamp)
     doc = draw.variant(column, 14, quoted(iso), forms)
     return Cell(column, "DATE", doc, truth, column.lower())
 

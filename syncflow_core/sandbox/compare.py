@@ -151,25 +151,24 @@ def _read_hub(connection: Connection, table: store.Table) -> dict[str, _Held]:
 def _expected(tables: Mapping[str, store.Table], truths: Mapping[str, Truths]) -> dict[str, Truths]:
     """The truths whose parents are all expected, found by taking away until nothing more goes."""
     left = {name: dict(items) for name, items in truths.items()}
-    while True:
-        gone = {
-            name: [
-                key
-                for key, truth in left[name].items()
-                if any(
-                    parent is not None and parent not in left.get(info["entity"], {})
-                    for info in table.parents.values()
-                    for parent in [_parent_key(tables, info, truth)]
-                )
-            ]
-            for name, table in tables.items()
-            if table.parents
-        }
-        if not any(gone.values()):
-            return left
-        for name, keys in gone.items():
-            for key in keys:
-                del left[name][key]
+    needs = {
+        name: [(key, _parent_keys(tables, table, truth)) for key, truth in left[name].items()]
+        for name, table in tables.items()
+        if table.parents
+    }
+    gone = True
+    while gone:
+        gone = False
+        for name, lines in needs.items():
+            kept = []
+            for key, parents in lines:
+                if all(parent in left.get(entity, {}) for entity, parent in parents):
+                    kept.append((key, parents))
+                else:
+                    del left[name][key]
+            gone = gone or len(kept) < len(lines)
+            needs[name] = kept
+    return left
 
 
 def _compare_entity(
@@ -224,13 +223,18 @@ def _key(table: store.Table, fields: Mapping[str, Raw]) -> Key:
     return tuple(_value(bytes(fields.get(name, _NULL))) for name in table.key_fields)
 
 
-def _parent_key(
-    tables: Mapping[str, store.Table], info: store.ParentInfo, truth: Mapping[str, Raw]
-) -> Key | None:
-    """The parent's key in the order of its key fields; None where no parent is needed."""
-    parent = tables.get(info["entity"])
-    names = info["key"] if parent is None else parent.key_fields
-    return _plain_key(truth, [info["key"][name] for name in names])
+def _parent_keys(
+    tables: Mapping[str, store.Table], table: store.Table, truth: Mapping[str, Raw]
+) -> list[tuple[str, Key]]:
+    """The parents that the row needs: entity, and key in the order of that entity's key fields."""
+    needed = []
+    for info in table.parents.values():
+        parent = tables.get(info["entity"])
+        names = info["key"] if parent is None else parent.key_fields
+        key = _plain_key(truth, [info["key"][name] for name in names])
+        if key is not None:
+            needed.append((info["entity"], key))
+    return needed
 
 
 def _plain_key(fields: Mapping[str, Raw], names: Iterable[str]) -> Key | None:
@@ -240,11 +244,16 @@ def _plain_key(fields: Mapping[str, Raw], names: Iterable[str]) -> Key | None:
 
 def _value(text: bytes) -> object:
     """The JSON value; a number stays its own digits and equals no text."""
-    return json.loads(text, parse_int=_number, parse_float=_number)
+    if text[:1] == b'"' and b"\\" not in text:
+        return text[1:-1].decode()
+    return _values.decode(text.decode())
 
 
 def _number(text: str) -> tuple[str]:
     return (text,)
+
+
+_values = json.JSONDecoder(parse_int=_number, parse_float=_number)
 
 
 def _shown(table: store.Table, key: Key) -> str:

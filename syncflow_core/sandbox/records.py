@@ -11,7 +11,6 @@ Source: contract.md, "ScheduleHub: holds the plan".
 
 import uuid
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
 from typing import Any, cast
 
 import msgspec
@@ -22,42 +21,22 @@ from syncflow_core.sandbox.plan import Plan
 from syncflow_core.sandbox.wire import (
     EMPTY,
     NOT_STORED,
-    Incoming,
+    Held,
+    New,
     Outcome,
     Refs,
     Uids,
     Update,
+    correct_doubles,
     encoded,
     fail,
     fields_decoder,
     incoming_decoder,
     parse_uid,
     patch_decoder,
+    patched_refs,
     sent_text,
 )
-
-
-@dataclass
-class _New:
-    """A record that may be inserted."""
-
-    index: int
-    uid: uuid.UUID
-    head: Incoming
-    key_hash: bytes
-    doc: str
-
-
-@dataclass
-class _Held:
-    """A record that is being updated, with what the updates have made of it so far."""
-
-    key_hash: bytes
-    fields: dict[str, Raw]
-    data_hash: str | None
-    rowversion: str | None
-    refs: Refs | None = None
-    effects: list[tuple[bool, str | None, str | None]] = field(default_factory=list)
 
 
 class Records(Plan):
@@ -93,7 +72,7 @@ class Records(Plan):
         uids = {uid for update in updates if (uid := parse_uid(update.uid)) is not None}
         with self.pool.connection() as connection, connection.transaction():
             held = self._hold(connection, identity, uids)
-            parents = self._known_parents(connection, _patched_refs(updates))
+            parents = self._known_parents(connection, patched_refs(updates))
             for outcome, update in zip(outcomes, updates, strict=True):
                 self._merge(collection, update, held, parents, outcome)
             self._write(connection, identity, collection, held, request_id)
@@ -145,7 +124,7 @@ class Records(Plan):
 
     def _parse_new(
         self, collection: str, raws: Sequence[Raw | bytes], outcomes: list[Outcome]
-    ) -> list[_New]:
+    ) -> list[New]:
         new = []
         for outcome, raw, uid in zip(outcomes, raws, self._uids.take(len(raws)), strict=True):
             try:
@@ -160,7 +139,7 @@ class Records(Plan):
             if refused is not None:
                 fail(outcome, 422, refused)
                 continue
-            new.append(_New(outcome.index, uid, head, bytes.fromhex(head.erp_key_hash), doc))
+            new.append(New(outcome.index, uid, head, bytes.fromhex(head.erp_key_hash), doc))
         return new
 
     def _refused(self, collection: str, raw: Raw | bytes) -> str | None:
@@ -173,12 +152,12 @@ class Records(Plan):
         return None
 
     def _with_parents(
-        self, connection: Connection, collection: str, new: list[_New], outcomes: list[Outcome]
-    ) -> list[_New]:
+        self, connection: Connection, collection: str, new: list[New], outcomes: list[Outcome]
+    ) -> list[New]:
         """The records whose key comes first in this call and whose parents are there."""
         known = self._known_parents(connection, (item.head.refs for item in new))
         identity = self._id(collection)
-        accepted: dict[bytes, _New] = {}
+        accepted: dict[bytes, New] = {}
         for item in new:
             missing = self._missing(collection, item.head.refs, known)
             outcome = outcomes[item.index]
@@ -225,7 +204,7 @@ class Records(Plan):
         connection: Connection,
         identity: int,
         collection: str,
-        accepted: list[_New],
+        accepted: list[New],
         outcomes: list[Outcome],
         request_id: str | None,
     ) -> None:
@@ -277,7 +256,7 @@ class Records(Plan):
                 outcome.uid, outcome.status = str(written[item.key_hash][0]), "inserted"
             else:
                 fail(outcome, 409, "the key hash is there already").uid = there[item.key_hash]
-        _correct_doubles(accepted, outcomes)
+        correct_doubles(accepted, outcomes)
 
     def _uids_of(
         self, connection: Connection, identity: int, key_hashes: list[bytes]
@@ -318,14 +297,14 @@ class Records(Plan):
 
     def _hold(
         self, connection: Connection, identity: int, uids: set[uuid.UUID]
-    ) -> dict[uuid.UUID, _Held]:
+    ) -> dict[uuid.UUID, Held]:
         rows = connection.execute(
             "SELECT uid, key_hash, doc, data_hash, rowversion FROM hub.records"
             " WHERE uid = ANY(%b) AND collection = %s AND NOT deleted ORDER BY uid FOR UPDATE",
             [sorted(uids), identity],
         )
         return {
-            cast("uuid.UUID", uid): _Held(
+            cast("uuid.UUID", uid): Held(
                 cast("bytes", key_hash),
                 fields_decoder.decode(str(doc)),
                 cast("str | None", data_hash),
@@ -338,7 +317,7 @@ class Records(Plan):
         self,
         collection: str,
         update: Update,
-        held: dict[uuid.UUID, _Held],
+        held: dict[uuid.UUID, Held],
         known: set[tuple[int | None, bytes]],
         outcome: Outcome,
     ) -> None:
@@ -384,7 +363,7 @@ class Records(Plan):
         connection: Connection,
         identity: int,
         collection: str,
-        held: dict[uuid.UUID, _Held],
+        held: dict[uuid.UUID, Held],
         request_id: str | None,
     ) -> None:
         done = {uid: record for uid, record in held.items() if record.effects}
@@ -416,23 +395,3 @@ class Records(Plan):
         )
         refs = {uid: record.refs for uid, record in done.items() if record.refs is not None}
         self._link(connection, collection, refs, list(refs))
-
-
-def _correct_doubles(accepted: list[_New], outcomes: list[Outcome]) -> None:
-    """A key's second row in one call names the uid that its first row has in the hub."""
-    final = {str(item.uid): outcomes[item.index].uid for item in accepted}
-    for outcome in outcomes:
-        if outcome.code == 409 and outcome.uid in final:  # noqa: PLR2004  # HTTP's conflict
-            outcome.uid = final[outcome.uid]
-
-
-def _patched_refs(updates: Sequence[Update]) -> list[Refs]:
-    found = []
-    for update in updates:
-        try:
-            refs = patch_decoder.decode(update.data).parent_refs
-        except msgspec.MsgspecError:
-            continue
-        if not isinstance(refs, UnsetType):
-            found.append(refs)
-    return found

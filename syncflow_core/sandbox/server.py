@@ -44,6 +44,7 @@ def main() -> None:
     parser.add_argument("--durable", action="store_true")
     options = parser.parse_args()
     secrets = json.loads(sys.stdin.readline())  # a command line can be read by everyone
+    os.environ["PGAPPNAME"] = f"sandbox-{options.server}"  # libpq's: names us in pg_stat_activity
     tokens = Tokens(secrets["username"], secrets["password"])
     if options.server == "apismith":
         app = make_apismith(secrets["database_url"], tokens)

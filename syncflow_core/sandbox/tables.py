@@ -14,6 +14,7 @@ import polars as pl
 
 from syncflow_core.sandbox import cells, store
 from syncflow_core.sandbox.cells import Cell, Draw
+from syncflow_core.sandbox.wide import bench_cells
 
 CHILDREN = 10
 """Serials that share a parent part; a third of them has none."""
@@ -62,21 +63,17 @@ class Model:
     delta: str = "rowversion"
 
 
-def _numbered(prefix: str, serial: pl.Expr, width: int) -> pl.Expr:
-    return pl.concat_str(pl.lit(prefix), serial.cast(pl.String).str.zfill(width))
-
-
 def _site_code(column: str, serial: pl.Expr) -> Cell:
-    code = _numbered("S", serial, 4)
+    code = cells.numbered("S", serial, 4)
     return cells.key(column, "CHAR(8)", code.str.pad_end(8), code)
 
 
 def _part_no(column: str, serial: pl.Expr) -> Cell:
-    return cells.key(column, "VARCHAR2(20)", _numbered("P-", serial, 9))
+    return cells.key(column, "VARCHAR2(20)", cells.numbered("P-", serial, 9))
 
 
 def _order_no(serial: pl.Expr) -> Cell:
-    return cells.key("ORDER_NO", "VARCHAR2(20)", _numbered("SO", serial, 10))
+    return cells.key("ORDER_NO", "VARCHAR2(20)", cells.numbered("SO", serial, 10))
 
 
 def _line_no(line: pl.Expr) -> Cell:
@@ -84,7 +81,7 @@ def _line_no(line: pl.Expr) -> Cell:
 
 
 def _work_centre_id(serial: pl.Expr) -> Cell:
-    code = _numbered("WORK-CENTRE", serial, 5).str.encode("hex")
+    code = cells.numbered("WORK-CENTRE", serial, 5).str.encode("hex")
     return cells.key("WC_ID", "RAW(16)", code.str.to_uppercase(), code)
 
 
@@ -172,7 +169,7 @@ def _parts(draw: Draw, _sizes: Sizes) -> list[Cell]:
 
 def _customers(draw: Draw, _sizes: Sizes) -> list[Cell]:
     number = draw.below("NAME", len(_NAMES))
-    lower = _numbered("buyer", draw.below("EMAIL", 10_000), 5)
+    lower = cells.numbered("buyer", draw.below("EMAIL", 10_000), 5)
     mail = pl.concat_str(lower, pl.lit("@example.com"))
     spelt = pl.concat_str(lower.str.to_uppercase(), pl.lit("@Example.com"))
     yes = draw.below("ACTIVE", 3) > 0
@@ -249,7 +246,7 @@ def _order_lines(draw: Draw, sizes: Sizes) -> list[Cell]:
         ),
         cells.decimal("UNIT_PRICE", "NUMBER(12,4)", draw, draw.below("UNIT_PRICE", 10**8), 4),
         cells.optional(cells.decimal("DISCOUNT", "NUMBER(12,2)", draw, discount, 2), draw, 5),
-        cells.moment("PROMISED", draw, _seconds(draw, "PROMISED")).flawed('"2025-02-30"'),
+        cells.moment("PROMISED", draw, _seconds(draw, "PROMISED"), utc=True).flawed('"2025-02-30"'),
         _rowversion(),
     ]
 
@@ -283,40 +280,7 @@ def _stock(draw: Draw, sizes: Sizes) -> list[Cell]:
         _site_code("SITE_CODE", _stock_site(draw, sizes)),
         cells.decimal("ON_HAND", "NUMBER(14,3)", draw, on_hand, 3).flawed('"12,34,5"'),
         cells.decimal("RESERVED", "NUMBER(14,3)", draw, draw.below("RESERVED", 10**6), 3),
-        cells.optional(cells.moment("COUNTED", draw, _seconds(draw, "COUNTED")), draw, 6),
-    ]
-
-
-def _plain(column: str, data_type: str, literal: pl.Expr) -> Cell:
-    return Cell(column, data_type, literal, literal, column.lower())
-
-
-def _bench(draw: Draw, _sizes: Sizes) -> list[Cell]:
-    at = pl.from_epoch(_seconds(draw, "AT"), time_unit="s").dt.strftime("%Y-%m-%dT%H:%M:%S")
-    number = draw.below("NUMBER", 10**9)
-    cents = pl.concat_str(draw.below("CENTS", 10**6).cast(pl.String), pl.lit(".25"))
-    status = draw.pick("STATUS", ("PLANNED", "RELEASED", "STARTED", "CLOSED"))
-    return [
-        cells.number_key("ID", "NUMBER(12,0)", pl.col("i") + 1),
-        _plain("CODE", "VARCHAR2(20)", cells.quoted(_numbered("C", number, 10))),
-        _plain("NAME", "VARCHAR2(60)", cells.quoted(_numbered("Item number ", number // 7, 9))),
-        _plain("STATUS", "VARCHAR2(12)", cells.quoted(status)),
-        _plain("SITE", "VARCHAR2(8)", cells.quoted(_numbered("S", number % 40, 4))),
-        _plain("UOM", "VARCHAR2(8)", cells.quoted(draw.pick("UOM", ("EA", "KG", "M")))),
-        _plain("QTY", "NUMBER(9,0)", number),
-        _plain("PRICE", "NUMBER(12,2)", cents),
-        _plain(
-            "WEIGHT", "NUMBER(12,3)", pl.concat_str((number % 9999).cast(pl.String), pl.lit(".125"))
-        ),
-        _plain("LEAD_TIME", "NUMBER(4,0)", number % 365),
-        _plain("PRIORITY", "NUMBER(2,0)", number % 10),
-        _plain("CREATED", "DATE", cells.quoted(at)),
-        _plain("DUE", "DATE", cells.quoted(at)),
-        _plain("PLANNER", "VARCHAR2(30)", cells.quoted(_numbered("planner.", number % 50, 3))),
-        _plain(
-            "REMARK", "VARCHAR2(200)", cells.quoted(pl.concat_str(pl.lit("batch "), number // 3))
-        ),
-        _rowversion(),
+        cells.optional(cells.moment("COUNTED", draw, _seconds(draw, "COUNTED"), utc=True), draw, 6),
     ]
 
 
@@ -405,7 +369,7 @@ MODELS: dict[str, Model] = {
             None,
             "hash",
         ),
-        Model("bench", "A wide table to measure with", ["ID"], _bench, {}, {}),
+        Model("bench", "A wide table to measure with", ["ID"], bench_cells, {}, {}),
     )
 }
 """All tables, parents before children."""

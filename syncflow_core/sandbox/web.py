@@ -15,12 +15,14 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any
 
 import jwt
+import psycopg
 from fastapi import APIRouter, FastAPI, HTTPException
 from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.middleware.gzip import GZipMiddleware
-from starlette.responses import JSONResponse
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from syncflow_core.sandbox.faults import Faults, control_router
@@ -193,9 +195,15 @@ def make_app(  # each is one part that the two servers do not share
     app.include_router(_sandbox_router(tokens, switch, stats))
     for router in routers:
         app.include_router(router)
+    app.add_exception_handler(psycopg.OperationalError, _database_away)
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]  # FastAPI's documented way
     compressed = GZipMiddleware(app, minimum_size=1024, compresslevel=1)
     return faults.middleware(Gate(compressed, tokens), tokens.expire)
+
+
+def _database_away(_request: Request, error: Exception) -> Response:
+    """Nothing was committed: the database is away, or it chose this call in a deadlock."""
+    return JSONResponse({"detail": f"database: {type(error).__name__}"}, 503)
 
 
 def _openapi(app: FastAPI) -> dict[str, Any]:

@@ -9,7 +9,8 @@ Source: contract.md, "ScheduleHub: holds the plan".
 import os
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
 import msgspec
@@ -86,6 +87,29 @@ patch_decoder = msgspec.json.Decoder(Patch)
 fields_decoder = msgspec.json.Decoder(dict[str, Raw])
 
 
+@dataclass
+class New:
+    """A record that may be inserted."""
+
+    index: int
+    uid: uuid.UUID
+    head: Incoming
+    key_hash: bytes
+    doc: str
+
+
+@dataclass
+class Held:
+    """A record that is being updated, with what the updates have made of it so far."""
+
+    key_hash: bytes
+    fields: dict[str, Raw]
+    data_hash: str | None
+    rowversion: str | None
+    refs: Refs | None = None
+    effects: list[tuple[bool, str | None, str | None]] = field(default_factory=list)
+
+
 class Uids:
     """Makes UUIDs of version 7 that never go backwards within this process."""
 
@@ -140,3 +164,24 @@ def hash_bytes(text: str) -> bytes:
         return bytes.fromhex(text)
     except ValueError:
         return b""
+
+
+def correct_doubles(accepted: list[New], outcomes: list[Outcome]) -> None:
+    """A key's second row in one call names the uid that its first row has in the hub."""
+    final = {str(item.uid): outcomes[item.index].uid for item in accepted}
+    for outcome in outcomes:
+        if outcome.code == 409 and outcome.uid in final:  # noqa: PLR2004  # HTTP's conflict
+            outcome.uid = final[outcome.uid]
+
+
+def patched_refs(updates: Sequence[Update]) -> list[Refs]:
+    """The references that the updates send, those that cannot be read left out."""
+    found = []
+    for update in updates:
+        try:
+            refs = patch_decoder.decode(update.data).parent_refs
+        except msgspec.MsgspecError:
+            continue
+        if not isinstance(refs, UnsetType):
+            found.append(refs)
+    return found

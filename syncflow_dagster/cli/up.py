@@ -166,11 +166,28 @@ def _wait(processes: Sequence[subprocess.Popen[bytes]]) -> int:
 
 
 def _end(processes: Sequence[subprocess.Popen[bytes]]) -> None:
+    """End the processes and whatever they started: code servers, run workers."""
     for process in processes:
         process.terminate()
     for process in processes:
         try:
             process.wait(STOP_S)
         except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
+            process.kill()
             process.wait()
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        deadline = time.monotonic() + STOP_S
+        while time.monotonic() < deadline and _signal_groups(processes, number):
+            time.sleep(0.2)
+
+
+def _signal_groups(processes: Sequence[subprocess.Popen[bytes]], number: int) -> bool:
+    """Signal each process's group; whether any of them has a member left."""
+    left = False
+    for process in processes:
+        try:
+            os.killpg(process.pid, number)
+            left = True
+        except ProcessLookupError:
+            pass  # the group is empty
+    return left

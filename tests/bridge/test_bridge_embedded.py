@@ -16,8 +16,10 @@ import psycopg
 import pytest
 
 from syncflow_core.bridge import embedded
+from syncflow_core.bridge.database import Database
 from syncflow_core.bridge.embedded import EmbeddedServer
 from syncflow_core.errors import ConfigError
+from syncflow_core.settings import Settings
 
 USER = """
 import sys
@@ -175,6 +177,18 @@ def test_the_server_ends_with_a_killed_watcher_and_the_next_user_starts_anew(hom
             assert started_at(again.url()) != before
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="PR_SET_PDEATHSIG is Linux's")
+def test_an_open_database_finds_its_server_again_when_the_watcher_was_killed(home: Path) -> None:
+    with Database.open(Settings(home=home, database_url=None)) as database:
+        before = database.health()
+        os.kill(state(home)["watcher"], signal.SIGKILL)
+        until(lambda: not is_answering(database.url))
+
+        assert database.health().embedded
+        assert database.frame("SELECT 1 AS one")["one"].to_list() == [1]
+        assert database.place == before.place
+
+
 def test_a_pid_that_went_to_another_process_does_not_stop_the_start(home: Path) -> None:
     with EmbeddedServer.acquire(home, linger_s=0):
         left = (home / "postgres" / "data" / "postmaster.pid").read_text()
@@ -241,3 +255,40 @@ def test_a_user_who_is_not_root_runs_the_server_as_himself() -> None:
         until(lambda: not is_watched(home))
 
     assert (owner, answering) == (UID, True)
+
+
+@pytest.mark.skipif(
+    os.geteuid() != 0 or shutil.which("setpriv") is None,
+    reason="only root can give up capabilities",
+)
+def test_root_in_docker_uses_the_capability_that_docker_grants(home: Path) -> None:
+    user = user_of(home, "setpriv", "--bounding-set=-dac_read_search")
+    answering = is_answering(url_from(user))
+    end(user)
+
+    assert answering
+
+
+@pytest.mark.skipif(
+    os.geteuid() != 0 or shutil.which("setpriv") is None,
+    reason="only root can give up capabilities",
+)
+def test_root_that_may_hand_on_nothing_is_told_the_way_out(home: Path) -> None:
+    bare = subprocess.run(
+        [
+            "setpriv",
+            "--bounding-set=-dac_read_search,-dac_override",
+            sys.executable,
+            "-c",
+            USER,
+            str(home),
+        ],
+        check=False,
+        capture_output=True,
+        text=True,
+        cwd=Path(__file__).parents[2],
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+    )
+
+    assert "ConfigError" in bare.stderr
+    assert "set SYNCFLOW_DATABASE_URL" in bare.stderr

@@ -106,6 +106,21 @@ def test_one_bad_value_costs_one_row() -> None:
     )
 
 
+def test_a_column_that_repeats_itself_gives_every_row_its_own_answer() -> None:
+    came: list[str | None] = ["08-DEC-25", "x", None, "01/02/2025", "2025-12-08"] * 5_000
+    found = values(came, "DATE")
+
+    assert found.accepted["v"].value_counts(sort=True).rows() == [
+        ("2025-12-08T00:00:00", 10_000),
+        (None, 5_000),
+    ]
+    assert found.rejected.group_by("rule").len().sort("rule").rows() == [
+        ("ambiguous", 5_000),
+        ("form", 5_000),
+    ]
+    assert found.rejected[ROW].to_list() == [n for n in range(25_000) if n % 5 in (1, 3)]
+
+
 def test_the_first_rule_by_layer_then_by_field_is_filed() -> None:
     columns = {"ID": "NUMBER(9)", "ON": "DATE", "QTY": "NUMBER", "RAW": "RAW", "N": "NUMBER"}
     came = raw(ID=["1", "2"], ON=["x", "x"], QTY=["x", "x"], RAW=["x", "00"], N=["x", "x"])

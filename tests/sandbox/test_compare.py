@@ -1,15 +1,16 @@
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import httpx
 import pytest
-from reference_sync import fill_hub
 
 from syncflow_core.sandbox import Sandbox, compare, database, store
 
 
 @pytest.fixture
-def filled(sandbox: Sandbox, hub: httpx.Client) -> Iterator[database.Connection]:
-    fill_hub(sandbox.database_url, hub)
+def filled(
+    sandbox: Sandbox, fill_hub: Callable[[], dict[str, int]]
+) -> Iterator[database.Connection]:
+    fill_hub()
     with database.connect(sandbox.database_url) as connection:
         yield connection
 
@@ -36,7 +37,10 @@ def test_a_hub_that_holds_the_truth_is_equal(sandbox: Sandbox) -> None:
 
 @pytest.mark.usefixtures("filled")
 def test_after_a_day_the_hub_differs_by_what_the_day_did(
-    sandbox: Sandbox, hub: httpx.Client, apismith: httpx.Client
+    sandbox: Sandbox,
+    hub: httpx.Client,
+    apismith: httpx.Client,
+    fill_hub: Callable[[], dict[str, int]],
 ) -> None:
     counts = apismith.post("/sandbox/day", json={"changed": 0.05}).json()["customers"]
     customers = next(
@@ -47,7 +51,7 @@ def test_after_a_day_the_hub_differs_by_what_the_day_did(
     assert len(customers.extra) == counts["deleted"]
     assert len({item.key for item in customers.different}) == counts["changed"]
     hub.post("/sandbox/reset")
-    fill_hub(sandbox.database_url, hub)
+    fill_hub()
     assert compare.compare(sandbox.database_url).equal
 
 

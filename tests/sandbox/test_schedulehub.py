@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 import httpx
 import pytest
 
-from syncflow_core.sandbox import Sandbox, effects
+from syncflow_core.sandbox import Sandbox, database, effects
 
 
 def key(name: str) -> str:
@@ -266,6 +266,26 @@ def test_every_applied_write_leaves_one_effect(hub: httpx.Client, sandbox: Sandb
     (repeat,) = effects.updated_twice(sandbox.database_url)
     assert (repeat.collection, repeat.key_hash, repeat.uid) == ("orders", key("a"), uid)
     assert not repeat.changed
+
+
+def test_a_database_that_is_away_is_503_and_the_next_call_goes_through(
+    hub: httpx.Client, sandbox: Sandbox
+) -> None:
+    def end_connections() -> None:
+        with database.connect(sandbox.database_url) as connection:
+            connection.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                " WHERE datname = current_database() AND application_name = 'sandbox-schedulehub'"
+            )
+
+    hub.post("/api/v1/sites", json=record("a"))
+    end_connections()
+    statuses: list[int] = []
+    while not statuses or statuses[-1] == 503:
+        statuses.append(hub.get("/api/v1/sites").status_code)
+
+    assert statuses[0] == 503
+    assert statuses[-1] == 200
 
 
 def test_the_openapi_names_every_call_of_the_contract(hub: httpx.Client) -> None:

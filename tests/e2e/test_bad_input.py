@@ -1,0 +1,156 @@
+"""What a user sees of every mistake: one line that says what to do, the right status, no stack."""
+
+from pathlib import Path
+
+import pytest
+from place import Place, lines
+
+from syncflow_core.entity import Entity
+from syncflow_core.sandbox import database, erp
+from syncflow_dagster.cli.demo import demo_entities
+
+pytestmark = pytest.mark.e2e
+
+BROKEN = """\
+version: 1
+entities:
+  - name: orders
+    buisness_key: [ORDER_NO]
+    delta: hahs
+    fields:
+      - {source: QTY, target: quantity, type: decimall}
+"""
+
+
+@pytest.fixture
+def seeded(place: Place) -> Place:
+    with database.connect(place.url) as connection:
+        erp.seed_erp(connection, rows=1_000, seed=3)
+    place.apply(demo_entities())
+    return place
+
+
+def test_an_unknown_entity_is_wrong_usage_and_names_the_known_ones(seeded: Place) -> None:
+    ended = seeded.command("sync", "ordrs")
+
+    assert ended.returncode == 2
+    assert "unknown entity ordrs; known are customers" in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+def test_a_missing_address_names_the_variable(seeded: Place) -> None:
+    ended = seeded.command("sync", "sites", SYNCFLOW_APISMITH_URL="")
+
+    assert ended.returncode == 2
+    assert "SYNCFLOW_APISMITH_URL not set" in ended.stderr
+
+
+def test_a_wrong_password_fails_the_batch_without_showing_it(seeded: Place) -> None:
+    ended = seeded.command("sync", "sites", "--json", SYNCFLOW_APISMITH_PASSWORD="hunter2")
+
+    assert ended.returncode == 1
+    assert lines(ended.stdout)[0]["status"] == "failed"
+    assert "credentials" in ended.stderr
+    assert "hunter2" not in ended.stdout + ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+def test_a_source_that_is_away_ends_with_status_4(seeded: Place) -> None:
+    ended = seeded.command("sync", "sites", "--json", SYNCFLOW_APISMITH_URL="http://127.0.0.1:9")
+
+    assert ended.returncode == 4
+    assert lines(ended.stdout)[0]["status"] == "failed"
+    assert "SYNCFLOW_APISMITH_URL" in ended.stderr
+
+
+def test_a_database_that_is_away_ends_with_status_4(seeded: Place) -> None:
+    ended = seeded.command(
+        "sync", "sites", SYNCFLOW_DATABASE_URL="postgresql://u:secret@127.0.0.1:9/x"
+    )
+
+    assert ended.returncode == 4
+    assert "127.0.0.1" in ended.stderr
+    assert "secret" not in ended.stderr
+    assert len(ended.stderr.strip().splitlines()) == 1
+
+
+def test_a_database_without_the_schema_says_migrate(seeded: Place, url: str) -> None:
+    ended = seeded.command("sync", "sites", SYNCFLOW_DATABASE_URL=url)
+
+    assert ended.returncode == 2
+    assert "syncflow migrate" in ended.stderr
+
+
+def test_broken_yaml_names_every_fault_with_line_and_key(seeded: Place, tmp_path: Path) -> None:
+    file = tmp_path / "erp.yaml"
+    file.write_text(BROKEN, encoding="utf-8")
+
+    ended = seeded.command("entities", "apply", str(file))
+
+    assert ended.returncode == 2
+    told = ended.stderr.splitlines()
+    assert len(told) == 3
+    assert any("erp.yaml:4: entities[orders].buisness_key" in line for line in told)
+    assert any("erp.yaml:5: entities[orders].delta" in line for line in told)
+    assert any("erp.yaml:7: entities[orders].fields[1].type" in line for line in told)
+
+
+def test_an_api_that_does_not_exist_is_named(seeded: Place) -> None:
+    seeded.apply([Entity(name="odd", api="no_such_api")])
+
+    ended = seeded.command("sync", "odd", "--json")
+
+    assert ended.returncode == 1
+    assert lines(ended.stdout)[0]["status"] == "failed"
+    assert "no_such_api" in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+def test_an_answer_that_is_not_the_contracts_is_told_as_such(seeded: Place) -> None:
+    import httpx  # noqa: PLC0415  # for one call
+
+    httpx.post(
+        f"{seeded.sandbox.apismith_url}/sandbox/faults",
+        json=[
+            {
+                "match": {"path": "/runtime/sites/execute"},
+                "action": {
+                    "status": 200,
+                    "body": "<html>log in</html>",
+                    "headers": {"content-type": "text/html"},
+                },
+            }
+        ],
+        trust_env=False,
+    ).raise_for_status()
+
+    ended = seeded.command("sync", "sites", "--json")
+
+    assert ended.returncode == 1
+    assert "text/html" in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+def test_each_entity_has_its_line_of_json_also_one_that_never_began(seeded: Place) -> None:
+    seeded.apply([Entity(name="sites", api="no_such_api")])
+
+    ended = seeded.command("sync", "work_centres", "sites", "customers", "--json")
+
+    told = {line["entity"]: line for line in lines(ended.stdout)}
+    assert list(told) == ["work_centres", "sites", "customers"]
+    assert [line["status"] for line in told.values()] == ["failed", "failed", "completed"]
+    assert "parent not synced" in ended.stderr
+    assert set(told["sites"]) == {"entity", "batch", "status", "counts", "seconds"}
+    assert set(told["sites"]["counts"]) == {
+        "fetched",
+        "rejected",
+        "inserted",
+        "updated",
+        "deleted",
+        "unchanged",
+        "pending",
+        "failed",
+        "withheld",
+        "withheld_deletes",
+        "retried",
+    }

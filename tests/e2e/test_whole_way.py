@@ -1,0 +1,200 @@
+"""The main job on real servers and a real database: through Dagster, through time, through a kill."""
+
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import httpx
+import pytest
+import sqlalchemy as sa
+from place import SYNCFLOW, Place, lines, outcome
+
+from syncflow_core.bridge.failed import open_failed
+from syncflow_core.sandbox import database, erp
+from syncflow_core.sandbox.compare import compare
+from syncflow_core.sandbox.effects import inserted_twice, updated_twice
+from syncflow_dagster.cli.demo import demo_entities
+
+pytestmark = pytest.mark.e2e
+
+
+def seed(place: Place, rows: int) -> None:
+    with database.connect(place.url) as connection:
+        erp.seed_erp(connection, rows=rows, seed=3)
+    place.apply(demo_entities())
+
+
+def pass_day(place: Place, **shares: float) -> None:
+    httpx.post(
+        f"{place.sandbox.apismith_url}/sandbox/day", json=shares, timeout=60, trust_env=False
+    ).raise_for_status()
+
+
+def test_hub_equals_erp_after_a_first_sync_a_day_and_a_second_sync(place: Place) -> None:
+    seed(place, 2_000)
+    place.sync()
+    pass_day(place, changed=0.05, inserted=0.02, deleted=0.02)
+
+    second = place.sync()
+    comparison = compare(place.url)
+
+    assert comparison.equal, comparison.table()
+    updated = sum(batch.counts.updated for batch in second.batches)
+    assert 0 < updated < 2_000 * 0.1
+    assert [batch for batch in second.batches if batch.counts.unaccounted] == []
+
+
+def test_an_unchanged_source_pushes_nothing(place: Place) -> None:
+    seed(place, 1_000)
+    place.sync()
+    effects = _effects(place)
+
+    place.sync()
+
+    assert _effects(place) == effects
+
+
+def test_bad_rows_are_filed_with_rule_column_and_value(place: Place) -> None:
+    seed(place, 2_000)
+
+    run = place.sync()
+
+    rejected = sum(batch.counts.rejected for batch in run.batches)
+    with place.database.begin() as connection:
+        filed = [open_failed(connection, entity.name) for entity in demo_entities()]
+    assert rejected > 0
+    assert sum(frame.height for frame in filed) == rejected
+    for frame in filed:
+        assert frame["rule"].null_count() == 0
+        assert frame["column"].null_count() == 0
+        assert frame["raw"].null_count() == 0
+
+
+def test_the_asset_shows_its_accounts_and_its_ops(place: Place) -> None:
+    seed(place, 1_000)
+
+    run = place.sync("sites", "work_centres")
+
+    records = place.instance.get_records_for_run(run.run_id).records
+    events = [item.event_log_entry.dagster_event for item in records]
+    steps = [
+        event.step_key for event in events if event and event.event_type_value == "STEP_SUCCESS"
+    ]
+    stages = ["fetch", "normalize", "identity", "delta", "resolve", "push"]
+    assert [step for step in steps if step.startswith("work_centres.")] == [
+        f"work_centres.{stage}" for stage in stages
+    ]
+    assert steps.index("sites.push") < steps.index("work_centres.fetch")
+    checks = [
+        event for event in events if event and event.event_type_value == "ASSET_CHECK_EVALUATION"
+    ]
+    assert [check.asset_check_evaluation_data.passed for check in checks] == [True, True]
+    shown = [event.materialization for event in events if event and event.is_step_materialization]
+    sites = next(item for item in shown if item.asset_key.path == ["sites"])
+    assert sites.metadata["fetched"].value == outcome(run, "sites")["fetched"]
+    assert {"inserted", "rows_per_second", "seconds_push", "status"} <= set(sites.metadata)
+
+
+def test_children_of_a_missing_parent_wait_and_are_released_when_it_lands(place: Place) -> None:
+    seed(place, 1_000)
+    early = place.sync("work_centres")
+
+    assert outcome(early, "work_centres")["pending"] == outcome(early, "work_centres")["fetched"]
+    late = place.sync("sites")
+
+    released = [batch for batch in late.batches if batch.kind == "retry"]
+    assert [batch.entity for batch in released] == ["work_centres"]
+    assert released[0].counts.retried == outcome(early, "work_centres")["pending"]
+    assert compare(place.url, ["work_centres"]).equal
+
+
+def test_a_source_that_lost_most_rows_is_withheld_and_says_so(place: Place) -> None:
+    seed(place, 2_000)
+    place.sync()
+    with database.connect(place.url) as connection:
+        connection.execute("DELETE FROM erp.t_stock WHERE id % 4 > 0")
+        connection.execute(
+            "UPDATE erp.tables SET version = version + 1, "
+            "row_count = (SELECT count(*) FROM erp.t_stock) WHERE name = 'stock'"
+        )
+
+    ended = place.command("sync", "stock", "--full", "--json")
+
+    assert ended.returncode == 3, ended.stderr
+    line = lines(ended.stdout)[0]
+    assert line["status"] == "withheld"
+    assert line["counts"]["deleted"] == 0
+    assert line["counts"]["withheld_deletes"] > 100
+
+
+def test_a_sync_killed_half_way_is_followed_by_one_that_ends_equal(place: Place) -> None:
+    seed(place, 20_000)
+    dying = subprocess.Popen(
+        [SYNCFLOW, "sync", "--all", "--full", "--json"],
+        env=place.environment,
+        cwd=place.home,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    with place.database.begin() as connection:
+        connection.execute(sa.text("SELECT 1"))
+    deadline = time.monotonic() + 120
+    while _effects(place) < 4_000 and time.monotonic() < deadline and dying.poll() is None:
+        time.sleep(0.01)
+    os.kill(dying.pid, signal.SIGKILL)
+    dying.wait()
+    killed_at = _effects(place)
+
+    ended = place.command("sync", "--all", "--full", "--json")
+
+    comparison = compare(place.url)
+    assert 4_000 <= killed_at < sum(item.expected for item in comparison.entities)
+    assert ended.returncode == 1, ended.stderr  # the seeded bad rows make it partial
+    assert comparison.equal, comparison.table()
+    assert inserted_twice(place.url) == []
+    assert updated_twice(place.url) == []
+
+
+def test_the_demo_says_equal_and_leaves_no_process(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    environment = {
+        k: v for k, v in os.environ.items() if not k.startswith(("SYNCFLOW_", "DAGSTER_"))
+    }
+
+    ended = subprocess.run(
+        [SYNCFLOW, "demo", "--rows", "1000"],
+        env={**environment, "SYNCFLOW_HOME": str(home)},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert "equal: the hub holds what the ERP holds" in ended.stdout
+    deadline = time.monotonic() + 60
+    while (left := _processes_of(home)) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert left == []
+
+
+def _effects(place: Place) -> int:
+    with database.connect(place.url) as connection:
+        row = connection.execute("SELECT count(*) FROM hub.effects").fetchone()
+    assert row is not None
+    return int(str(row[0]))
+
+
+def _processes_of(home: Path) -> list[str]:
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            command = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+        except OSError:
+            continue  # it ended meanwhile
+        if str(home) in command:
+            found.append(command)
+    return found

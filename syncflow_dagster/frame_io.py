@@ -38,7 +38,8 @@ class FrameIOManager(dg.ConfigurableIOManager):
 
     def load_input(self, context: dg.InputContext) -> Staged:
         """Read what the op before handed over."""
-        assert context.upstream_output is not None
+        if context.upstream_output is None:
+            raise SyncFlowError("an op was started without the one before it")
         path = self._path(context.upstream_output)
         try:
             return msgspec.json.decode(path.read_bytes(), type=Staged)

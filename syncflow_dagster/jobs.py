@@ -31,7 +31,7 @@ def build_jobs(names: Sequence[str], slices: int) -> list[UnresolvedAssetJobDefi
                 f"sync_{name}",
                 selection=dg.AssetSelection.assets(name),
                 tags=tags,
-                    description=f"{name}, whole: all slices in one run.",
+                description=f"{name}, whole: all slices in one run.",
             )
             for name in names
         ),

@@ -19,7 +19,7 @@ from syncflow_core.bridge.batches import Batch, Counts
 from syncflow_core.bridge.database import Database
 from syncflow_core.bridge.entities import load_registered
 from syncflow_core.entity import Entity
-from syncflow_core.errors import ConfigError
+from syncflow_core.errors import ConfigError, SyncFlowError
 from syncflow_dagster.definitions import build
 from syncflow_dagster.ops import utc_now
 from syncflow_dagster.partitions import range_tags, slice_key
@@ -38,7 +38,7 @@ class Run:
     """One of each entity asked for, in the order asked; retries of released children behind them."""
 
 
-def run_sync(  # noqa: PLR0913  # each is a choice of whoever starts it
+def run_sync(  # each is a choice of whoever starts it
     instance: dg.DagsterInstance,
     database: Database,
     entities: Sequence[Entity],
@@ -72,7 +72,7 @@ def run_sync(  # noqa: PLR0913  # each is a choice of whoever starts it
         "loggers": {"console": {"config": {"log_level": "CRITICAL"}}},
         "ops": {
             name: {"ops": {"fetch": {"config": {"mode": mode, "wait_s": wait_s}}}} for name in names
-        }
+        },
     }
     run = instance.create_run_for_job(
         job_def=subset,
@@ -83,7 +83,8 @@ def run_sync(  # noqa: PLR0913  # each is a choice of whoever starts it
     for _ in execute_run_iterator(InMemoryJob(subset), run, instance):
         pass
     ended = instance.get_run_by_id(run.run_id)
-    assert ended is not None
+    if ended is None:
+        raise SyncFlowError(f"run {run.run_id} is gone from Dagster's history")
     return Run(
         run_id=run.run_id,
         succeeded=ended.is_success,

@@ -6,7 +6,7 @@ Does not belong here: the stages (``syncflow_core.stages``), their composition (
 Source: product.md 8; dagster.md 1.
 """
 
-import datetime
+import datetime as dt
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -203,9 +203,9 @@ def closing_on_error(connections: Connections, order: Order) -> Iterator[None]:
         raise
 
 
-def utc_now() -> datetime.datetime:
+def utc_now() -> dt.datetime:
     """The time, for what is kept."""
-    return datetime.datetime.now(tz=datetime.UTC)
+    return dt.datetime.now(tz=dt.UTC)
 
 
 def metadata_of(report: Report, staged: Staged) -> dict[str, Any]:

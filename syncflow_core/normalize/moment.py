@@ -86,8 +86,20 @@ def plain_moment(reading: Reading) -> pl.Expr:
         return VALUE.is_null()
     if reading.type == "date":
         return VALUE.str.contains(_DATE)
+    if is_naive(reading):
+        return VALUE.str.contains(_NAIVE + "$")
     zoned = reading.field.time_zone is not None
     return VALUE.str.contains(_NAIVE + ("Z$" if zoned else "Z?$"))
+
+
+def is_naive(reading: Reading) -> bool:
+    """Whether the column is Oracle's DATE, which has no zone, and none is declared.
+
+    A ``Z``, an offset or an epoch number in such a column is the driver's way of writing it, and may
+    change overnight: the value stays the same naive one, UTC's wall clock (faults.md XF27).
+    """
+    field = reading.field
+    return reading.type == "timestamp" and field.time_zone is None and field.oracle.base == "DATE"
 
 
 def read_moments(text: pl.Series, reading: Reading) -> Outcome:
@@ -112,7 +124,13 @@ def read_moments(text: pl.Series, reading: Reading) -> Outcome:
             ),
             partial(to_utc, zone=reading.field.time_zone),
         ]
+        if is_naive(reading):
+            steps.append(partial(_without_zone))
     return chain(text, [*steps, partial(_within, reading=reading)])
+
+
+def _without_zone(text: pl.Series) -> Outcome:
+    return Outcome(text.str.strip_suffix("Z"))
 
 
 def exact_date(value: str, reading: Reading) -> str | Refused:

@@ -100,10 +100,8 @@ def _gone(
         ]
     unkeyed = refused.filter(pl.col(KEY_HASH).is_null() & (pl.col("rule") != "null_key")).height
     if unkeyed:
-        return nothing, [
-            f"{absent.height} records were not seen, but {unkeyed} rejected rows have no readable key: "
-            "none is deleted"
-        ]
+        why = f"{unkeyed} rejected rows have no readable key"
+        return nothing, [f"{absent.height} records were not seen, but {why}: none is deleted"]
     return absent, []
 
 

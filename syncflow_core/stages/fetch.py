@@ -150,10 +150,9 @@ def _read(connections: Connections, staged: Staged, entity: Entity, shape: Shape
 def _reaches(connections: Connections, staged: Staged, shape: Shape) -> list[Reach]:
     order = staged.order
     if staged.kind == "incremental":
-        assert shape.rowversion_column is not None
-        assert staged.watermark_before is not None
-        since = overlapped(staged.watermark_before, shape)
-        return [Reach(filters=(Filter(shape.rowversion_column, ">=", since),))]
+        # kind_of says incremental only where there are both
+        since = overlapped(staged.watermark_before or "", shape)
+        return [Reach(filters=(Filter(shape.rowversion_column or "", ">=", since),))]
     if staged.kind == "slice":
         total = connections.source.total(shape.api)
         return [_slice(number, order.of, total) for number in sorted(order.slices)]

@@ -16,10 +16,11 @@ from syncflow_core.body import json_objects
 from syncflow_core.bridge import events, pending
 from syncflow_core.columns import DATA_HASH, KEY_HASH, REFERENCE, ROW, ROWVERSION
 from syncflow_core.fields import Shape
+from syncflow_core.stages.deleter import Deleter
 from syncflow_core.stages.release import release_children, release_deletes
-from syncflow_core.stages.sender import BODY, OUTGOING, Sender, groups
+from syncflow_core.stages.sender import Sender, groups
+from syncflow_core.stages.verdicts import BODY, OUTGOING
 from syncflow_core.stages.work import Connections, Staged, hold, timed
-
 
 EXTRA: Final = (KEY_HASH, DATA_HASH, ROWVERSION, REFERENCE)
 """What travels in a body besides the fields; the references are put in when it is sent."""
@@ -51,17 +52,18 @@ def push(connections: Connections, staged: Staged, *, now: Callable[[], datetime
                     done += group.height
                     connections.progress(staged.name, "push", done, total)
         _park(connections, staged, sender)
-        gone = frames.read(staged.frames["gone"])
-        sender.delete(gone)
+        deleter = Deleter(connections, shape.entity, staged.batch, lease, now)
+        deleter.delete(frames.read(staged.frames["gone"]))
+        written = sender.counts + deleter.counts
         landed = pl.concat([pl.Series(KEY_HASH, [], dtype=pl.Binary), *sender.landed])
         refused = pl.concat([pl.Series(KEY_HASH, [], dtype=pl.Binary), *sender.refused])
         refused_ref = frames.write(str(staged.batch), "refused", [refused.to_frame(KEY_HASH)])
     with timed(connections, seconds, "release"):
         notes = release_children(connections, staged, landed, now=now)
-        if sender.counts["deleted"]:
+        if written["deleted"]:
             notes += release_deletes(connections, staged, now=now)
     counts = {
-        name: staged.counts.get(name, 0) + sender.counts[name]
+        name: staged.counts.get(name, 0) + written[name]
         for name in (
             "inserted",
             "updated",

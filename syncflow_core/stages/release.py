@@ -25,7 +25,6 @@ from syncflow_core.bridge.leases import HeldError, Lease
 from syncflow_core.columns import (
     HUB_UID,
     KEY_HASH,
-    KNOWN,
     OP,
     PARENT_REFS,
     ROW,
@@ -35,7 +34,9 @@ from syncflow_core.delta import classify
 from syncflow_core.entity import Entity
 from syncflow_core.parents import refs_without
 from syncflow_core.rowversion import sortable
-from syncflow_core.stages.sender import BODY, OUTGOING, Sender, groups
+from syncflow_core.stages.deleter import Deleter
+from syncflow_core.stages.sender import Sender, groups
+from syncflow_core.stages.verdicts import BODY, OUTGOING
 from syncflow_core.stages.work import Connections, Staged
 
 
@@ -72,10 +73,11 @@ def release_children(
 
 @dataclass
 class _Side:
-    """A batch beside the one that runs: its entity, lease and sender."""
+    """A batch beside the one that runs: its entity and what writes for it."""
 
     entity: Entity
     sender: Sender
+    deleter: Deleter
 
 
 @contextmanager
@@ -108,7 +110,11 @@ def _side_batch(
                 fence=lease.fence,
             )
         entity = registered.entity
-        side = _Side(entity, Sender(connections, entity, batch, lease, now))
+        side = _Side(
+            entity,
+            Sender(connections, entity, batch, lease, now),
+            Deleter(connections, entity, batch, lease, now),
+        )
         try:
             yield side
         except BaseException as error:
@@ -121,7 +127,7 @@ def _side_batch(
 
 
 def _close(connections: Connections, batch: UUID, side: _Side, error: str | None) -> None:
-    counted = side.sender.counts
+    counted = side.sender.counts + side.deleter.counts
     retried = sum(counted[name] for name in ("inserted", "updated", "unchanged"))
     troubled = counted["failed"] + counted["failed_deletes"]
     with connections.database.begin() as connection:
@@ -228,20 +234,10 @@ def release_deletes(
                 continue
             with connections.database.begin() as connection:
                 still = pending.waiting_deletes(connection, parent)
-            gone = pl.DataFrame(
-                {KEY_HASH: still[KEY_HASH], HUB_UID: still[HUB_UID]},
-                schema={KEY_HASH: pl.Binary, HUB_UID: pl.String},
-            )
-            side.sender.delete(
-                gone.with_columns(
-                    pl.lit(None, dtype=dtype).alias(name)
-                    for name, dtype in KNOWN.items()
-                    if name not in gone.columns
-                ).select(KNOWN.names())
-            )
-            if side.sender.counts["deleted"]:
+            side.deleter.delete(still)
+            if side.deleter.counts["deleted"]:
                 notes.append(
-                    f"{side.sender.counts['deleted']} {parent} deleted: their children are gone"
+                    f"{side.deleter.counts['deleted']} {parent} deleted: their children are gone"
                 )
                 queue += _parents(side.entity)
     return notes

@@ -21,8 +21,9 @@ from syncflow_core.columns import (
     REFERENCE,
     ROWVERSION,
 )
-from syncflow_core.stages.sender import GROUP_ROWS, ask
+from syncflow_core.stages.verdicts import ask
 from syncflow_core.stages.work import Connections, Staged
+from syncflow_core.stages.writer import GROUP_ROWS
 
 
 def settle_open(connections: Connections, staged: Staged, lease: Lease, now: datetime) -> list[str]:

@@ -124,7 +124,7 @@ class Staged(msgspec.Struct, frozen=True):
         """The entity's references that are sent in a second phase."""
         return frozenset((self.name, reference) for reference in self.order.deferred)
 
-    def having(  # noqa: PLR0913  # one keyword for each thing a stage may add
+    def having(  # one keyword for each thing a stage may add
         self,
         *,
         frames: dict[str, FrameRef] | None = None,

@@ -25,9 +25,7 @@ def start(
         UnavailableError: A server did not come up.
     """
     try:
-        return Sandbox.start(
-            database.url, apismith_port, schedulehub_port, rows=rows, seed=seed
-        )
+        return Sandbox.start(database.url, apismith_port, schedulehub_port, rows=rows, seed=seed)
     except (SandboxError, OSError) as error:
         raise UnavailableError(f"sandbox: {error}", system="sandbox") from error
 

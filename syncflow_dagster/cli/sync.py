@@ -23,7 +23,7 @@ from syncflow_core.parents import lineage
 from syncflow_core.settings import read_settings
 from syncflow_dagster.cli.app import STOPPED
 from syncflow_dagster.cli.show import batch_table, progress_bars
-from syncflow_dagster.home import open_instance
+from syncflow_dagster.home import open_instance, prepare
 from syncflow_dagster.launch import Mode, Run, run_sync
 
 COUNTS = (
@@ -76,9 +76,10 @@ def run(choice: Choice) -> int:
             f"{' and '.join(missing)} not set: where are they? (syncflow sandbox runs both on this machine)"
         )
     quiet_dagster()
-    instance = open_instance(settings)
+    prepare(settings)
     with Database.open(settings) as database:
-        database.check_schema()
+        database.check_schema()  # before Dagster, whose history may be in the same database
+        instance = open_instance(settings)
         with database.begin() as connection:
             entities = load_entities(connection)
         names = choice.names if not choice.every else lineage(entities).order

@@ -74,7 +74,7 @@ def test_a_bulk_read_from_a_database_that_is_away_is_unavailable() -> None:
 
 
 def test_a_wrong_password_is_a_fault_of_the_configuration(migrated_url: str) -> None:
-    wrong = driver_url(migrated_url).set(password="mistaken")  # noqa: S106  # it is the wrong one
+    wrong = driver_url(migrated_url).set(password="mistaken")  # it is the wrong one
     with (
         Database(wrong.render_as_string(hide_password=False)) as database,
         pytest.raises(ConfigError, match="refuses") as caught,

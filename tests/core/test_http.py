@@ -25,7 +25,7 @@ from syncflow_core.http import DoubtError, Transport
 from syncflow_core.limiter import Limits, process_limiter
 from syncflow_core.tokens import Login
 
-PASSWORD = "secret-tiger"  # noqa: S105  # the tests look for it where it must not be
+PASSWORD = "secret-tiger"  # the tests look for it where it must not be
 NOW = 1_700_000_000.0
 
 

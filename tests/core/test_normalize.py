@@ -408,9 +408,11 @@ def test_one_moment_in_every_form_is_one_text(at: datetime) -> None:
 def test_epoch_milliseconds_are_the_instant_they_count(at: datetime) -> None:
     at = at.replace(microsecond=at.microsecond // 1000 * 1000)
     milliseconds = (at - datetime(1970, 1, 1)) // timedelta(milliseconds=1)  # noqa: DTZ001  # naive on purpose
-    text = values([str(milliseconds)], "DATE").accepted["v"][0]
+    zoned = values([str(milliseconds)], "TIMESTAMP").accepted["v"][0]
+    naive = values([str(milliseconds)], "DATE").accepted["v"][0]
 
-    assert datetime.fromisoformat(text) == at.replace(tzinfo=UTC)
+    assert datetime.fromisoformat(zoned) == at.replace(tzinfo=UTC)
+    assert datetime.fromisoformat(naive) == at
 
 
 @settings(deadline=None)

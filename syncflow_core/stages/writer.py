@@ -1,0 +1,97 @@
+"""What inserting, updating and deleting have in common: intents before, calls at once, history after.
+
+Belongs here: the journal's order, the bound on calls.
+Does not belong here: what is written (``sender``, ``deleter``).
+
+Source: product.md 5.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Final
+from uuid import UUID
+
+import polars as pl
+import sqlalchemy as sa
+
+from syncflow_core.bridge import events, journal
+from syncflow_core.bridge.journal import WriteOp
+from syncflow_core.bridge.leases import Lease
+from syncflow_core.columns import KEY_HASH
+from syncflow_core.entity import Entity
+from syncflow_core.errors import UnavailableError
+from syncflow_core.stages.work import Connections
+
+CALL_ROWS: Final = 1_000
+"""Most rows of one write call (contract.md)."""
+GROUP_ROWS: Final = 10_000
+"""Rows whose intents are opened, and whose outcomes are saved, in one transaction each."""
+CALLS_AT_ONCE: Final = 4
+ROUNDS: Final = 4
+"""How often one record is tried within a batch: insert, found there, update, and once more."""
+
+
+@dataclass
+class Writer:
+    """Writes records of one entity in one batch.
+
+    Args:
+        connections: The target and the database.
+        entity: Whose records.
+        batch: The batch that the accounts go to.
+        lease: Checked in the transaction of every write.
+        now: The clock for what is kept.
+    """
+
+    connections: Connections
+    entity: Entity
+    batch: UUID
+    lease: Lease
+    now: Callable[[], datetime]
+    counts: Counter[str] = field(default_factory=Counter)
+    """Records by the accounts' names, and ``failed_deletes``."""
+
+    def open_intents(self, calls: Sequence[tuple[WriteOp, pl.Series]]) -> list[UUID]:
+        """Write down, in one transaction, what each call is about to write: operation and key hashes."""
+        with self.connections.database.begin() as connection:
+            self.lease.check(connection)
+            return [
+                journal.open_intent(
+                    connection,
+                    entity=self.entity.name,
+                    batch=self.batch,
+                    op=op,
+                    key_hashes=keys,
+                    fence=self.lease.fence,
+                    now=self.now(),
+                )
+                for op, keys in calls
+            ]
+
+    def close_intents(
+        self, connection: sa.Connection, intents: Sequence[UUID], now: datetime
+    ) -> None:
+        """Close the intents, in the transaction that saves their outcomes."""
+        for intent in intents:
+            journal.close_intent(connection, intent, "done", now)
+
+    def at_once(self, calls: Sequence[Callable[[], pl.DataFrame]]) -> list[pl.DataFrame]:
+        """The calls' answers in order, a bounded number of them under way at once."""
+        if len(calls) == 1:
+            return [calls[0]()]
+        with ThreadPoolExecutor(CALLS_AT_ONCE, thread_name_prefix="push") as pool:
+            return list(pool.map(lambda call: call(), calls))
+
+    def tell(
+        self, connection: sa.Connection, rows: pl.DataFrame, event: pl.Expr, now: datetime
+    ) -> None:
+        """One line of history for each row."""
+        lines = rows.select(KEY_HASH, event.alias("event"))
+        events.record(connection, self.entity.name, lines, self.batch, now)
+
+    def away(self, reason: str) -> UnavailableError:
+        """The error for a target that stopped answering."""
+        return UnavailableError(reason, system="schedulehub", entity=self.entity.name)

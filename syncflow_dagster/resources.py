@@ -9,6 +9,8 @@ with a clear error, and not the whole code location.
 Source: product.md 8.
 """
 
+import threading
+
 import dagster as dg
 from pydantic import PrivateAttr
 
@@ -23,12 +25,14 @@ class SourceResource(dg.ConfigurableResource[Source]):
     """APISmith, as the environment says (``SYNCFLOW_APISMITH_*``)."""
 
     _client: Source | None = PrivateAttr(default=None)
+    _opening: threading.Lock = PrivateAttr(default_factory=threading.Lock)
 
     def client(self) -> Source:
         """The client, opened once a run."""
-        if self._client is None:
-            self._client = Source.open(read_settings())
-        return self._client
+        with self._opening:  # the push asks from several threads
+            if self._client is None:
+                self._client = Source.open(read_settings())
+            return self._client
 
     def teardown_after_execution(self, context: dg.InitResourceContext) -> None:
         """Close it."""
@@ -41,12 +45,14 @@ class TargetResource(dg.ConfigurableResource[Target]):
     """ScheduleHub, as the environment says (``SYNCFLOW_SCHEDULEHUB_*``)."""
 
     _client: Target | None = PrivateAttr(default=None)
+    _opening: threading.Lock = PrivateAttr(default_factory=threading.Lock)
 
     def client(self) -> Target:
         """The client, opened once a run."""
-        if self._client is None:
-            self._client = Target.open(read_settings())
-        return self._client
+        with self._opening:  # the push asks from several threads
+            if self._client is None:
+                self._client = Target.open(read_settings())
+            return self._client
 
     def teardown_after_execution(self, context: dg.InitResourceContext) -> None:
         """Close it."""

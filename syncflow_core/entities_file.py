@@ -100,7 +100,12 @@ def entities_text(entities: Sequence[Entity]) -> str:
 
 
 class _Dumper(yaml.SafeDumper):
-    """Quotes what plain YAML 1.1 or 1.2 readers would not take for text."""
+    """Quotes what readers of YAML 1.1 or 1.2 would not take for text."""
+
+
+for _first, _resolvers in _Loader.yaml_implicit_resolvers.items():
+    for _tag, _pattern in _resolvers:
+        _Dumper.add_implicit_resolver(_tag, _pattern, [_first] if _first else None)
 
 
 def _shortened(value: Any) -> Any:  # noqa: ANN401  # JSON of any shape

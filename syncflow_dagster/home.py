@@ -25,17 +25,22 @@ def shipped(name: str) -> Path:
 def prepare(settings: Settings) -> Path:
     """Make the home, closed to others, and Dagster's folder in it; both are absolute afterwards.
 
-    ``DAGSTER_HOME`` is respected where it is set. ``SYNCFLOW_HOME`` is set for the processes that
+    ``DAGSTER_HOME`` is respected where it is set, its ``dagster.yaml`` included; in the home's own
+    folder that file is this version's. ``SYNCFLOW_HOME`` is set for the processes that
     this one starts: they may run in another folder.
     """
     home = settings.home_path
     home.mkdir(parents=True, exist_ok=True, mode=0o700)
     os.environ["SYNCFLOW_HOME"] = str(home)
-    dagster_home = Path(os.environ.setdefault("DAGSTER_HOME", str(home / "dagster"))).expanduser()
+    ours = str(home / "dagster")
+    own = os.environ.setdefault("DAGSTER_HOME", ours) == ours
+    dagster_home = Path(os.environ["DAGSTER_HOME"]).expanduser()
     dagster_home.mkdir(parents=True, exist_ok=True, mode=0o700)
     configuration = dagster_home / "dagster.yaml"
     text = shipped("dagster.yaml").read_text(encoding="utf-8")
-    if not configuration.exists():
+    if not own:
+        return home
+    if not configuration.exists() or configuration.read_text(encoding="utf-8") != text:
         configuration.write_text(text, encoding="utf-8")
     return home
 

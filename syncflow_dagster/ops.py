@@ -15,6 +15,7 @@ from typing import Any, Literal
 from uuid import UUID
 
 import dagster as dg
+import msgspec
 from dagster._core.errors import DagsterExecutionInterruptedError
 
 from syncflow_core.bridge import batches
@@ -115,7 +116,9 @@ def build_ops(name: str, *, has_parents: bool, slices: int, deferred: tuple[str,
                 partition=order.partition,
             )
         with closing_on_error(connections, order):
-            return fetch(connections, order, now=utc_now)
+            staged = fetch(connections, order, now=utc_now)
+            _fail_dead_runs(context, LEASES[order.batch])
+            return staged
 
     def stage_op(
         stage: str, description: str, run: Callable[[Connections, Staged], Staged]
@@ -129,8 +132,9 @@ def build_ops(name: str, *, has_parents: bool, slices: int, deferred: tuple[str,
         )
         def op(context: dg.OpExecutionContext, staged: Any) -> Any:  # noqa: ANN401  # the io manager's
             connections = connections_of(context)
-            with closing_on_error(connections, staged.order):
-                return run(connections, staged)
+            continued = continue_batch(context, connections, staged)
+            with closing_on_error(connections, continued.order):
+                return run(connections, continued)
 
         return op
 
@@ -143,8 +147,9 @@ def build_ops(name: str, *, has_parents: bool, slices: int, deferred: tuple[str,
     )
     def push_op(context: dg.OpExecutionContext, staged: Any) -> Iterator[Any]:  # noqa: ANN401  # the io manager's
         connections = connections_of(context)
-        with closing_on_error(connections, staged.order):
-            pushed = push(connections, staged, now=utc_now)
+        continued = continue_batch(context, connections, staged)
+        with closing_on_error(connections, continued.order):
+            pushed = push(connections, continued, now=utc_now)
             report = track(connections, pushed, now=utc_now)
         key = dg.AssetKey([name])
         yield dg.AssetCheckResult(
@@ -185,6 +190,44 @@ def connections_of(context: dg.OpExecutionContext) -> Connections:
         progress=tell,
         leases=LEASES,
     )
+
+
+def continue_batch(
+    context: dg.OpExecutionContext, connections: Connections, staged: Staged
+) -> Staged:
+    """The staged batch, as a new one of this run where an earlier run began it.
+
+    What a run that died or failed has staged is taken up from the op that did not end; its own batch
+    is closed and stays so.
+    """
+    if staged.order.run_id == context.run_id:
+        return staged
+    order = msgspec.structs.replace(
+        staged.order, batch=new_uid(), run_id=context.run_id, continued=True
+    )
+    with connections.database.begin() as connection:
+        batches.open_batch(
+            connection,
+            uid=order.batch,
+            entity=order.entity,
+            entity_version=staged.version,
+            kind=staged.kind,
+            now=utc_now(),
+            dagster_run_id=order.run_id,
+            partition=order.partition,
+            watermark_before=staged.watermark_before,
+        )
+    return msgspec.structs.replace(staged, order=order)
+
+
+def _fail_dead_runs(context: dg.OpExecutionContext, lease: Lease) -> None:
+    """End in Dagster too the runs whose process died while it held the entity."""
+    for batch in lease.dead_batches:
+        run = context.instance.get_run_by_id(batch.dagster_run_id or "")
+        if run is not None and not run.is_finished and run.run_id != context.run_id:
+            context.instance.report_run_failed(
+                run, f"its process died while it synced {batch.entity}; a new sync took over"
+            )
 
 
 @contextmanager

@@ -52,6 +52,7 @@ def _keep(copy: Path, entities: list[Entity]) -> None:
     text = entities_text(entities)
     if copy.exists() and copy.read_text(encoding="utf-8") == text:
         return
+    copy.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     temporary = copy.with_suffix(f".{os.getpid()}")
     temporary.write_text(text, encoding="utf-8")
     temporary.replace(copy)

@@ -13,12 +13,21 @@ from typing import Final
 import polars as pl
 
 from syncflow_core.body import json_objects
-from syncflow_core.bridge import events, pending
-from syncflow_core.columns import DATA_HASH, KEY_HASH, REFERENCE, ROW, ROWVERSION
+from syncflow_core.bridge import events, pending, records
+from syncflow_core.columns import (
+    DATA_HASH,
+    KEY_HASH,
+    OP,
+    PARENT_REFS,
+    REFERENCE,
+    ROW,
+    ROWVERSION,
+)
 from syncflow_core.fields import Shape
 from syncflow_core.stages.deleter import Deleter
 from syncflow_core.stages.release import release_children, release_deletes
-from syncflow_core.stages.sender import Sender, groups
+from syncflow_core.stages.sender import COUNTED, Sender, groups
+from syncflow_core.stages.settle import settle_open
 from syncflow_core.stages.verdicts import BODY, OUTGOING
 from syncflow_core.stages.work import Connections, Staged, hold, timed
 
@@ -42,13 +51,17 @@ def push(connections: Connections, staged: Staged, *, now: Callable[[], datetime
         lease = hold(connections, staged.order)
         shape, frames = staged.shape, connections.frames
         sender = Sender(connections, shape.entity, staged.batch, lease, now)
+        notes = settle_open(connections, staged, lease, now()) if staged.order.continued else []
         waves = [staged.frames[name] for name in _wave_names(staged)]
         total = sum(wave.rows for wave in waves)
         done = 0
         for wave in waves:
             for part in frames.parts(wave):
                 for group in groups(part):
-                    sender.send(outgoing(group, shape))
+                    todo = outgoing(group, shape)
+                    if staged.order.continued:
+                        todo = _not_yet_sent(connections, sender, todo)
+                    sender.send(todo)
                     done += group.height
                     connections.progress(staged.name, "push", done, total)
         _park(connections, staged, sender)
@@ -59,7 +72,7 @@ def push(connections: Connections, staged: Staged, *, now: Callable[[], datetime
         refused = pl.concat([pl.Series(KEY_HASH, [], dtype=pl.Binary), *sender.refused])
         refused_ref = frames.write(str(staged.batch), "refused", [refused.to_frame(KEY_HASH)])
     with timed(connections, seconds, "release"):
-        notes = release_children(connections, staged, landed, now=now)
+        notes += release_children(connections, staged, landed, now=now)
         if written["deleted"]:
             notes += release_deletes(connections, staged, now=now)
     counts = {
@@ -92,6 +105,18 @@ def outgoing(frame: pl.DataFrame, shape: Shape) -> pl.DataFrame:
     return frame.with_columns(json_objects(frame, shape.fields, EXTRA).alias(BODY)).select(
         OUTGOING.names()
     )
+
+
+def _not_yet_sent(connections: Connections, sender: Sender, todo: pl.DataFrame) -> pl.DataFrame:
+    """Leave out what the batch that this one continues has sent already, and count it as sent."""
+    with connections.database.begin() as connection:
+        known = records.load_known_of(connection, sender.entity.name, todo[KEY_HASH])
+    same = known.filter(~pl.col("deleted")).select(KEY_HASH, DATA_HASH, PARENT_REFS)
+    sent = todo.join(same, on=[KEY_HASH, DATA_HASH, PARENT_REFS], how="semi", nulls_equal=True)
+    for op, number in sent[OP].value_counts().iter_rows():
+        sender.counts[COUNTED[op]] += number
+    sender.landed.append(sent[KEY_HASH])
+    return todo.join(sent.select(KEY_HASH), on=KEY_HASH, how="anti")
 
 
 def _wave_names(staged: Staged) -> list[str]:

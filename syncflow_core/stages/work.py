@@ -79,6 +79,8 @@ class Order(msgspec.Struct, frozen=True):
     """How long to wait for another sync of the entity."""
     deferred: tuple[str, ...] = ()
     """The entity's references that are sent in a second phase (``parents.lineage``)."""
+    continued: bool = False
+    """Whether this batch takes up what an earlier one, dead or failed, has staged."""
 
 
 class Staged(msgspec.Struct, frozen=True):

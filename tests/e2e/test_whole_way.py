@@ -6,16 +6,20 @@ import subprocess
 import time
 from pathlib import Path
 
+import dagster as dg
 import httpx
 import pytest
 import sqlalchemy as sa
+from dagster._core.definitions.reconstruct import ReconstructableRepository
 from place import SYNCFLOW, Place, lines, outcome
 
+from syncflow_core.bridge.batches import history
 from syncflow_core.bridge.failed import open_failed
 from syncflow_core.sandbox import database, erp
 from syncflow_core.sandbox.compare import compare
 from syncflow_core.sandbox.effects import inserted_twice, updated_twice
 from syncflow_dagster.cli.demo import demo_entities
+from syncflow_dagster.partitions import range_tags
 
 pytestmark = pytest.mark.e2e
 
@@ -198,3 +202,40 @@ def _processes_of(home: Path) -> list[str]:
         if str(home) in command:
             found.append(command)
     return found
+
+
+def test_a_push_that_failed_is_taken_up_again_without_fetching(place: Place) -> None:
+    seed(place, 2_000)
+    job = ReconstructableRepository.for_module(
+        "syncflow_dagster.definitions", "defs", working_directory=str(place.home)
+    ).get_reconstructable_job("sync_customers")
+    _faults(place, [{"match": {"path": "/customers/batch/insert"}, "action": {"status": 503}}])
+    (place.home / "dagster").mkdir()
+    with dg.DagsterInstance.local_temp(str(place.home / "dagster")) as instance:
+        first = dg.execute_job(job, instance, tags=range_tags([1, 7]))
+        pages = _stats(place)["pages"]
+        _faults(place, [])
+
+        options = dg.ReexecutionOptions.from_failure(first.run_id, instance)
+        again = dg.execute_job(job, instance, tags=range_tags([1, 7]), reexecution_options=options)
+
+    assert (first.success, again.success) == (False, True)
+    with place.database.begin() as connection:
+        batches = [history(connection, dagster_run_id=run.run_id)[0] for run in (first, again)]
+    assert [batch.status for batch in batches] == ["failed", "completed"]
+    assert batches[1].counts.inserted == batches[1].counts.fetched > 0
+    assert _stats(place)["pages"] == pages
+    assert compare(place.url, ["customers"]).equal
+
+
+def _faults(place: Place, faults: list[dict[str, object]]) -> None:
+    httpx.post(
+        f"{place.sandbox.schedulehub_url}/sandbox/faults", json=faults, trust_env=False
+    ).raise_for_status()
+
+
+def _stats(place: Place) -> dict[str, int]:
+    answer = httpx.get(f"{place.sandbox.apismith_url}/sandbox/stats", trust_env=False)
+    answer.raise_for_status()
+    stats: dict[str, int] = answer.json()
+    return stats

@@ -1,0 +1,152 @@
+import polars as pl
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from syncflow_core.brake import judge
+from syncflow_core.columns import (
+    DATA_HASH,
+    HUB_UID,
+    KEY_HASH,
+    KNOWN,
+    OP,
+    PARENT_REFS,
+    ROW,
+    ROWVERSION,
+)
+from syncflow_core.delta import classify, gone
+from syncflow_core.entity import Brake
+from syncflow_core.errors import ContractError
+
+Line = tuple[str, str, str | None, str]
+
+
+def incoming(*lines: Line) -> pl.DataFrame:
+    return pl.DataFrame(
+        {
+            ROW: pl.Series(range(len(lines)), dtype=pl.UInt32),
+            KEY_HASH: pl.Series([key.encode() for key, *_ in lines], dtype=pl.Binary),
+            DATA_HASH: pl.Series([line[1].encode() for line in lines], dtype=pl.Binary),
+            ROWVERSION: pl.Series([line[2] for line in lines], dtype=pl.String),
+            PARENT_REFS: pl.Series([line[3] for line in lines], dtype=pl.String),
+        }
+    )
+
+
+def known(*lines: Line, deleted: bool = False) -> pl.DataFrame:
+    return pl.DataFrame(
+        {
+            KEY_HASH: [key.encode() for key, *_ in lines],
+            DATA_HASH: [line[1].encode() for line in lines],
+            ROWVERSION: [line[2] for line in lines],
+            PARENT_REFS: [line[3] for line in lines],
+            HUB_UID: [f"uid-{line[0]}" for line in lines],
+            "deleted": [deleted for _ in lines],
+        },
+        schema=KNOWN,
+    )
+
+
+def ops(frame: pl.DataFrame) -> list[str]:
+    return frame.sort(ROW)[OP].to_list()
+
+
+def test_new_changed_and_unchanged_records_are_told_apart() -> None:
+    found = classify(
+        incoming(("a", "1", None, "{}"), ("b", "2", None, "{}"), ("c", "3", None, "{}")),
+        known(("b", "9", None, "{}"), ("c", "3", None, "{}")),
+        kind="integer",
+    )
+
+    assert ops(found) == ["insert", "update", "unchanged"]
+    assert found[HUB_UID].to_list() == [None, "uid-b", "uid-c"]
+
+
+def test_another_parent_is_a_change_though_the_data_is_the_same() -> None:
+    found = classify(
+        incoming(("a", "1", None, '{"p":"02"}')),
+        known(("a", "1", None, '{"p":"01"}')),
+        kind="integer",
+    )
+
+    assert ops(found) == ["update"]
+
+
+def test_a_deleted_record_that_comes_back_is_an_insert() -> None:
+    found = classify(
+        incoming(("a", "1", None, "{}")),
+        known(("a", "1", None, "{}"), deleted=True),
+        kind="integer",
+    )
+
+    assert ops(found) == ["insert"]
+
+
+def test_an_older_row_never_overwrites_a_newer_one() -> None:
+    found = classify(
+        incoming(("a", "1", "9", "{}"), ("b", "1", "10", "{}"), ("c", "1", "11", "{}")),
+        known(("a", "2", "10", "{}"), ("b", "2", "10", "{}"), ("c", "2", "10", "{}")),
+        kind="integer",
+    )
+
+    assert ops(found) == ["unchanged", "update", "update"]
+
+
+def test_two_rows_of_one_key_are_refused() -> None:
+    with pytest.raises(ContractError):
+        classify(incoming(("a", "1", None, "{}"), ("a", "2", None, "{}")), known(), kind="integer")
+
+
+def test_only_live_records_that_were_not_seen_are_gone() -> None:
+    before = pl.concat(
+        [
+            known(("a", "1", None, "{}"), ("b", "1", None, "{}")),
+            known(("c", "1", None, "{}"), deleted=True),
+        ]
+    )
+
+    assert gone(before, pl.Series([b"a"])).select(KEY_HASH).to_series().to_list() == [b"b"]
+
+
+@given(
+    st.dictionaries(st.text("abcdef", min_size=1, max_size=2), st.sampled_from("123")),
+    st.dictionaries(st.text("abcdef", min_size=1, max_size=2), st.sampled_from("123")),
+)
+def test_applying_the_verdicts_makes_the_target_equal(
+    source: dict[str, str], target: dict[str, str]
+) -> None:
+    before = known(*((key, value, None, "{}") for key, value in target.items()))
+    rows = incoming(*((key, value, None, "{}") for key, value in source.items()))
+
+    verdicts = classify(rows, before, kind="integer").join(rows.select(ROW, DATA_HASH), on=ROW)
+    after = dict(target)
+    for key, op, value in verdicts.select(KEY_HASH, OP, DATA_HASH).iter_rows():
+        assert (op == "insert") == (key.decode() not in target)
+        if op != "unchanged":
+            after[key.decode()] = value.decode()
+    for key in gone(before, rows[KEY_HASH])[KEY_HASH]:
+        del after[key.decode()]
+
+    assert after == source
+
+
+@pytest.mark.parametrize(
+    ("known_rows", "fetched", "updates", "deletes", "held"),
+    [
+        (1000, 899, 0, 101, (True, False)),
+        (1000, 900, 0, 100, (False, False)),
+        (10_000, 9_899, 0, 101, (False, False)),
+        (50, 10, 0, 40, (False, False)),
+        (1000, 1000, 101, 0, (False, True)),
+        (1000, 900, 200, 200, (True, True)),
+        (5, 0, 0, 5, (True, False)),
+        (0, 0, 0, 0, (False, False)),
+    ],
+)
+def test_the_brake_needs_both_numbers_and_an_empty_source_never_deletes(
+    known_rows: int, fetched: int, updates: int, deletes: int, held: tuple[bool, bool]
+) -> None:
+    verdict = judge(Brake(), known=known_rows, incoming=fetched, updates=updates, deletes=deletes)
+
+    assert (verdict.deletes, verdict.updates) == held
+    assert (verdict.reason is None) == (held == (False, False))

@@ -1,0 +1,104 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from syncflow_core.entities_file import entities_text, parse_entities
+from syncflow_core.entity import Brake, Entity, Field, ParentRef, Rowversion, Transform
+from syncflow_core.errors import ConfigError
+
+GOOD = """\
+version: 1
+entities:
+  - name: order_lines
+    business_key: [ORDER_NO, LINE_NO]
+    rowversion: {column: ROWVERSION, kind: timestamp, overlap_s: 300}
+    delta: hash
+    brake: {rows: 100, share: 0.1}
+    time_zone: Europe/Berlin
+    fields:
+      - {source: ORDER_NO, target: order_no, transform: [upper]}
+      - {source: STATUS, target: status, values: {Released: RELEASED, NO: PLANNED}, default: PLANNED}
+    parents:
+      order: {entity: orders, key: {order_no: order_no}}
+    schedule: {incremental_minutes: 15, background: {window: "19:00-07:00", nights: 7}}
+"""
+
+
+def faults(text: str) -> list[str]:
+    with pytest.raises(ConfigError) as caught:
+        parse_entities(text, "f.yaml")
+    return str(caught.value).splitlines()
+
+
+def test_a_file_becomes_declarations_with_defaults_filled() -> None:
+    (entity,) = parse_entities(GOOD, "f.yaml")
+
+    assert (entity.api, entity.collection, entity.group) == ("order_lines", "order_lines", "erp")
+    assert entity.rowversion == Rowversion(column="ROWVERSION", kind="timestamp")
+    assert entity.fields[0].transform == [Transform(upper=True)]
+    assert entity.fields[1].values == {"Released": "RELEASED", "NO": "PLANNED"}
+
+
+def test_what_was_read_is_written_so_that_it_reads_the_same() -> None:
+    entities = parse_entities(GOOD, "f.yaml")
+
+    assert parse_entities(entities_text(entities), "g.yaml") == entities
+
+
+@given(
+    st.builds(
+        Entity,
+        name=st.just("orders"),
+        business_key=st.lists(st.sampled_from(["A", "no", "1e5"]), unique=True),
+        description=st.text(st.characters(exclude_categories=["Cs", "Cc"]), max_size=20),
+        brake=st.builds(Brake, rows=st.integers(0, 10**6), share=st.floats(0, 1)),
+        fields=st.lists(
+            st.builds(
+                Field,
+                source=st.sampled_from(["A", "B", "NO", "12", "null"]),
+                null_words=st.lists(st.text("aN/~#:'\" ", max_size=4), max_size=3),
+                minimum=st.one_of(st.none(), st.integers()),
+            ),
+            max_size=3,
+            unique_by=lambda field: field.source,
+        ),
+        parents=st.just({"p": ParentRef(entity="parents", key={"k": "a"})}),
+    )
+)
+def test_any_declaration_survives_the_file(entity: Entity) -> None:
+    assert parse_entities(entities_text([entity]), "f.yaml") == [entity]
+
+
+def test_all_faults_are_told_at_once_with_line_and_key() -> None:
+    broken = GOOD.replace("delta: hash", "delta: hahs").replace("group", "x")
+    broken = broken.replace("    brake: {rows: 100, share: 0.1}", "    braek: 1")
+
+    assert faults(broken) == [
+        "f.yaml:6: entities[order_lines].delta: input should be 'hash', 'rowversion' or 'full'",
+        "f.yaml:7: entities[order_lines].braek: SyncFlow knows no such key",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("", "f.yaml: the file is empty; it needs version: 1 and entities:"),
+        ("a: [", "f.yaml:1: no YAML: expected the node content, but found '<stream end>'"),
+        ("entities: []", "f.yaml:1: version: is missing"),
+        ("version: 2\nentities: []", "f.yaml:1: version: input should be less than or equal to 1"),
+        (
+            "version: 1\nentities:\n  - name: a\n    api: x\n    api: y\n",
+            "f.yaml:5: entities.0.api: the key stands twice",
+        ),
+        (
+            "version: 1\nentities:\n  - {name: a}\n  - {name: a}\n",
+            "f.yaml:4: entities[a].name: another entity has this name",
+        ),
+        (
+            "version: 1\nentities:\n  - name: a\n    fields:\n      - {source: X, target: uid}\n",
+            "f.yaml:5: entities[a].fields[1]: target 'uid' is one of the hub's own fields",
+        ),
+    ],
+)
+def test_a_broken_file_says_where_and_what(text: str, expected: str) -> None:
+    assert expected in faults(text)

@@ -4,6 +4,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
+# The certificates that this machine trusts, as pip uses them.
+export UV_SYSTEM_CERTS ?= true
+
 .PHONY: demo up test test-fast check format lint types imports lock clean
 
 demo: $(INSTALLED)  ## sync a seeded ERP three times and prove that hub and ERP are equal

@@ -22,6 +22,7 @@ import polars as pl
 import xxhash
 
 from syncflow_core.catalog import Column
+from syncflow_core.regular import regular_rows
 
 REFUSED: Final = pl.Schema(
     {
@@ -83,6 +84,47 @@ def parse_rows(rows: Sequence[Bytes], columns: Sequence[Column]) -> Rows:
     Raises:
         ValueError: A row is no JSON, or no UTF-8; a recursion too deep to read counts as that.
     """
+    text = b"\n".join(rows)
+    digest = xxhash.xxh3_128_digest(text)
+    regular = (
+        regular_rows(text, len(rows), [rows[0], rows[-1], rows[len(rows) // 2]]) if rows else None
+    )
+    if regular is None or 2 * (fitting := int(regular[1].sum())) < len(rows):
+        return replace(_irregular(rows, columns), digest=digest)
+    cells, fits = regular
+    names = [column.name for column in columns]
+    present = [name for name in names if name in cells.columns]
+    frame = cells.select(
+        pl.col(name) if name in present else pl.lit(None, pl.String).alias(name) for name in names
+    )
+    unknown = tuple(sorted(set(cells.columns) - set(names)))
+    if fitting == len(rows):
+        return Rows(frame, REFUSED.to_frame(), unknown, digest)
+    places = (~fits).arg_true()
+    others = _irregular([rows[place] for place in places], columns)
+    return Rows(
+        _placed(frame.filter(fits), fits.arg_true(), others.frame, places, others.refused),
+        others.refused.with_columns(places.gather(others.refused["position"]).alias("position")),
+        tuple(sorted({*unknown, *others.unknown})),
+        digest,
+    )
+
+
+def _placed(
+    regular: pl.DataFrame,
+    at: pl.Series,
+    others: pl.DataFrame,
+    places: pl.Series,
+    refused: pl.DataFrame,
+) -> pl.DataFrame:
+    """Both kinds of rows in the order in which they came."""
+    taken = ~pl.int_range(places.len(), eager=True).is_in(refused["position"].implode())
+    order = pl.concat([at, places.filter(taken)]).arg_sort()
+    return pl.concat([regular, others])[order]
+
+
+def _irregular(rows: Sequence[Bytes], columns: Sequence[Column]) -> Rows:
+    """Rows that do not all have the same keys, or hold escapes: as polars reads them, else one by one."""
     names = [column.name for column in columns]
     unknown = sorted((_keys(rows[:1]) | _keys(rows[-1:])) - set(names))
     text = b"\n".join(rows)
@@ -90,10 +132,9 @@ def parse_rows(rows: Sequence[Bytes], columns: Sequence[Column]) -> Rows:
     if frame is None and text.count(b"\n") >= len(rows):  # white space: no string can hold one
         rows = [bytes(row).replace(b"\n", b" ") for row in rows]
         frame = _natively(b"\n".join(rows), len(rows), [*names, *unknown])
-    digest = xxhash.xxh3_128_digest(text)
     if frame is not None:
-        return Rows(frame.select(names), REFUSED.to_frame(), tuple(unknown), digest)
-    return replace(exact_rows(rows, columns), digest=digest)
+        return Rows(frame.select(names), REFUSED.to_frame(), tuple(unknown))
+    return exact_rows(rows, columns)
 
 
 def _keys(rows: Iterable[Bytes]) -> set[str]:

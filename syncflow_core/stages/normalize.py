@@ -7,6 +7,7 @@ Source: product.md 2.
 """
 
 import dataclasses
+import logging
 from collections import Counter
 from collections.abc import Iterator
 
@@ -17,6 +18,8 @@ from syncflow_core.fields import Shape
 from syncflow_core.identity import add_identity, text_hash_expr
 from syncflow_core.normalize import LayerMetrics, misdeclared, normalize
 from syncflow_core.stages.work import Connections, Staged, hold, timed
+
+logger = logging.getLogger(__name__)
 
 FILED = pl.Schema(
     {
@@ -55,6 +58,17 @@ def normalize_rows(connections: Connections, staged: Staged) -> Staged:
             str(staged.batch), "rejected", [pl.concat(work.rejected)]
         )
         connections.frames.drop(staged.frames["raw"])
+    logger.info(
+        "%s batch %s: %d rows accepted, %d rejected; %s",
+        staged.name,
+        staged.batch,
+        accepted.rows,
+        rejected.rows,
+        ", ".join(
+            f"{layer.name} changed {layer.changed} rejected {layer.rejected} in {layer.seconds:.2f} s"
+            for layer in work.layers.values()
+        ),
+    )
     return staged.having(
         frames={"accepted": accepted, "rejected": rejected},
         counts={"normalized": accepted.rows, "rejected": rejected.rows},

@@ -7,6 +7,7 @@ Source: product.md 1 and "Accounts, statuses, exits".
 """
 
 import dataclasses
+import logging
 from collections.abc import Callable
 from datetime import datetime
 
@@ -21,6 +22,8 @@ from syncflow_core.errors import SyncFlowError, UnavailableError
 from syncflow_core.identity import ENCODING_VERSION
 from syncflow_core.rowversion import ROWVERSION_SOURCE, canonical, newest, sortable
 from syncflow_core.stages.work import STAGES, Connections, Order, Staged, hold, let_go
+
+logger = logging.getLogger(__name__)
 
 
 class Report(msgspec.Struct, frozen=True):
@@ -73,8 +76,20 @@ def track(connections: Connections, staged: Staged, *, now: Callable[[], datetim
             now=now(),
             seconds=total,
             watermark_after=watermark,
-            proof={"complete": staged.complete, "notes": list(staged.notes)},
+            proof={
+                "complete": staged.complete,
+                "notes": list(staged.notes),
+                "layers": list(staged.layers),
+            },
         )
+    logger.info(
+        "%s batch %s ended %s in %.2f s: %s",
+        staged.name,
+        staged.batch,
+        status,
+        total["total"],
+        " ".join(f"{name}={count}" for name, count in dataclasses.asdict(counts).items() if count),
+    )
     let_go(connections, staged.batch)
     frames.forget(str(staged.batch))
     return Report(staged.name, str(staged.batch), status, counts, total, staged.notes)

@@ -82,6 +82,24 @@ def sync(
 
 
 @app.command()
+def trace(
+    entity: Annotated[str, typer.Argument(help="The record's entity.")],
+    key: Annotated[
+        str, typer.Argument(help="Its reference (order_no=WO1|line_no=2) or key hash in hex.")
+    ],
+    *,
+    as_json: Json = False,
+) -> None:
+    """Tell one record's story: its history, its state, and what each layer makes of its row.
+
+    Example: syncflow trace order_lines "order_no=WO1|line_no=2"
+    """
+    from syncflow_dagster.cli.trace import run
+
+    run(entity, key, as_json=as_json)
+
+
+@app.command()
 def migrate(
     *,
     down: Annotated[

@@ -45,6 +45,11 @@ def console(*, stderr: bool = False) -> Console:
     return screen
 
 
+def printable(text: str) -> str:
+    """The text with control characters shown, not obeyed: it may come from anywhere."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
 @contextmanager
 def progress_bars(*, show: bool) -> Iterator[None]:
     """A bar for each entity on a terminal's standard error; a line for each stage done elsewhere."""
@@ -107,6 +112,7 @@ def batch_table(batches: Sequence[Batch], title: str | None = None) -> None:
     screen.print(table)
     for batch in batches:
         if batch.error:
-            screen.print(f"{batch.entity}: {batch.error}", style="red", markup=False)
+            words = printable(f"{batch.entity}: {batch.error}")
+            screen.print(words, style="red", markup=False)
         for note in (batch.proof or {}).get("notes", []):
             screen.print(f"{batch.entity}: {note}", style="dim", markup=False)

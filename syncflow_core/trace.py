@@ -1,0 +1,153 @@
+"""The story of one record: what happened to it, where it is now, and what each layer makes of its row.
+
+Belongs here: finding a record by what a person knows of it, and gathering what is kept.
+Does not belong here: printing (``cli.trace``), deciding anything.
+
+Source: product.md 10, ``trace``; product.md 1, ``record_events``.
+"""
+
+import dataclasses
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import polars as pl
+
+from syncflow_core.apismith import Source
+from syncflow_core.bridge import events, failed, pending, records
+from syncflow_core.bridge.database import Database
+from syncflow_core.bridge.entities import load_registered
+from syncflow_core.bridge.events import Event
+from syncflow_core.columns import KEY_HASH, KEY_SOURCE, REFERENCE, ROW
+from syncflow_core.errors import ConfigError
+from syncflow_core.fields import Shape, shape_of
+from syncflow_core.identity import add_identity, key_hash
+from syncflow_core.normalize import Step, explain, normalize
+
+_HEX = re.compile(r"[0-9a-f]{32}")
+_PART = re.compile(r"((?:[^\\|=]|\\.)*)=((?:[^\\|]|\\.)*)(?:\||$)")
+
+
+@dataclass(frozen=True)
+class Story:
+    """All that is kept of one record, and what its row in the source becomes now."""
+
+    entity: str
+    key_hash: bytes
+    reference: str | None
+    known: Mapping[str, object] | None
+    """What the target last acknowledged; None for a record that it never did."""
+    events: Sequence[Event]
+    failed: Mapping[str, object] | None
+    """Its open dead letter."""
+    pending: Sequence[Mapping[str, object]]
+    """What it waits for."""
+    row: Mapping[str, str | None] | None
+    """Its row in the source now; None where there is none."""
+    steps: Sequence[Step]
+    """What each layer makes of the row's fields."""
+
+
+def trace(database: Database, source: Source, entity: str, key: str) -> Story:
+    """Gather the story of the record that ``key`` names.
+
+    Args:
+        database: The bridge.
+        source: Asked for the record's row.
+        entity: Its entity.
+        key: The reference (``order_no=WO1|line_no=2``), the key hash in hex, or, of a key of one
+            field, its value.
+
+    Raises:
+        ConfigError: There is no such entity, or the key names other fields than the entity's.
+    """
+    with database.begin() as connection:
+        declared = load_registered(connection, [entity], enabled=None)[0].entity
+    shape = shape_of(declared, source.describe(declared.api))
+    wanted, values = _key(shape, key)
+    keys = pl.Series(KEY_HASH, [wanted])
+    with database.begin() as connection:
+        known = records.load_known_of(connection, entity, keys)
+        sources = records.load_key_sources(connection, entity, keys)
+        letters = failed.open_failed(connection, entity).filter(pl.col(KEY_HASH) == wanted)
+        waiting = pending.open_pending(connection, entity).filter(pl.col(KEY_HASH) == wanted)
+        told = events.story(connection, entity, wanted)
+    row = _row(source, shape, wanted, _key_sources(shape, sources, letters, values))
+    return Story(
+        entity=entity,
+        key_hash=wanted,
+        reference=_first(sources, REFERENCE) or _first(letters, REFERENCE),
+        known=known.row(0, named=True) if known.height else None,
+        events=told,
+        failed=letters.row(0, named=True) if letters.height else None,
+        pending=list(waiting.iter_rows(named=True)),
+        row=row,
+        steps=explain(row, shape) if row is not None else (),
+    )
+
+
+def _key(shape: Shape, text: str) -> tuple[bytes, dict[str, str] | None]:
+    """The key hash, and the values by target field where the text holds them."""
+    if _HEX.fullmatch(text):
+        return bytes.fromhex(text), None
+    names = list(shape.key_fields)
+    if len(names) == 1 and not text.startswith(f"{names[0]}="):
+        values = {names[0]: text}
+    else:
+        values = {_plain(name): _plain(value) for name, value in _PART.findall(text)}
+    if sorted(values) != sorted(names):
+        form = "|".join(f"{name}=..." for name in names)
+        raise ConfigError(
+            f"{text!r} is no key of {shape.entity.name}: write {form}, or the key hash in hex",
+            entity=shape.entity.name,
+        )
+    return key_hash(values), values
+
+
+def _plain(text: str) -> str:
+    return re.sub(r"\\(.)", r"\1", text)
+
+
+def _key_sources(
+    shape: Shape,
+    sources: pl.DataFrame,
+    letters: pl.DataFrame,
+    values: Mapping[str, str] | None,
+) -> list[dict[str, object]]:
+    """The key as the source may know it: as it sent it once, else as it was typed."""
+    found: list[dict[str, object]] = [json.loads(text) for text in sources[KEY_SOURCE].drop_nulls()]
+    for text in letters["raw"].drop_nulls():
+        raw = json.loads(text)
+        if all(name in raw for name in shape.key_columns):
+            found.append({name: raw[name] for name in shape.key_columns})
+    if not found and values is not None:
+        found.append(
+            {
+                column: values[field]
+                for column, field in zip(shape.key_columns, shape.key_fields, strict=True)
+            }
+        )
+    return found
+
+
+def _row(
+    source: Source, shape: Shape, wanted: bytes, keys: Sequence[Mapping[str, object]]
+) -> dict[str, str | None] | None:
+    """The source's row with this key hash, among those that it gives for the keys."""
+    if not keys:
+        return None
+    rows = source.look_up(shape.api, keys)
+    rows = rows.drop(ROW, strict=False).with_row_index(ROW)
+    key_shape = dataclasses.replace(
+        shape, fields=tuple(item for item in shape.fields if item.key), rowversion_column=None
+    )
+    identified = add_identity(normalize(rows, key_shape).accepted, key_shape)
+    found = identified.filter(pl.col(KEY_HASH) == wanted)[ROW]
+    if found.is_empty():
+        return None
+    return rows.filter(pl.col(ROW) == found[0]).drop(ROW).row(0, named=True)
+
+
+def _first(frame: pl.DataFrame, column: str) -> str | None:
+    return frame[column][0] if frame.height else None

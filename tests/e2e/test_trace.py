@@ -1,0 +1,78 @@
+"""One record's story: of a delivered, a rejected and a waiting one."""
+
+import json
+
+import pytest
+from place import Place
+
+from syncflow_core.apismith import Source
+from syncflow_core.bridge.failed import open_failed
+from syncflow_core.bridge.pending import open_pending
+from syncflow_core.errors import ConfigError
+from syncflow_core.sandbox import database, erp
+from syncflow_core.settings import read_settings
+from syncflow_core.trace import Story, trace
+from syncflow_dagster.cli.demo import demo_entities
+
+pytestmark = pytest.mark.e2e
+
+
+@pytest.fixture
+def synced(place: Place) -> Place:
+    with database.connect(place.url) as connection:
+        erp.seed_erp(connection, rows=2_000, seed=3)
+    place.apply(demo_entities())
+    place.sync()
+    return place
+
+
+def tell(place: Place, entity: str, key: str) -> Story:
+    with Source.open(read_settings()) as source:
+        return trace(place.database, source, entity, key)
+
+
+def test_a_delivered_record_tells_its_insert_and_its_layers(synced: Place) -> None:
+    story = tell(synced, "sites", "S0000")
+
+    assert [event.event for event in story.events] == ["inserted"]
+    assert story.known is not None
+    assert story.reference == "site_code=S0000"
+    assert story.row is not None
+    assert {step.layer for step in story.steps} == {1, 2, 3, 4, 5}
+    assert tell(synced, "sites", story.key_hash.hex()).row == story.row
+
+
+def test_a_rejected_record_tells_the_rule_and_the_value(synced: Place) -> None:
+    with synced.database.begin() as connection:
+        letter = open_failed(connection, "stock").row(0, named=True)
+
+    story = tell(synced, "stock", letter["#reference"])
+
+    assert story.known is None
+    assert story.failed is not None
+    refused = [step for step in story.steps if step.message]
+    assert [(step.rule, step.before) for step in refused] == [(letter["rule"], letter["value"])]
+
+
+def test_a_waiting_record_tells_for_whom(synced: Place) -> None:
+    with synced.database.begin() as connection:
+        waiting = open_pending(connection, "order_lines").row(0, named=True)
+
+    story = tell(synced, "order_lines", waiting["#reference"])
+
+    assert [line["parent_entity"] for line in story.pending] == ["orders"]
+    assert [event.event for event in story.events] == ["parked"]
+
+
+def test_a_key_that_names_other_fields_is_refused_with_the_right_form(synced: Place) -> None:
+    with pytest.raises(ConfigError, match=r"write order_no=\.\.\.\|line_no=\.\.\."):
+        tell(synced, "order_lines", "order=WO1")
+
+
+def test_the_command_prints_the_story_and_its_json(synced: Place) -> None:
+    shown = synced.command("trace", "sites", "S0000")
+    told = synced.command("trace", "sites", "S0000", "--json")
+
+    assert shown.returncode == 0, shown.stderr
+    assert "inserted" in shown.stdout
+    assert json.loads(told.stdout)["reference"] == "site_code=S0000"

@@ -22,6 +22,8 @@ app = typer.Typer(
 )
 entities_app = typer.Typer(help="Declare entities: apply, export, list.", no_args_is_help=True)
 app.add_typer(entities_app, name="entities")
+bench_app = typer.Typer(help="Measure on seeded data, on this machine.", no_args_is_help=True)
+app.add_typer(bench_app, name="bench")
 
 STOPPED = 143
 """Exit status after SIGTERM."""
@@ -141,6 +143,22 @@ def entities_list(*, as_json: Json = False) -> None:
     from syncflow_dagster.cli.entities import show as run
 
     run(as_json=as_json)
+
+
+@bench_app.command("normalize")
+def bench_normalize(
+    *,
+    rows: Annotated[int, typer.Option(min=10_000, help="Rows of sixteen columns.")] = 1_000_000,
+    times: Annotated[int, typer.Option(min=1, help="Repetitions, after one that warms.")] = 3,
+    dirty: Annotated[
+        bool, typer.Option("--dirty", help="Order lines with a real ERP's dirt.")
+    ] = False,
+    save: Annotated[Path | None, typer.Option(help="Write the numbers to this JSON file.")] = None,
+) -> None:
+    """Measure pages to rows, five layers and both hashes."""
+    from syncflow_dagster.bench.normalize import run
+
+    run(rows=rows, times=times, dirty=dirty, save=save)
 
 
 @app.command()

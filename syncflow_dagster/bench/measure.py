@@ -1,0 +1,130 @@
+"""Timing and reporting, the same for every benchmark.
+
+Belongs here: one measured step, the table, the JSON file.
+Does not belong here: what is measured (its own module).
+"""
+
+import os
+import platform
+import resource
+import statistics
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+
+import msgspec
+from rich.table import Table
+
+from syncflow_dagster.cli.show import console
+
+
+@dataclass
+class Step:
+    """One stage, measured ``n`` times."""
+
+    name: str
+    rows: int
+    megabytes: float
+    """Of the pages that it works on, as they came over the wire."""
+    seconds: list[float] = field(default_factory=list)
+    cpu_seconds: list[float] = field(default_factory=list)
+
+    @property
+    def median(self) -> float:
+        """Wall seconds, the median."""
+        return statistics.median(self.seconds)
+
+
+class Benchmark:
+    """The steps of one benchmark, in the order first measured.
+
+    Args:
+        name: Of the benchmark.
+        rows: That each step works on.
+        megabytes: Of their pages.
+    """
+
+    def __init__(self, name: str, rows: int, megabytes: float) -> None:
+        self.name, self.rows, self.megabytes = name, rows, megabytes
+        self.steps: dict[str, Step] = {}
+
+    @contextmanager
+    def step(self, name: str) -> Iterator[None]:
+        """Measure the block as one repetition of the step."""
+        wall, cpu = time.perf_counter(), time.process_time()
+        yield
+        taken = time.perf_counter() - wall, time.process_time() - cpu
+        step = self.steps.setdefault(name, Step(name, self.rows, self.megabytes))
+        step.seconds.append(taken[0])
+        step.cpu_seconds.append(taken[1])
+
+    def report(self, floor: str, together: Sequence[str], save: Path | None) -> None:
+        """Print the table, with each step's ratio to the step ``floor``, and save the numbers as JSON."""
+        table = Table(
+            title=f"{self.name}: {self.rows:,} rows, {self.megabytes:,.0f} MB of pages", box=None
+        )
+        table.add_column("step")
+        for heading in ("seconds", "spread", "CPU s", "rows/s", "MB/s", f"ratio to {floor}"):
+            table.add_column(heading, justify="right")
+        base = self.steps[floor].median
+        for step in self.steps.values():
+            self._row(table, step.name, step.median, base, step)
+        self._row(
+            table, " + ".join(together), sum(self.steps[n].median for n in together), base, None
+        )
+        screen = console()
+        screen.print(table)
+        screen.print(
+            f"peak memory of the process {peak_megabytes():,.0f} MB; {machine()}", markup=False
+        )
+        if save is not None:
+            save.write_bytes(msgspec.json.format(msgspec.json.encode(self._content()), indent=2))
+            screen.print(f"saved in {save}", markup=False)
+
+    def _row(self, table: Table, name: str, seconds: float, base: float, step: Step | None) -> None:
+        table.add_row(
+            name,
+            f"{seconds:.2f}",
+            "" if step is None else f"{min(step.seconds):.2f}-{max(step.seconds):.2f}",
+            "" if step is None else f"{statistics.median(step.cpu_seconds):.2f}",
+            f"{self.rows / seconds:,.0f}",
+            f"{self.megabytes / seconds:,.0f}",
+            f"{seconds / base:.2f}",
+        )
+
+    def _content(self) -> dict[str, object]:
+        return {
+            "benchmark": self.name,
+            "rows": self.rows,
+            "megabytes": round(self.megabytes, 1),
+            "machine": machine(),
+            "versions": {
+                name: version(name) for name in ("polars", "polars-hash", "msgspec", "syncflow")
+            },
+            "peak_megabytes": round(peak_megabytes()),
+            "steps": [
+                {
+                    "step": step.name,
+                    "seconds": [round(value, 4) for value in step.seconds],
+                    "cpu_seconds": [round(value, 4) for value in step.cpu_seconds],
+                }
+                for step in self.steps.values()
+            ],
+        }
+
+
+def peak_megabytes() -> float:
+    """The most memory that this process has held at once."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024  # kilobytes on Linux
+
+
+def machine() -> str:
+    """What this runs on, and how busy it is."""
+    load = os.getloadavg()[0]
+    return (
+        f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}, "
+        f"load {load:.1f} when it ended"
+    )

@@ -1,0 +1,57 @@
+"""What the documents name exists."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from typer.main import get_command
+
+from syncflow_dagster.cli.app import app
+
+ROOT = Path(__file__).parents[2]
+
+
+def commands() -> set[str]:
+    root = get_command(app)
+    found = set()
+    for name, command in root.commands.items():  # type: ignore[attr-defined]  # a group has them
+        inner = getattr(command, "commands", {})
+        found |= {f"{name} {sub}" for sub in inner} or {name}
+    return found
+
+
+@pytest.mark.parametrize(
+    "document", sorted(ROOT.glob("README.md")) + sorted(ROOT.glob("docs/*.md"))
+)
+def test_every_command_in_a_document_exists(document: Path) -> None:
+    named = set(re.findall(r"\bsyncflow ([a-z]+)", document.read_text(encoding="utf-8")))
+
+    assert named - {command.split()[0] for command in commands()} == set()
+
+
+def test_the_readme_names_every_command() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    missing = [c for c in commands() if c.split()[0] not in text or c.split()[-1] not in text]
+
+    assert missing == []
+
+
+def test_every_rule_that_rejects_a_golden_case_is_documented() -> None:
+    documented = set(
+        re.findall(r"`([a-z_]+)`", (ROOT / "docs/normalization.md").read_text("utf-8"))
+    )
+    rules = set()
+    for file in (ROOT / "tests/golden").glob("*.json"):
+        content = json.loads(file.read_text(encoding="utf-8"))
+        cases = (
+            content
+            if isinstance(content, list)
+            else [c for v in content.values() if isinstance(v, list) for c in v]
+        )
+        rules |= {
+            case["rejected"] for case in cases if isinstance(case, dict) and "rejected" in case
+        }
+
+    assert len(rules) > 10
+    assert rules - documented == set()

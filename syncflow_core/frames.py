@@ -21,7 +21,7 @@ from typing import Final
 import msgspec
 import polars as pl
 
-from syncflow_core.errors import SyncFlowError
+from syncflow_core.errors import ConfigError, SyncFlowError
 
 KEPT_BYTES: Final = 1_500_000_000
 """Frames kept in memory besides their files, over all frame sets of the process (estimated size)."""
@@ -46,11 +46,19 @@ class FrameStore:
     """Frame sets under one folder.
 
     Args:
-        root: The folder; made when the first frame is written.
+        root: The folder, as a path or a ``file://`` URI; made when the first frame is written.
+
+    Raises:
+        ConfigError: The URI is of another kind.
     """
 
     def __init__(self, root: str) -> None:
-        self.root = Path(root)
+        if "://" in root and not root.startswith("file://"):
+            raise ConfigError(
+                f"SYNCFLOW_FRAMES_URI {root}: staged frames lie in a folder; object storage is not "
+                "supported yet"
+            )
+        self.root = Path(root.removeprefix("file://"))
         self._kept: OrderedDict[str, pl.DataFrame] = OrderedDict()
         self._kept_bytes = 0
 

@@ -15,6 +15,7 @@ import dagster as dg
 import msgspec
 
 from syncflow_core.errors import SyncFlowError
+from syncflow_core.frames import FrameStore
 from syncflow_core.settings import read_settings
 from syncflow_core.stages.work import Staged
 
@@ -24,7 +25,12 @@ class FrameIOManager(dg.ConfigurableIOManager):
 
     def _path(self, context: dg.OutputContext) -> Path:
         run, *step = context.get_identifier()
-        return Path(read_settings().frames_path) / "handover" / run / ("-".join(step) + ".json")
+        return (
+            FrameStore(read_settings().frames_path).root
+            / "handover"
+            / run
+            / ("-".join(step) + ".json")
+        )
 
     def handle_output(self, context: dg.OutputContext, obj: object) -> None:
         """Write the hand-over, whole or not at all; an op that ends a graph hands over nothing."""

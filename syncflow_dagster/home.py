@@ -10,6 +10,7 @@ import os
 from pathlib import Path
 
 import dagster as dg
+from dotenv import dotenv_values
 
 from syncflow_core.settings import Settings
 
@@ -26,9 +27,12 @@ def prepare(settings: Settings) -> Path:
     """Make the home, closed to others, and Dagster's folder in it; both are absolute afterwards.
 
     ``DAGSTER_HOME`` is respected where it is set, its ``dagster.yaml`` included; in the home's own
-    folder that file is this version's. ``SYNCFLOW_HOME`` is set for the processes that
-    this one starts: they may run in another folder.
+    folder that file is this version's. ``SYNCFLOW_HOME`` and what a ``.env`` file says
+    are set for the processes that this one starts: they may run in another folder.
     """
+    for name, value in dotenv_values(".env").items():
+        if name.startswith("SYNCFLOW_") and value is not None:
+            os.environ.setdefault(name, value)
     home = settings.home_path
     home.mkdir(parents=True, exist_ok=True, mode=0o700)
     os.environ["SYNCFLOW_HOME"] = str(home)

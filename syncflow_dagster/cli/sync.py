@@ -9,16 +9,16 @@ Source: design.md, "Command line"; product.md, "Accounts, statuses, exits".
 import logging
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from types import FrameType
 
 import msgspec
 
-from syncflow_core.bridge.batches import Batch
+from syncflow_core.bridge.batches import Batch, Counts
 from syncflow_core.bridge.database import Database
 from syncflow_core.bridge.entities import load_entities
-from syncflow_core.errors import ConfigError
+from syncflow_core.errors import ConfigError, SyncFlowError
 from syncflow_core.parents import lineage
 from syncflow_core.settings import read_settings
 from syncflow_dagster.cli.app import STOPPED
@@ -62,7 +62,20 @@ class Choice:
 
 
 def run(choice: Choice) -> int:
-    """Sync what was chosen; the exit status."""
+    """Sync what was chosen; the exit status.
+
+    With ``--json`` each entity that was named has its line, also where nothing could begin.
+    """
+    try:
+        return _run(choice)
+    except SyncFlowError:
+        if choice.as_json:
+            for name in choice.names:
+                sys.stdout.write(_line(name, None, "failed", Counts(), {}) + "\n")
+        raise
+
+
+def _run(choice: Choice) -> int:
     _check(choice)
     settings = read_settings()
     # both ask at once, before anything is opened, for what every sync needs
@@ -122,16 +135,20 @@ def _of_entities(result: Run, names: Sequence[str]) -> list[Batch]:
 
 def json_line(batch: Batch) -> str:
     """One entity's outcome as ``--json`` prints it: every key always there."""
-    counts = asdict(batch.counts)
+    return _line(batch.entity, str(batch.uid), batch.status, batch.counts, batch.seconds)
+
+
+def _line(
+    entity: str, batch: str | None, status: str, counts: Counts, seconds: Mapping[str, float]
+) -> str:
+    counted = asdict(counts)
     return msgspec.json.encode(
         {
-            "entity": batch.entity,
-            "batch": str(batch.uid),
-            "status": batch.status,
-            "counts": {name: counts[name] for name in COUNTS},
-            "seconds": {
-                **{stage: round(batch.seconds.get(stage, 0.0), 3) for stage in STAGES},
-            },
+            "entity": entity,
+            "batch": batch,
+            "status": status,
+            "counts": {name: counted[name] for name in COUNTS},
+            "seconds": {stage: round(seconds.get(stage, 0.0), 3) for stage in STAGES},
         }
     ).decode()
 

@@ -31,8 +31,11 @@ def seeded(place: Place) -> Place:
 
 
 def test_an_unknown_entity_is_wrong_usage_and_names_the_known_ones(seeded: Place) -> None:
-    ended = seeded.command("sync", "ordrs")
+    ended = seeded.command("sync", "ordrs", "--json")
 
+    assert [(line["entity"], line["status"]) for line in lines(ended.stdout)] == [
+        ("ordrs", "failed")
+    ]
     assert ended.returncode == 2
     assert "unknown entity ordrs; known are customers" in ended.stderr
     assert "Traceback" not in ended.stderr

@@ -26,6 +26,7 @@ from syncflow_core.rowversion import is_newer
 
 KNOWN_DATA_HASH = "#known_data_hash"
 KNOWN_PARENT_REFS = "#known_parent_refs"
+OLDER = "#older"
 
 
 def classify(
@@ -46,8 +47,9 @@ def classify(
         kind: How two rowversions compare.
 
     Returns:
-        ``(n, 6)``: ``#row``, ``#key_hash``, ``#op``, ``#hub_uid``, ``#known_data_hash``,
-        ``#known_parent_refs``; the last three null for a record that was not known or is deleted.
+        ``(n, 7)``: ``#row``, ``#key_hash``, ``#op``, ``#hub_uid``, ``#known_data_hash``,
+        ``#known_parent_refs`` (these three null for a record that was not known or is deleted), and
+        ``#older``: whether the row's rowversion went backwards.
 
     Raises:
         ContractError: Two incoming rows share a key. Keeping either one would make the result
@@ -83,6 +85,7 @@ def classify(
         HUB_UID,
         KNOWN_DATA_HASH,
         KNOWN_PARENT_REFS,
+        older.alias(OLDER),
     )
 
 

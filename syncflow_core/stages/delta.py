@@ -22,7 +22,7 @@ from syncflow_core.columns import (
     ROW,
     ROWVERSION,
 )
-from syncflow_core.delta import KNOWN_DATA_HASH, KNOWN_PARENT_REFS, classify, gone
+from syncflow_core.delta import KNOWN_DATA_HASH, KNOWN_PARENT_REFS, OLDER, classify, gone
 from syncflow_core.stages.adopt import adopt
 from syncflow_core.stages.settle import settle_open
 from syncflow_core.stages.work import Connections, Staged, hold, timed
@@ -52,6 +52,11 @@ def find_changes(
         incoming = frames.read(staged.frames["distinct"], columns=list(NARROW))
         verdicts = classify(incoming, known, kind=shape.rowversion_kind)
         changed = verdicts.filter(pl.col(OP) != "unchanged")
+        backwards = int(verdicts[OLDER].sum())
+        if backwards:
+            notes.append(
+                f"{backwards} rows are older than what was acknowledged: none overwrites it"
+            )
         deletes, why_not = _gone(connections, staged, known, incoming[KEY_HASH])
         notes += why_not
         updates = changed.filter(pl.col(OP) == "update").height

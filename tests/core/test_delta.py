@@ -14,7 +14,7 @@ from syncflow_core.columns import (
     ROW,
     ROWVERSION,
 )
-from syncflow_core.delta import classify, gone
+from syncflow_core.delta import OLDER, classify, gone
 from syncflow_core.entity import Brake
 from syncflow_core.errors import ContractError
 
@@ -90,6 +90,7 @@ def test_an_older_row_never_overwrites_a_newer_one() -> None:
     )
 
     assert ops(found) == ["unchanged", "update", "update"]
+    assert found[OLDER].to_list() == [True, False, False]
 
 
 def test_two_rows_of_one_key_are_refused() -> None:

@@ -294,7 +294,7 @@ class Source:
 
     def _near(self, slug: str) -> str:
         """Which slugs look like *slug*, or some that there are, for the end of a message."""
-        slugs = [api.slug for api in self.apis()]
+        slugs = [api.slug for api in self.apis() if api.slug != slug]
         near = difflib.get_close_matches(slug, slugs, n=3) or slugs[:5]
         return f"; did you mean {', '.join(map(repr, near))}?" if near else ": it has none at all"
 

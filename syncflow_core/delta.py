@@ -34,17 +34,20 @@ def classify(
     known: pl.DataFrame,
     *,
     kind: Literal["integer", "timestamp", "hex", "text"],
+    guarded: bool,
 ) -> pl.DataFrame:
     """Label every record with the operation that brings the target up to date.
 
-    Hashes and references alone decide; a rowversion only keeps an older row from overwriting a
-    newer one: a slow page never undoes what a faster run has sent since.
+    Hashes and references decide. Rows that may have been read before what is known was sent are
+    ``guarded``: there an older rowversion never overwrites a newer one. Rows read after it are the
+    source as it is now, and a rowversion that went backwards in it is a source that was restored.
 
     Args:
         incoming: ``(n, k)``, one row per record, with ``#row``, ``#key_hash`` (unique),
             ``#data_hash``, ``#rowversion`` and ``#parent_refs``.
         known: ``columns.KNOWN``: what the target last acknowledged.
         kind: How two rowversions compare.
+        guarded: Whether an older row is left alone.
 
     Returns:
         ``(n, 7)``: ``#row``, ``#key_hash``, ``#op``, ``#hub_uid``, ``#known_data_hash``,
@@ -77,7 +80,7 @@ def classify(
         KEY_HASH,
         pl.when(pl.col("#known").is_null())
         .then(pl.lit("insert"))
-        .when(same | older)
+        .when(same | (older & guarded))
         .then(pl.lit("unchanged"))
         .otherwise(pl.lit("update"))
         .cast(OPS)

@@ -63,8 +63,11 @@ def parse_entities(text: str, origin: str) -> list[Entity]:
         raise ConfigError(f"{origin}:{line} no YAML: {problem}") from error
     if root is None:
         raise ConfigError(f"{origin}: the file is empty; it needs version: {VERSION} and entities:")
-    faults = [f"{origin}:{line}: {key}: the key stands twice" for line, key in _repeated(root, ())]
+    faults = []
     try:
+        faults += [
+            f"{origin}:{line}: {key}: the key stands twice" for line, key in _repeated(root, ())
+        ]
         loaded = yaml.load(text, Loader=_Loader)  # noqa: S506  # a SafeLoader with fewer scalars
         entities = EntitiesFile.model_validate(loaded).entities
     except pydantic.ValidationError as error:
@@ -73,6 +76,9 @@ def parse_entities(text: str, origin: str) -> list[Entity]:
             for fault in error.errors()
         ]
         raise ConfigError("\n".join(faults)) from error
+    except (yaml.YAMLError, RecursionError, UnicodeError) as error:
+        problem = getattr(error, "problem", None) or "it refers to itself, or nests too deeply"
+        raise ConfigError(f"{origin}: cannot be read: {problem}") from error
     faults += _across(entities, root, origin)
     if faults:
         raise ConfigError("\n".join(faults))
@@ -126,7 +132,16 @@ def _shortened(value: Any) -> Any:  # noqa: ANN401  # JSON of any shape
 
 
 def _across(entities: Sequence[Entity], root: yaml.Node, origin: str) -> Iterator[str]:
-    """Faults between entities of one file: names given twice."""
+    """Faults between entities of one file: names and collections given twice."""
+    places: dict[str, str] = {}
+    for index, entity in enumerate(entities):
+        other = places.setdefault(entity.collection, entity.name)
+        if other != entity.name:
+            line = _line(root, ("entities", index, "collection"))
+            yield (
+                f"{origin}:{line}: entities[{entity.name}].collection: {entity.collection!r} is "
+                f"entity {other}'s; each would delete the other's records"
+            )
     names = [entity.name for entity in entities]
     for index, name in enumerate(names):
         if name in names[:index]:

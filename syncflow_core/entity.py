@@ -7,11 +7,13 @@ adds where the declaration is silent (``fields``).
 Source: design.md, "Entities file".
 """
 
+import keyword
 import re
 from typing import Annotated, Any, Literal
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import pydantic
-from pydantic import BaseModel, BeforeValidator, ConfigDict, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, model_validator
 
 from syncflow_core.catalog import FieldType
 from syncflow_core.columns import OWN
@@ -33,6 +35,43 @@ HUB_FIELDS = frozenset(
 """The hub's own fields of a record (contract.md); no target field may take their names."""
 
 BooleanWords = dict[Literal["true", "false"], list[str]]
+
+
+def _no_nul(value: object) -> object:
+    """PostgreSQL stores no NUL, so no declaration holds one."""
+    if isinstance(value, str) and "\0" in value:
+        raise ValueError("holds a NUL character")
+    return value
+
+
+def _zone(value: str | None) -> str | None:
+    if value is not None:
+        try:
+            ZoneInfo(value)
+        except (ZoneInfoNotFoundError, ValueError, OSError) as error:
+            raise ValueError(f"{value!r} is not a time zone name such as Europe/Berlin") from error
+    return value
+
+
+def _limit(value: str | float | None) -> str | float | None:
+    if isinstance(value, str) and not _LIMIT.fullmatch(value):
+        raise ValueError(f"{value!r} is neither a number nor a date")
+    return value
+
+
+_LIMIT = re.compile(r"[-+]?\d+(\.\d+)?([eE][-+]?\d+)?|\d{4}-\d{2}-\d{2}([T ][\d:.]+Z?)?")
+Zone = Annotated[str | None, AfterValidator(_zone)]
+Limit = Annotated[str | int | float | None, AfterValidator(_limit)]
+Text = Annotated[str, AfterValidator(_no_nul)]
+Place = Annotated[str, pydantic.Field(pattern=r"^([A-Za-z0-9][A-Za-z0-9_.-]*)?$")]
+"""A part of a URL's path: an API's slug, a collection."""
+Owner = Annotated[
+    str,
+    pydantic.Field(
+        pattern=r"^(team:[A-Za-z0-9_-]+|[A-Za-z0-9._%+-]+@[A-Za-z0-9.-]+\.[A-Za-z]{2,})$"
+    ),
+]
+"""``team:planning`` or an e-mail address, as Dagster takes them."""
 
 
 class Declared(BaseModel):
@@ -69,6 +108,15 @@ class Replace(Declared):
     old: str = pydantic.Field(min_length=1)
     new: str = ""
     regex: bool = False
+
+    @model_validator(mode="after")
+    def _compiles(self) -> "Replace":
+        if self.regex:
+            try:
+                re.compile(self.old)
+            except re.error as error:
+                raise ValueError(f"{self.old!r} is no regular expression: {error}") from error
+        return self
 
 
 class Transform(Declared):
@@ -116,12 +164,12 @@ class Field(Declared):
     required: bool = False
     precision: int | None = pydantic.Field(default=None, ge=1, le=38)
     scale: int | None = pydantic.Field(default=None, ge=-84, le=127)
-    minimum: str | int | float | None = None
-    maximum: str | int | float | None = None
+    minimum: Limit = None
+    maximum: Limit = None
     max_length: int | None = pydantic.Field(default=None, ge=1)
     formats: list[str] = []
     date_order: Literal["dmy", "mdy", "ymd"] | None = None
-    time_zone: str | None = None
+    time_zone: Zone = None
     decimal_separator: Literal[".", ","] = "."
     percent: bool = False
     encoding: Literal["hex", "base64"] = "hex"
@@ -162,6 +210,8 @@ class Rowversion(Declared):
     column: str
     kind: Literal["integer", "timestamp", "hex", "text"] | None = None
     overlap_s: int = pydantic.Field(default=300, ge=0)
+    """How far an incremental fetch looks back, for rows that were committed late: seconds of a
+    timestamp; of an integer or hex counter, so many counts. A text cannot be moved."""
 
 
 class Brake(Declared):
@@ -186,7 +236,7 @@ class Background(Declared):
     window: Annotated[
         str, pydantic.Field(pattern=r"^([01]\d|2[0-3]):[0-5]\d-([01]\d|2[0-3]):[0-5]\d$")
     ] = "19:00-07:00"
-    time_zone: str | None = None
+    time_zone: Zone = None
     nights: int = pydantic.Field(default=7, ge=1, le=366)
 
 
@@ -201,18 +251,18 @@ class Entity(Declared):
     """One entity: what is read, what it becomes, where it goes."""
 
     name: str = pydantic.Field(pattern=NAME.pattern)
-    api: str = ""
-    collection: str = ""
-    group: str = "erp"
-    description: str = ""
-    owners: list[str] = []
+    api: Place = ""
+    collection: Place = ""
+    group: str = pydantic.Field(default="erp", pattern=r"^[A-Za-z0-9_]+$")
+    description: Text = ""
+    owners: list[Owner] = []
     enabled: bool = True
     business_key: list[str] = []
     rowversion: Rowversion | None = None
     delta: Literal["hash", "rowversion", "full"] | None = None
     deletes: Literal["delete", "ignore"] = "delete"
     brake: Brake = Brake()
-    time_zone: str | None = None
+    time_zone: Zone = None
     date_order: Literal["dmy", "mdy", "ymd"] | None = None
     unmapped: Literal["keep", "drop"] = "keep"
     fields: list[Field] = []
@@ -233,6 +283,8 @@ class Entity(Declared):
 
     @model_validator(mode="after")
     def _consistent(self) -> "Entity":
+        if keyword.iskeyword(self.name):
+            raise ValueError(f"{self.name!r} is a word of Python, which Dagster refuses as a name")
         targets = [item.name for item in self.fields]
         twice = sorted({name for name in targets if targets.count(name) > 1})
         if twice:

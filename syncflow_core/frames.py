@@ -90,7 +90,8 @@ class FrameStore:
         return FrameRef(str(folder), tuple(names), rows)
 
     def _write_part(self, folder: Path, index: int, frame: pl.DataFrame) -> str:
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        for level in (self.root, folder.parent, folder):  # rows are nobody else's to read
+            level.mkdir(parents=True, exist_ok=True, mode=0o700)
         name = f"part-{index:05d}.arrow"
         temporary = folder / f".{name}"
         try:

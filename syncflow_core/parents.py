@@ -52,6 +52,13 @@ def lineage(entities: Sequence[Entity]) -> Lineage:
         if parent.entity in named
     }
     deferred = {edge for edge, parent in edges.items() if edge[0] == parent}
+    for name, reference in sorted(deferred):
+        if not can_be_null(named[name], reference):
+            raise ConfigError(
+                f"parents: {name}.{reference} refers to {name} itself and can never be NULL: no "
+                "record could be the first",
+                entity=name,
+            )
     while cycle := _cycle(named, {e: p for e, p in edges.items() if e not in deferred}):
         cut = next((edge for edge in sorted(cycle) if can_be_null(named[edge[0]], edge[1])), None)
         if cut is None:

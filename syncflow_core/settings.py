@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Annotated
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from pydantic import AfterValidator, SecretStr, ValidationError
+from pydantic import AfterValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from syncflow_core.errors import ConfigError
@@ -68,7 +68,7 @@ class Settings(BaseSettings):
     frames_uri: str | None = None
     api_secret: SecretStr | None = None
     time_zone: Annotated[str, AfterValidator(_zone)] = "UTC"
-    slices: int = 7
+    slices: Annotated[int, Field(ge=1, le=366)] = 7
 
     @property
     def home_path(self) -> Path:

@@ -12,6 +12,7 @@ from pathlib import Path
 import dagster as dg
 from dotenv import dotenv_values
 
+from syncflow_core.errors import ConfigError
 from syncflow_core.settings import Settings
 
 _HERE = Path(__file__).parent
@@ -34,7 +35,10 @@ def prepare(settings: Settings) -> Path:
         if name.startswith("SYNCFLOW_") and value is not None:
             os.environ.setdefault(name, value)
     home = settings.home_path
-    home.mkdir(parents=True, exist_ok=True, mode=0o700)
+    try:
+        home.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError as error:
+        raise ConfigError(f"SYNCFLOW_HOME {home}: cannot be made: {error.strerror}") from error
     os.environ["SYNCFLOW_HOME"] = str(home)
     ours = str(home / "dagster")
     own = os.environ.setdefault("DAGSTER_HOME", ours) == ours
@@ -47,6 +51,15 @@ def prepare(settings: Settings) -> Path:
     if not configuration.exists() or configuration.read_text(encoding="utf-8") != text:
         configuration.write_text(text, encoding="utf-8")
     return home
+
+
+DEMO_MARK = "demo"
+"""A file in the home that says that the demo made it, and may empty it."""
+
+
+def disown(home: Path) -> None:
+    """The home is somebody's own from here on: the demo empties it no more."""
+    (home / DEMO_MARK).unlink(missing_ok=True)
 
 
 def open_instance(settings: Settings) -> dg.DagsterInstance:

@@ -12,6 +12,7 @@ from typing import Literal
 
 import dagster as dg
 from dagster._core.definitions.job_base import InMemoryJob
+from dagster._core.errors import DagsterExecutionInterruptedError
 from dagster._core.execution.api import execute_run_iterator
 
 from syncflow_core.bridge import batches
@@ -23,6 +24,8 @@ from syncflow_core.errors import ConfigError, SyncFlowError
 from syncflow_dagster.definitions import build
 from syncflow_dagster.ops import utc_now
 from syncflow_dagster.partitions import range_tags, slice_key
+
+CANCELED = frozenset({dg.DagsterRunStatus.CANCELED, dg.DagsterRunStatus.CANCELING})
 
 Mode = Literal["auto", "full", "incremental"]
 
@@ -80,20 +83,35 @@ def run_sync(  # each is a choice of whoever starts it
         tags={**tags, "syncflow/started_by": "command line"},
         asset_selection=keys,
     )
-    for _ in execute_run_iterator(InMemoryJob(subset), run, instance):
-        pass
+    interrupted = False
+    try:
+        for _ in execute_run_iterator(InMemoryJob(subset), run, instance):
+            pass
+    except (DagsterExecutionInterruptedError, KeyboardInterrupt):
+        interrupted = True
     ended = instance.get_run_by_id(run.run_id)
     if ended is None:
         raise SyncFlowError(f"run {run.run_id} is gone from Dagster's history")
+    stopped = interrupted or ended.status in CANCELED or _was_stopped(database, run.run_id)
     return Run(
         run_id=run.run_id,
         succeeded=ended.is_success,
-        stopped=ended.status in {dg.DagsterRunStatus.CANCELED, dg.DagsterRunStatus.CANCELING},
-        batches=_batches(database, run.run_id, names),
+        stopped=stopped,
+        batches=_batches(database, run.run_id, names, stopped=stopped),
     )
 
 
-def _batches(database: Database, run_id: str, names: Sequence[str]) -> tuple[Batch, ...]:
+def _was_stopped(database: Database, run_id: str) -> bool:
+    """Whether one of the run's batches was stopped: Dagster ends an interrupted op as failed."""
+    with database.begin() as connection:
+        return bool(
+            batches.history(connection, dagster_run_id=run_id, statuses=["stopped"], limit=1)
+        )
+
+
+def _batches(
+    database: Database, run_id: str, names: Sequence[str], *, stopped: bool
+) -> tuple[Batch, ...]:
     """The run's batches; an entity that never began gets one that says so."""
     with database.begin() as connection:
         found = batches.history(connection, dagster_run_id=run_id, limit=10_000)[::-1]
@@ -111,7 +129,12 @@ def _batches(database: Database, run_id: str, names: Sequence[str]) -> tuple[Bat
                 dagster_run_id=run_id,
             )
             batches.close_batch(
-                connection, uid, "failed", Counts(), now=utc_now(), error="parent not synced"
+                connection,
+                uid,
+                "stopped" if stopped else "failed",
+                Counts(),
+                now=utc_now(),
+                error="the run was stopped before it began" if stopped else "parent not synced",
             )
         found = batches.history(connection, dagster_run_id=run_id, limit=10_000)[::-1]
     own = {batch.entity: batch for batch in found if batch.kind != "retry"}

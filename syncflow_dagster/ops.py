@@ -38,9 +38,6 @@ from syncflow_dagster.progress import tell
 RESOURCES = {"source", "target", "bridge", "frames"}
 ACCOUNTS_CLOSE = "accounts_close"
 
-LEASES: dict[UUID, Lease] = {}
-"""The leases that this process holds, by batch: an entity stays held from its first op to its last."""
-
 
 class SyncConfig(dg.Config):
     """How an entity is synced, for the launchpad."""
@@ -117,7 +114,7 @@ def build_ops(name: str, *, has_parents: bool, slices: int, deferred: tuple[str,
             )
         with closing_on_error(connections, order):
             staged = fetch(connections, order, now=utc_now)
-            _fail_dead_runs(context, LEASES[order.batch])
+            _fail_dead_runs(context, connections.leases[order.batch])
             return staged
 
     def stage_op(
@@ -188,7 +185,7 @@ def connections_of(context: dg.OpExecutionContext) -> Connections:
         database=resources.bridge.database(),
         frames=resources.frames.store(),
         progress=tell,
-        leases=LEASES,
+        leases=resources.bridge.leases,
     )
 
 

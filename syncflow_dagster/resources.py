@@ -9,16 +9,25 @@ with a clear error, and not the whole code location.
 Source: product.md 8.
 """
 
+import datetime as dt
+import logging
 import threading
+from uuid import UUID
 
 import dagster as dg
 from pydantic import PrivateAttr
 
 from syncflow_core.apismith import Source
+from syncflow_core.bridge import batches
+from syncflow_core.bridge.batches import Counts
 from syncflow_core.bridge.database import Database
+from syncflow_core.bridge.leases import Lease
+from syncflow_core.errors import UnavailableError
 from syncflow_core.frames import FrameStore
 from syncflow_core.schedulehub import Target
 from syncflow_core.settings import read_settings
+
+logger = logging.getLogger(__name__)
 
 
 class SourceResource(dg.ConfigurableResource[Source]):
@@ -65,6 +74,12 @@ class BridgeResource(dg.ConfigurableResource[Database]):
     """The bridge database (``SYNCFLOW_DATABASE_URL``, else the embedded one)."""
 
     _database: Database | None = PrivateAttr(default=None)
+    _leases: dict[UUID, Lease] = PrivateAttr(default_factory=dict)
+
+    @property
+    def leases(self) -> dict[UUID, Lease]:
+        """The leases that this run holds, by batch: an entity stays held from its first op to its last."""
+        return self._leases
 
     def database(self) -> Database:
         """The database, opened once a run; its schema is this code's."""
@@ -75,10 +90,26 @@ class BridgeResource(dg.ConfigurableResource[Database]):
         return self._database
 
     def teardown_after_execution(self, context: dg.InitResourceContext) -> None:
-        """Close it."""
-        if self._database is not None:
-            self._database.close()
-            self._database = None
+        """Close it, and the batches that the run's end left between two ops."""
+        if self._database is None:
+            return
+        for batch, lease in self._leases.items():
+            try:
+                with self._database.begin() as connection:
+                    batches.close_batch(
+                        connection,
+                        batch,
+                        "stopped",
+                        Counts(),
+                        now=dt.datetime.now(tz=dt.UTC),
+                        error="the run ended between two of its ops; the next sync does it all",
+                    )
+            except UnavailableError as error:
+                logger.warning("batch %s stays open until the next sync: %s", batch, error)
+            lease.release()
+        self._leases.clear()
+        self._database.close()
+        self._database = None
 
 
 class FramesResource(dg.ConfigurableResource[FrameStore]):

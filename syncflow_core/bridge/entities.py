@@ -57,11 +57,13 @@ def apply_entities(connection: sa.Connection, declared: Sequence[Entity]) -> lis
     """Write the declarations, a new version only for those that differ from their current one.
 
     Raises:
-        ConfigError: A parent is neither among *declared* nor in the database; all are named.
+        ConfigError: A parent is neither among *declared* nor in the database, or a collection is
+            another entity's; all are named.
     """
     connection.execute(sa.select(sa.func.pg_advisory_xact_lock(LOCK)))
     known = {item.entity.name: item for item in load_registered(connection, enabled=None)}
     _refuse_unknown_parents(declared, set(known))
+    _refuse_shared_collections(declared, [item.entity for item in known.values()])
     return [_apply(connection, entity, known.get(entity.name)) for entity in declared]
 
 
@@ -177,6 +179,26 @@ def _refuse_unknown_parents(declared: Sequence[Entity], known: set[str]) -> None
         for reference, parent in entity.parents.items()
         if parent.entity not in there
     ]
+    if faults:
+        raise ConfigError("; ".join(faults))
+
+
+def _refuse_shared_collections(declared: Sequence[Entity], known: Sequence[Entity]) -> None:
+    """Two entities on one collection would each take the other's records for gone."""
+    names = {entity.name for entity in declared}
+    places: dict[str, str] = {
+        entity.collection: entity.name
+        for entity in known
+        if entity.enabled and entity.name not in names
+    }
+    faults = []
+    for entity in declared:
+        other = places.setdefault(entity.collection, entity.name)
+        if other != entity.name:
+            faults.append(
+                f"{entity.name}.collection: {entity.collection!r} is entity {other}'s; each would "
+                "delete the other's records"
+            )
     if faults:
         raise ConfigError("; ".join(faults))
 

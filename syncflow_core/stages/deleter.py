@@ -14,9 +14,22 @@ from uuid import UUID
 import polars as pl
 
 from syncflow_core.bridge import failed, pending, records
-from syncflow_core.columns import HUB_UID, KEY_HASH
+from syncflow_core.columns import (
+    DATA_HASH,
+    HUB_UID,
+    KEY_HASH,
+    KEY_SOURCE,
+    OP,
+    OPS,
+    PARENT_REFS,
+    REFERENCE,
+    ROWVERSION,
+)
 from syncflow_core.errors import UnavailableError
+from syncflow_core.parents import refs_without
+from syncflow_core.stages.sender import Sender, groups
 from syncflow_core.stages.verdicts import (
+    BODY,
     CONFLICT,
     GONE,
     NOT_FOUND,
@@ -33,13 +46,21 @@ from syncflow_core.stages.writer import CALL_ROWS, GROUP_ROWS, ROUNDS, Writer
 
 @dataclass
 class Deleter(Writer):
-    """Deletes records of one batch."""
+    """Deletes records of one batch.
+
+    Args:
+        deferred: The entity's references that can be NULL in a cycle (``parents.lineage``): a record
+            that cannot go because another one that goes too refers to it is freed through these.
+    """
+
+    deferred: tuple[str, ...] = ()
 
     def delete(self, gone: pl.DataFrame) -> None:
         """Delete records; those with live children wait until these are gone.
 
         Passes go on as long as one deletes anything: a parent of the same entity may be free once its
-        children have gone in the pass before.
+        children have gone in the pass before. What is left then lets go of its own deferred
+        references, so that records which refer to each other, here or in another entity, can go.
 
         Args:
             gone: At least ``#key_hash`` and ``#hub_uid``.
@@ -48,16 +69,47 @@ class Deleter(Writer):
             UnavailableError: The target stopped answering.
         """
         rest = gone.select(KEY_HASH, HUB_UID)
+        freed = not self.deferred
         while rest.height:
             blocked = pl.concat(
                 [rest.clear(), *(self._pass(group) for group in rest.iter_slices(GROUP_ROWS))]
             )
             if blocked.height == rest.height:
+                if not freed and self._freed(rest):
+                    freed = True
+                    continue
                 with self.connections.database.begin() as connection:
                     self.lease.check(connection)
                     pending.wait_delete(connection, self.entity.name, rest, self.batch, self.now())
+                self.count("waiting_deletes", rest.height)
                 return
             rest = blocked
+
+    def _freed(self, rest: pl.DataFrame) -> int:
+        """Null the deferred references of records that are about to go; how many had any."""
+        with self.connections.database.begin() as connection:
+            known = records.load_known_of(connection, self.entity.name, rest[KEY_HASH])
+        names = pl.lit(list(self.deferred), dtype=pl.List(pl.String))
+        left = refs_without(pl.col(PARENT_REFS), names, self.entity.parents)
+        holding = (
+            known.with_columns(left.alias("#left"))
+            .filter(pl.col("#left") != pl.col(PARENT_REFS))
+            .select(
+                KEY_HASH,
+                DATA_HASH,
+                ROWVERSION,
+                pl.col("#left").alias(PARENT_REFS),
+                pl.lit(None, dtype=pl.String).alias(REFERENCE),
+                pl.lit(None, dtype=pl.String).alias(KEY_SOURCE),
+                pl.lit("update", dtype=OPS).alias(OP),
+                HUB_UID,
+                pl.lit("{}").alias(BODY),
+            )
+        )
+        sender = Sender(self.connections, self.entity, self.batch, self.lease, self.now)
+        for group in groups(holding):
+            sender.send(group)
+        return holding.height
 
     def _pass(self, group: pl.DataFrame) -> pl.DataFrame:
         """One pass over a group; the rows that have live children."""
@@ -118,5 +170,5 @@ class Deleter(Writer):
                 failed.file_failed(connection, name, refused_frame(refused), self.batch, now)
                 self.tell(connection, refused, pl.lit("failed"), now)
             self.close_intents(connection, intents, now)
-        self.counts["deleted"] += done.height
-        self.counts["failed_deletes"] += refused.height
+        self.count("deleted", done.height)
+        self.count("failed_deletes", refused.height)

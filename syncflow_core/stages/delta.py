@@ -50,13 +50,13 @@ def find_changes(
         frames, shape = connections.frames, staged.shape
         known = records.load_known(connections.database, staged.name)
         incoming = frames.read(staged.frames["distinct"], columns=list(NARROW))
-        verdicts = classify(incoming, known, kind=shape.rowversion_kind)
+        guarded = staged.kind == "slice" or staged.order.continued
+        verdicts = classify(incoming, known, kind=shape.rowversion_kind, guarded=guarded)
         changed = verdicts.filter(pl.col(OP) != "unchanged")
         backwards = int(verdicts[OLDER].sum())
         if backwards:
-            notes.append(
-                f"{backwards} rows are older than what was acknowledged: none overwrites it"
-            )
+            taken = "none overwrites it" if guarded else "the source is taken at its word"
+            notes.append(f"{backwards} rows are older than what was acknowledged: {taken}")
         deletes, why_not = _gone(connections, staged, known, incoming[KEY_HASH])
         notes += why_not
         updates = changed.filter(pl.col(OP) == "update").height

@@ -19,7 +19,6 @@ from syncflow_core.bridge.entities import load_registered
 from syncflow_core.bridge.state import ScanProof
 from syncflow_core.columns import ROW
 from syncflow_core.entity import Entity
-from syncflow_core.errors import ConfigError
 from syncflow_core.fields import Shape, shape_of
 from syncflow_core.frames import PART_ROWS
 from syncflow_core.rowversion import canonical
@@ -100,11 +99,8 @@ def kind_of(order: Order, shape: Shape, watermark: str | None) -> Kind:
     """What this batch is: as asked, else as the strategy says."""
     if order.slices and len(order.slices) < order.of:
         return "slice"
-    if order.kind == "incremental" and shape.rowversion_column is None:
-        raise ConfigError(
-            f"entity {order.entity}: an incremental sync needs a rowversion column; run it with --full",
-            entity=order.entity,
-        )
+    if shape.rowversion_column is None:
+        return "full"
     wanted = order.kind or ("incremental" if shape.delta == "rowversion" else "full")
     return "incremental" if wanted == "incremental" and watermark is not None else "full"
 
@@ -160,16 +156,23 @@ def _reaches(connections: Connections, staged: Staged, shape: Shape) -> list[Rea
 
 
 def overlapped(watermark: str, shape: Shape) -> str:
-    """The watermark to ask the source for: a timestamp goes back by the overlap, any other stays.
+    """The watermark to ask the source for: back by the overlap; a text, which cannot be moved, as it is.
 
-    Rows that were committed late carry an earlier timestamp than rows already seen. The text keeps
-    the source's own shape (``T`` or a space between date and time); a timestamp in another shape than
-    ISO 8601 cannot be moved without guessing and is asked for as it is.
+    Rows that were committed late carry an earlier rowversion than rows already seen. A timestamp
+    goes back by seconds and keeps the source's own shape (``T`` or a space between date and time); in
+    another shape than ISO 8601 it cannot be moved without guessing. A counter goes back by as many
+    counts, a hex one keeps its width.
 
     Source: product.md 4, "tie-safe and late-commit-safe".
     """
     overlap = OVERLAP_S if shape.entity.rowversion is None else shape.entity.rowversion.overlap_s
-    if shape.rowversion_kind != "timestamp" or not overlap:
+    kind = shape.rowversion_kind
+    if kind == "integer" and (number := canonical(pl.Series([watermark]), kind).text[0]):
+        return str(int(number) - overlap)
+    if kind == "hex" and (digits := canonical(pl.Series([watermark]), kind).text[0]):
+        moved_hex = f"{max(0, int(digits, 16) - overlap):0{len(digits)}x}"
+        return moved_hex.upper() if watermark.isupper() else moved_hex
+    if kind != "timestamp" or not overlap:
         return watermark
     read = canonical(pl.Series([watermark]), "timestamp").text[0]
     if read is None or read[:10] != watermark[:10]:

@@ -65,9 +65,18 @@ def push(connections: Connections, staged: Staged, *, now: Callable[[], datetime
                     done += group.height
                     connections.progress(staged.name, "push", done, total)
         _park(connections, staged, sender)
-        deleter = Deleter(connections, shape.entity, staged.batch, lease, now)
+        deleter = Deleter(
+            connections,
+            shape.entity,
+            staged.batch,
+            lease,
+            now,
+            deferred=staged.order.deferred,
+        )
         deleter.delete(frames.read(staged.frames["gone"]))
         written = sender.counts + deleter.counts
+        if waiting := deleter.counts["waiting_deletes"]:
+            notes.append(f"{waiting} deletes wait until the records' children are gone")
         landed = pl.concat([pl.Series(KEY_HASH, [], dtype=pl.Binary), *sender.landed])
         refused = pl.concat([pl.Series(KEY_HASH, [], dtype=pl.Binary), *sender.refused])
         refused_ref = frames.write(str(staged.batch), "refused", [refused.to_frame(KEY_HASH)])
@@ -114,7 +123,7 @@ def _not_yet_sent(connections: Connections, sender: Sender, todo: pl.DataFrame) 
     same = known.filter(~pl.col("deleted")).select(KEY_HASH, DATA_HASH, PARENT_REFS)
     sent = todo.join(same, on=[KEY_HASH, DATA_HASH, PARENT_REFS], how="semi", nulls_equal=True)
     for op, number in sent[OP].value_counts().iter_rows():
-        sender.counts[COUNTED[op]] += number
+        sender.count(COUNTED[op], number)
     sender.landed.append(sent[KEY_HASH])
     return todo.join(sent.select(KEY_HASH), on=KEY_HASH, how="anti")
 
@@ -166,4 +175,4 @@ def _park(connections: Connections, staged: Staged, sender: Sender) -> None:
                 sender.batch,
                 now,
             )
-    sender.counts["pending"] += parked.height
+    sender.count("pending", parked.height)

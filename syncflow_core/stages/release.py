@@ -32,7 +32,7 @@ from syncflow_core.columns import (
 )
 from syncflow_core.delta import classify
 from syncflow_core.entity import Entity
-from syncflow_core.parents import refs_without
+from syncflow_core.parents import can_be_null, refs_without
 from syncflow_core.rowversion import sortable
 from syncflow_core.stages.deleter import Deleter
 from syncflow_core.stages.sender import Sender, groups
@@ -113,7 +113,7 @@ def _side_batch(
         side = _Side(
             entity,
             Sender(connections, entity, batch, lease, now),
-            Deleter(connections, entity, batch, lease, now),
+            Deleter(connections, entity, batch, lease, now, deferred=_nullable(entity)),
         )
         try:
             yield side
@@ -211,7 +211,7 @@ def _outgoing(connections: Connections, entity: Entity, ready: pl.DataFrame) -> 
     )
     with connections.database.begin() as connection:
         known = records.load_known_of(connection, entity.name, incoming[KEY_HASH])
-    verdicts = classify(incoming, known, kind=kind).filter(pl.col(OP) != "unchanged")
+    verdicts = classify(incoming, known, kind=kind, guarded=True).filter(pl.col(OP) != "unchanged")
     return incoming.join(verdicts.select(ROW, OP, HUB_UID), on=ROW, how="inner").select(
         OUTGOING.names()
     )
@@ -241,6 +241,11 @@ def release_deletes(
                 )
                 queue += _parents(side.entity)
     return notes
+
+
+def _nullable(entity: Entity) -> tuple[str, ...]:
+    """The references that a record which is deleted may let go of."""
+    return tuple(name for name in entity.parents if can_be_null(entity, name))
 
 
 def _parents(entity: Entity) -> list[str]:

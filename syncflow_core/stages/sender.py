@@ -109,7 +109,8 @@ class Sender(Writer):
         bodies = chunk.select(
             pl.concat_str(
                 pl.col(BODY).str.head(-1),
-                pl.lit(',"parent_refs":'),
+                pl.when(pl.col(BODY) == "{}").then(pl.lit("")).otherwise(pl.lit(",")),
+                pl.lit('"parent_refs":'),
                 pl.col(PARENT_REFS),
                 pl.lit("}"),
             )
@@ -156,8 +157,8 @@ class Sender(Writer):
                 self.tell(connection, refused, pl.lit("failed"), now)
             self.close_intents(connection, intents, now)
         for effect, number in done["effect"].value_counts().iter_rows():
-            self.counts[COUNTED[effect]] += number
-        self.counts["pending"] += parked.height
-        self.counts["failed"] += refused.height
+            self.count(COUNTED[effect], number)
+        self.count("pending", parked.height)
+        self.count("failed", refused.height)
         self.landed.append(done[KEY_HASH])
         self.refused.append(refused[KEY_HASH])

@@ -115,7 +115,9 @@ def fail(
     A batch that was never opened, and one that the database cannot be told about now, stays as it
     is: the next batch of the entity finds it dead and closes it.
     """
-    message = str(error) or type(error).__name__
+    message = "stopped by a person or a signal" if stopped else str(error) or type(error).__name__
+    if done := " ".join(f"{name}={n}" for name, n in connections.done[order.batch].items() if n):
+        message += f" (sent before that: {done})"
     try:
         with connections.database.begin() as connection:
             batches.close_batch(
@@ -167,8 +169,8 @@ def _resolve(
     letters = failed.open_failed(connection, staged.name)[KEY_HASH].drop_nulls()
     through = letters.is_in(seen.implode()) & ~letters.is_in(troubled.implode())
     failed.resolve_failed(connection, staged.name, letters.filter(through), "went through", now)
-    if not staged.complete:
-        return
+    if not staged.complete or staged.counts.get("withheld_deletes"):
+        return  # a scan that is not trusted to delete says nothing of who is gone
     failed.resolve_unseen(connection, staged.name, staged.batch, "gone from the source", now)
     here = pl.concat([seen, troubled]).implode()
     failed.resolve_failed(

@@ -8,6 +8,7 @@ Source: design.md, "The way of a record".
 
 import functools
 import time
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -51,6 +52,8 @@ class Connections:
     clock: Callable[[], float] = time.monotonic
     leases: dict[UUID, Lease] = field(default_factory=dict)
     """The leases that this process holds, by batch."""
+    done: defaultdict[UUID, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
+    """What each batch has written so far, for those that do not come to their end."""
 
     @property
     def source(self) -> Source:

@@ -54,6 +54,11 @@ class Writer:
     counts: Counter[str] = field(default_factory=Counter)
     """Records by the accounts' names, and ``failed_deletes``."""
 
+    def count(self, name: str, number: int) -> None:
+        """Add to the counts, and to what is told of a batch that fails."""
+        self.counts[name] += number
+        self.connections.done[self.batch][name] += number
+
     def open_intents(self, calls: Sequence[tuple[WriteOp, pl.Series]]) -> list[UUID]:
         """Write down, in one transaction, what each call is about to write: operation and key hashes."""
         with self.connections.database.begin() as connection:

@@ -25,8 +25,8 @@ app.add_typer(entities_app, name="entities")
 bench_app = typer.Typer(help="Measure on seeded data, on this machine.", no_args_is_help=True)
 app.add_typer(bench_app, name="bench")
 
-STOPPED = 143
-"""Exit status after SIGTERM."""
+INTERRUPTED = 130
+"""Exit status after Ctrl-C."""
 
 EPILOG = "Exit status: 0; 4 unavailable, 3 withheld, 1 partial or failed (the highest wins); 2 wrong usage; 143 after SIGTERM."
 
@@ -207,6 +207,8 @@ def main() -> None:
     """Run the command that the arguments name."""
     try:
         app()
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
     except SyncFlowError as error:
         if _State.debug:
             raise

@@ -28,11 +28,8 @@ from syncflow_core.settings import Settings, read_settings
 from syncflow_dagster.cli.sandbox import environment, start
 from syncflow_dagster.cli.show import batch_table, console, progress_bars
 from syncflow_dagster.cli.sync import quiet_dagster
-from syncflow_dagster.home import open_instance, prepare
+from syncflow_dagster.home import DEMO_MARK, open_instance, prepare
 from syncflow_dagster.launch import Run, run_sync
-
-MARK = "demo"
-"""A file in the home that says that the demo made it, and may empty it."""
 
 
 def demo_entities() -> list[Entity]:
@@ -117,13 +114,13 @@ def _claim(home: Path) -> None:
     Raises:
         ConfigError: Somebody's own data is there.
     """
-    if home.exists() and any(home.iterdir()) and not (home / MARK).exists():
+    if home.exists() and any(home.iterdir()) and not (home / DEMO_MARK).exists():
         raise ConfigError(
             f"{home} is not the demo's, and the demo empties its home: "
             "set SYNCFLOW_HOME to another folder"
         )
     home.mkdir(parents=True, exist_ok=True, mode=0o700)
-    (home / MARK).touch()
+    (home / DEMO_MARK).touch()
 
 
 def _empty(database: Database) -> None:

@@ -6,12 +6,13 @@ Does not belong here: the run (``launch``).
 Source: design.md, "Command line"; product.md, "Accounts, statuses, exits".
 """
 
+import dataclasses
 import logging
+import os
 import signal
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from types import FrameType
 
 import msgspec
 
@@ -21,8 +22,7 @@ from syncflow_core.bridge.entities import load_entities
 from syncflow_core.errors import ConfigError, SyncFlowError
 from syncflow_core.parents import lineage
 from syncflow_core.settings import read_settings
-from syncflow_dagster.cli.app import STOPPED
-from syncflow_dagster.cli.show import batch_table, progress_bars
+from syncflow_dagster.cli.show import batch_table, printable, progress_bars
 from syncflow_dagster.home import open_instance, prepare
 from syncflow_dagster.launch import Mode, Run, run_sync
 
@@ -70,7 +70,7 @@ def run(choice: Choice) -> int:
         return _run(choice)
     except SyncFlowError:
         if choice.as_json:
-            for name in choice.names:
+            for name in dict.fromkeys(choice.names):
                 sys.stdout.write(_line(name, None, "failed", Counts(), {}) + "\n")
         raise
 
@@ -95,10 +95,10 @@ def _run(choice: Choice) -> int:
         instance = open_instance(settings)
         with database.begin() as connection:
             entities = load_entities(connection)
-        names = choice.names if not choice.every else lineage(entities).order
+        names = lineage(entities).order if choice.every else tuple(dict.fromkeys(choice.names))
         if not names:
             raise ConfigError("no entity is declared: syncflow entities apply FILE")
-        stop = _Stop()
+        stop = Signals()
         with stop, progress_bars(show=not choice.as_json):
             result = run_sync(
                 instance,
@@ -111,14 +111,17 @@ def _run(choice: Choice) -> int:
                 wait_s=choice.wait_s,
             )
     if choice.as_json:
-        for batch in _of_entities(result, names):
+        for batch in with_released(result, len(names)):
             sys.stdout.write(json_line(batch) + "\n")
-            if batch.error:
-                sys.stderr.write(f"syncflow: {batch.entity}: {batch.error}\n")
+        sys.stdout.flush()
+        for batch in result.batches:
+            for words in (batch.error, *(batch.proof or {}).get("notes", ())):
+                if words:
+                    sys.stderr.write(printable(f"syncflow: {batch.entity}: {words}") + "\n")
     else:
         batch_table(result.batches)
-    if stop.asked or result.stopped:
-        return STOPPED
+    if result.stopped:
+        return 128 + stop.last()
     return exit_status(result.batches)
 
 
@@ -129,8 +132,20 @@ def _check(choice: Choice) -> None:
         raise ConfigError("--full, --incremental and --slice exclude each other")
 
 
-def _of_entities(result: Run, names: Sequence[str]) -> list[Batch]:
-    return list(result.batches[: len(names)])
+def with_released(result: Run, entities: int) -> list[Batch]:
+    """The entities' own batches, each with what the run retried and deleted for it besides."""
+    lines = []
+    for batch in result.batches[:entities]:
+        beside = [
+            other.counts for other in result.batches[entities:] if other.entity == batch.entity
+        ]
+        counts = dataclasses.replace(
+            batch.counts,
+            retried=batch.counts.retried + sum(item.retried for item in beside),
+            deleted=batch.counts.deleted + sum(item.deleted for item in beside),
+        )
+        lines.append(dataclasses.replace(batch, counts=counts))
+    return lines
 
 
 def json_line(batch: Batch) -> str:
@@ -167,21 +182,40 @@ def _status(batch: Batch) -> int:
 def quiet_dagster() -> None:
     """Keep Dagster's events out of the terminal; they are in the UI. Warnings of SyncFlow stay."""
     logging.getLogger("dagster").setLevel(logging.CRITICAL)
-    logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(name)s: %(message)s")
+    terminal = logging.StreamHandler(sys.stderr)
+    terminal.setLevel(logging.WARNING)
+    terminal.setFormatter(logging.Formatter("%(name)s: %(message)s"))
+    logging.getLogger().addHandler(terminal)
 
 
-class _Stop:
-    """SIGTERM ends the run as Ctrl-C does: the call in flight is finished, the rest is left."""
+class Signals:
+    """Remembers which signal came last, whoever handles it: Dagster takes the handlers over.
 
-    def __init__(self) -> None:
-        self.asked = False
+    Both end the run: the call in flight is finished, the rest is left for the next sync.
+    """
 
     def __enter__(self) -> None:
-        self._before = signal.signal(signal.SIGTERM, self._ask)
+        self._read, write = os.pipe()
+        os.set_blocking(self._read, False)
+        os.set_blocking(write, False)
+        self._write = write
+        self._before = signal.set_wakeup_fd(write)
+        self._last = signal.SIGTERM
+        # Dagster turns both into its own interruption while ops run; before and after, this does
+        self._handler = signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGINT))
 
     def __exit__(self, *_: object) -> None:
-        signal.signal(signal.SIGTERM, self._before)
+        signal.set_wakeup_fd(self._before)
+        signal.signal(signal.SIGTERM, self._handler)
+        try:
+            numbers = os.read(self._read, 4096)
+        except BlockingIOError:
+            numbers = b""  # none came
+        known = [number for number in numbers if number in {signal.SIGTERM, signal.SIGINT}]
+        self._last = signal.Signals(known[-1]) if known else signal.SIGTERM
+        os.close(self._read)
+        os.close(self._write)
 
-    def _ask(self, _number: int, _frame: FrameType | None) -> None:
-        self.asked = True
-        raise KeyboardInterrupt
+    def last(self) -> int:
+        """The number of the signal that came last; SIGTERM's where the run was stopped elsewhere."""
+        return int(self._last)

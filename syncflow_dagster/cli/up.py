@@ -138,8 +138,8 @@ def _check_ports(ports: Sequence[int]) -> None:
                 taken.append(str(port))
     if taken:
         raise ConfigError(
-            f"port {', '.join(taken)} is taken: is another syncflow up running? "
-            "(--ui-port and --api-port choose others)"
+            f"port {', '.join(taken)} is taken: is another syncflow up or sandbox running? "
+            "(--ui-port and --api-port choose others; the sandbox's are 8007 and 5180)"
         )
 
 

@@ -56,6 +56,7 @@ def test_new_changed_and_unchanged_records_are_told_apart() -> None:
         incoming(("a", "1", None, "{}"), ("b", "2", None, "{}"), ("c", "3", None, "{}")),
         known(("b", "9", None, "{}"), ("c", "3", None, "{}")),
         kind="integer",
+        guarded=True,
     )
 
     assert ops(found) == ["insert", "update", "unchanged"]
@@ -67,6 +68,7 @@ def test_another_parent_is_a_change_though_the_data_is_the_same() -> None:
         incoming(("a", "1", None, '{"p":"02"}')),
         known(("a", "1", None, '{"p":"01"}')),
         kind="integer",
+        guarded=True,
     )
 
     assert ops(found) == ["update"]
@@ -77,6 +79,7 @@ def test_a_deleted_record_that_comes_back_is_an_insert() -> None:
         incoming(("a", "1", None, "{}")),
         known(("a", "1", None, "{}"), deleted=True),
         kind="integer",
+        guarded=True,
     )
 
     assert ops(found) == ["insert"]
@@ -87,15 +90,33 @@ def test_an_older_row_never_overwrites_a_newer_one() -> None:
         incoming(("a", "1", "9", "{}"), ("b", "1", "10", "{}"), ("c", "1", "11", "{}")),
         known(("a", "2", "10", "{}"), ("b", "2", "10", "{}"), ("c", "2", "10", "{}")),
         kind="integer",
+        guarded=True,
     )
 
     assert ops(found) == ["unchanged", "update", "update"]
     assert found[OLDER].to_list() == [True, False, False]
 
 
+def test_a_source_that_was_restored_is_taken_at_its_word() -> None:
+    found = classify(
+        incoming(("a", "1", "9", "{}")),
+        known(("a", "2", "10", "{}")),
+        kind="integer",
+        guarded=False,
+    )
+
+    assert ops(found) == ["update"]
+    assert found[OLDER].to_list() == [True]
+
+
 def test_two_rows_of_one_key_are_refused() -> None:
     with pytest.raises(ContractError):
-        classify(incoming(("a", "1", None, "{}"), ("a", "2", None, "{}")), known(), kind="integer")
+        classify(
+            incoming(("a", "1", None, "{}"), ("a", "2", None, "{}")),
+            known(),
+            kind="integer",
+            guarded=True,
+        )
 
 
 def test_only_live_records_that_were_not_seen_are_gone() -> None:
@@ -119,7 +140,9 @@ def test_applying_the_verdicts_makes_the_target_equal(
     before = known(*((key, value, None, "{}") for key, value in target.items()))
     rows = incoming(*((key, value, None, "{}") for key, value in source.items()))
 
-    verdicts = classify(rows, before, kind="integer").join(rows.select(ROW, DATA_HASH), on=ROW)
+    verdicts = classify(rows, before, kind="integer", guarded=True).join(
+        rows.select(ROW, DATA_HASH), on=ROW
+    )
     after = dict(target)
     for key, op, value in verdicts.select(KEY_HASH, OP, DATA_HASH).iter_rows():
         assert (op == "insert") == (key.decode() not in target)

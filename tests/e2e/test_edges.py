@@ -1,0 +1,208 @@
+"""Small tables by hand: what is odd about them, and what must be true afterwards."""
+
+import os
+import signal
+import subprocess
+import time
+
+import httpx
+import pytest
+from place import SYNCFLOW, Place, lines, outcome
+
+from syncflow_core.entity import Entity, ParentRef, Rowversion
+from syncflow_core.errors import ConfigError
+from syncflow_core.sandbox import database, erp, store
+from syncflow_core.sandbox.store import ColumnInfo, Row
+from syncflow_dagster.cli.demo import demo_entities
+
+pytestmark = pytest.mark.e2e
+
+
+def table(
+    place: Place, name: str, columns: dict[str, str], rows: list[Row], key: str = "ID"
+) -> None:
+    described: list[ColumnInfo] = [{"name": c, "data_type": t} for c, t in columns.items()]
+    with database.connect(place.url) as connection:
+        store.load_table(
+            connection,
+            store.Table(
+                name=name,
+                columns=described,
+                business_key=[key],
+                key_fields=[key.lower()],
+                rowversion_column="RV" if "RV" in columns else None,
+            ),
+            rows,
+        )
+
+
+def hub(place: Place, collection: str) -> dict[str, str]:
+    """Live records: reference to the document's text."""
+    with database.connect(place.url) as connection:
+        rows = connection.execute(
+            "SELECT r.doc::json ->> 'erp_ref_str', r.doc FROM hub.records r JOIN hub.collections c ON c.id = r.collection "
+            "WHERE c.name = %s AND NOT r.deleted",
+            [collection],
+        ).fetchall()
+    return {str(reference): str(document) for reference, document in rows}
+
+
+def references(place: Place, *known: tuple[str, str, str]) -> None:
+    httpx.post(
+        f"{place.sandbox.schedulehub_url}/sandbox/references",
+        json=[{"collection": c, "name": n, "parent": p} for c, n, p in known],
+        trust_env=False,
+    ).raise_for_status()
+
+
+def link(entity: str, field: str) -> ParentRef:
+    return ParentRef(entity=entity, key={"id": field})
+
+
+def test_records_that_refer_to_each_other_are_deleted_together(place: Place) -> None:
+    people: list[Row] = [{"ID": f"E{n}", "DEPT": f"D{n}"} for n in range(3)]
+    depts: list[Row] = [{"ID": f"D{n}", "HEAD": f"E{n}"} for n in range(3)]
+    table(place, "emp", {"ID": "VARCHAR2(9)", "DEPT": "VARCHAR2(9)"}, people)
+    table(place, "dep", {"ID": "VARCHAR2(9)", "HEAD": "VARCHAR2(9)"}, depts)
+    references(place, ("emp", "dept", "dep"), ("dep", "head", "emp"))
+    place.apply(
+        [
+            Entity(name="emp", parents={"dept": link("dep", "dept")}),
+            Entity(name="dep", parents={"head": link("emp", "head")}),
+        ]
+    )
+    place.sync()
+    assert (len(hub(place, "emp")), len(hub(place, "dep"))) == (3, 3)
+
+    table(place, "emp", {"ID": "VARCHAR2(9)", "DEPT": "VARCHAR2(9)"}, people[:1])
+    table(place, "dep", {"ID": "VARCHAR2(9)", "HEAD": "VARCHAR2(9)"}, depts[:1])
+    place.sync()
+
+    assert (len(hub(place, "emp")), len(hub(place, "dep"))) == (1, 1)
+
+
+def test_a_part_and_its_part_that_refer_to_each_other_are_deleted(place: Place) -> None:
+    columns = {"ID": "VARCHAR2(9)", "UP": "VARCHAR2(9)"}
+    table(place, "slf", columns, [{"ID": "A", "UP": "B"}, {"ID": "B", "UP": "A"}, {"ID": "C"}])
+    references(place, ("slf", "up", "slf"))
+    place.apply([Entity(name="slf", parents={"up": link("slf", "up")})])
+    place.sync()
+    assert len(hub(place, "slf")) == 3
+
+    table(place, "slf", columns, [{"ID": "C"}])
+    place.sync()
+
+    assert len(hub(place, "slf")) == 1
+
+
+def test_two_entities_never_share_a_collection(place: Place) -> None:
+    place.apply([Entity(name="one")])
+
+    with pytest.raises(ConfigError, match="'one' is entity one's"):
+        place.apply([Entity(name="two", collection="one")])
+
+
+def test_a_source_that_was_restored_is_followed_and_said(place: Place) -> None:
+    columns = {"ID": "VARCHAR2(9)", "NAME": "VARCHAR2(9)", "RV": "NUMBER(9)"}
+    table(place, "t", columns, [{"ID": "A", "NAME": "new", "RV": 50}])
+    place.apply([Entity(name="t", delta="hash")])
+    place.sync()
+    with database.connect(place.url) as connection:
+        store.update_row(connection, "t", {"ID": "A"}, {"ID": "A", "NAME": "restored", "RV": 10})
+
+    run = place.sync()
+
+    assert outcome(run, "t")["updated"] == 1
+    assert "restored" in hub(place, "t")["id=A"]
+    assert "1 rows are older than what was acknowledged" in str(run.batches[0].proof)
+
+
+def test_an_incremental_sync_finds_ties_and_what_was_committed_late(place: Place) -> None:
+    columns = {"ID": "VARCHAR2(9)", "NAME": "VARCHAR2(9)", "RV": "NUMBER(9)"}
+    rows: list[Row] = [{"ID": f"{n}", "NAME": "old", "RV": 1000 + n} for n in range(1500)]
+    table(place, "t", columns, rows)
+    place.apply(
+        [Entity(name="t", delta="rowversion", rowversion=Rowversion(column="RV", overlap_s=100))]
+    )
+    assert outcome(place.sync(mode="auto"), "t")["fetched"] == 1500
+    with database.connect(place.url) as connection:
+        store.update_row(connection, "t", {"ID": "1499"}, {"ID": "1499", "NAME": "tie", "RV": 2499})
+        store.update_row(
+            connection, "t", {"ID": "1490"}, {"ID": "1490", "NAME": "late", "RV": 2490}
+        )
+        store.insert_row(connection, "t", {"ID": "new", "NAME": "new", "RV": 2500})
+
+    counts = outcome(place.sync(mode="auto"), "t")
+
+    assert (counts["updated"], counts["inserted"]) == (2, 1)
+    assert counts["fetched"] < 200
+
+
+def test_deleting_and_inserting_the_same_key_revives_the_record(place: Place) -> None:
+    columns = {"ID": "VARCHAR2(9)"}
+    table(place, "t", columns, [{"ID": "A"}, {"ID": "B"}])
+    place.apply([Entity(name="t")])
+    place.sync()
+    table(place, "t", columns, [{"ID": "B"}])
+    place.sync()
+    assert list(hub(place, "t")) == ["id=B"]
+
+    table(place, "t", columns, [{"ID": "A"}, {"ID": "B"}])
+    run = place.sync()
+
+    assert outcome(run, "t")["inserted"] == 1
+    assert sorted(hub(place, "t")) == ["id=A", "id=B"]
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_stops_a_sync_which_says_so_and_frees_the_entities(
+    place: Place, number: int, status: int
+) -> None:
+    with database.connect(place.url) as connection:
+        erp.seed_erp(connection, rows=1_000, seed=3)
+    place.apply(demo_entities())
+    httpx.post(
+        f"{place.sandbox.apismith_url}/sandbox/faults",
+        json=[{"match": {"path": "/runtime/.*/execute"}, "action": {"delay_s": 2}}],
+        trust_env=False,
+    ).raise_for_status()
+    running = subprocess.Popen(
+        [SYNCFLOW, "sync", "--all", "--full", "--json"],
+        env=place.environment,
+        cwd=place.home,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    deadline = time.monotonic() + 60
+    while _running(place) < 2 and time.monotonic() < deadline:
+        time.sleep(0.05)
+
+    os.kill(running.pid, number)
+    out, error = running.communicate(timeout=60)
+
+    assert running.returncode == status, error
+    assert {line["status"] for line in lines(out)} == {"stopped"}
+    assert "Traceback" not in error
+    assert _running(place) == 0
+
+
+def _running(place: Place) -> int:
+    with place.database.begin() as connection:
+        query = "SELECT count(*) FROM bridge.sync_batches WHERE status = 'running'"
+        return int(connection.exec_driver_sql(query).scalar_one())
+
+
+def test_the_demo_never_empties_a_home_that_became_somebodys_own(place: Place) -> None:
+    own = {"SYNCFLOW_HOME": str(place.home / "own"), "SYNCFLOW_DATABASE_URL": ""}
+    (place.home / "own").mkdir()
+    (place.home / "own" / "demo").touch()
+    file = place.home / "mine.yaml"
+    file.write_text("version: 1\nentities:\n  - {name: mine}\n", encoding="utf-8")
+    assert place.command("migrate", **own).returncode == 0
+    assert place.command("entities", "apply", str(file), **own).returncode == 0
+
+    refused = place.command("demo", "--rows", "1000", **own)
+
+    assert refused.returncode == 2
+    assert "set SYNCFLOW_HOME to another folder" in refused.stderr

@@ -80,6 +80,33 @@ def test_all_faults_are_told_at_once_with_line_and_key() -> None:
 
 
 @pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("    time_zone: Europe/Atlantis", "'Europe/Atlantis' is not a time zone name"),
+        ("    group: my group!", "entities[t].group: string should match pattern"),
+        ("    owners: [nobody]", "entities[t].owners[1]: string should match pattern"),
+        ("    collection: ../x", "entities[t].collection: string should match pattern"),
+        ('    description: "a\\0b"', "entities[t].description: holds a NUL character"),
+        ("    fields: [{source: A, maximum: abc}]", "'abc' is neither a number nor a date"),
+        (
+            '    fields: [{source: A, transform: [{replace: {old: "(", regex: true}}]}]',
+            "'(' is no regular expression",
+        ),
+        ("    fields: &e [*e]", "cannot be read"),
+        ("    description: !!python/object:os.system {}", "cannot be read"),
+    ],
+)
+def test_what_could_only_fail_later_is_refused_now(line: str, expected: str) -> None:
+    told = faults(f"version: 1\nentities:\n  - name: t\n{line}\n")
+
+    assert expected in "\n".join(told)
+
+
+def test_a_word_of_python_is_no_name() -> None:
+    assert "'class' is a word of Python" in faults("version: 1\nentities:\n  - name: class\n")[0]
+
+
+@pytest.mark.parametrize(
     ("text", "expected"),
     [
         ("", "f.yaml: the file is empty; it needs version: 1 and entities:"),

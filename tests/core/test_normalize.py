@@ -256,9 +256,7 @@ def test_fewer_rows_or_rejections_conclude_nothing(counts: tuple[int, int], rows
         {"source": "V", "type": "date", "formats": ["YYYY-QQ"]},
         {"source": "V", "type": "date", "formats": ["YYYY-MM-DD-DD"]},
         {"source": "V", "type": "date", "formats": ["%Y-%Q"]},
-        {"source": "V", "type": "timestamp", "time_zone": "Europe/Atlantis"},
         {"source": "V", "type": "integer", "default": "x"},
-        {"source": "V", "transform": {"replace": {"old": "(", "regex": True}}},
     ],
     ids=str,
 )

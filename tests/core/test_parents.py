@@ -63,6 +63,11 @@ def test_a_cycle_without_a_nullable_reference_is_refused_and_named() -> None:
         lineage([entity("a", "x_id", x="b"), entity("b", "y_id", y="a")])
 
 
+def test_a_self_reference_that_can_never_be_null_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"parts\.up refers to parts itself"):
+        lineage([entity("parts", "up_id", up="parts")])
+
+
 def test_a_reference_in_the_business_key_cannot_be_null() -> None:
     child = Entity(
         name="a",

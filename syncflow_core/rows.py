@@ -93,9 +93,10 @@ def parse_rows(rows: Sequence[Bytes], columns: Sequence[Column]) -> Rows:
         return replace(_irregular(rows, columns), digest=digest)
     cells, fits = regular
     names = [column.name for column in columns]
-    present = [name for name in names if name in cells.columns]
-    frame = cells.select(
-        pl.col(name) if name in present else pl.lit(None, pl.String).alias(name) for name in names
+    lacking = [name for name in names if name not in cells.columns]
+    # columns added, then selected: a selection of constants alone would have one row
+    frame = cells.with_columns(pl.lit(None, pl.String).alias(name) for name in lacking).select(
+        names
     )
     unknown = tuple(sorted(set(cells.columns) - set(names)))
     if fitting == len(rows):

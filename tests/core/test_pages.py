@@ -401,3 +401,30 @@ def plain(value: object) -> str | None:
     if value is None or isinstance(value, bool):
         return None if value is None else str(value).lower()
     return str(value).encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def test_rows_without_any_declared_column_are_rows_all_the_same() -> None:
+    page = page_of('[{"NEW":1},{"NEW":2},{"NEW":3}]')
+
+    assert page.frame.rows() == [(None, None, None)] * 3
+    assert page.unknown_columns == ("NEW",)
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.lists(
+        st.fixed_dictionaries(
+            {"A": st.text(st.characters(exclude_categories=["Cs", "Cc"]), max_size=3)},
+            optional={
+                "B": st.integers() | st.none(),
+                "C": st.text(st.characters(exclude_categories=["Cs"]), max_size=3),
+            },
+        ),
+        min_size=1,
+        max_size=8,
+    )
+)
+def test_regular_and_other_rows_keep_their_order(table: list[dict[str, object]]) -> None:
+    page = page_of(json.dumps(table, ensure_ascii=False, separators=(",", ":")))
+
+    assert [tuple(plain(row.get(name)) for name in "ABC") for row in table] == page.frame.rows()

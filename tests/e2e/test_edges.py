@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import time
+from decimal import Decimal
 
 import httpx
 import pytest
@@ -136,6 +137,28 @@ def test_an_incremental_sync_finds_ties_and_what_was_committed_late(place: Place
 
     assert (counts["updated"], counts["inserted"]) == (2, 1)
     assert counts["fetched"] < 200
+
+
+def test_thirty_eight_digits_arrive_in_the_hub_digit_for_digit(place: Place) -> None:
+    columns = {"ID": "VARCHAR2(9)", "WHOLE": "NUMBER(38,0)", "PART": "NUMBER", "TINY": "NUMBER"}
+    whole, part = (
+        "12345678901234567890123456789012345678",
+        "0.12345678901234567890123456789012345678",
+    )
+    table(
+        place,
+        "t",
+        columns,
+        [{"ID": "A", "WHOLE": int(whole), "PART": Decimal(part), "TINY": Decimal("1E-30")}],
+    )
+    place.apply([Entity(name="t")])
+
+    place.sync()
+
+    document = hub(place, "t")["id=A"]
+    assert f'"whole":{whole},' in document
+    assert f'"part":{part},' in document
+    assert f'"tiny":0.{"0" * 29}1,' in document
 
 
 def test_deleting_and_inserting_the_same_key_revives_the_record(place: Place) -> None:

@@ -171,6 +171,8 @@ def _release(
                 )
             )
             pending.close_references(connection, child, arrived, now())
+            lacking = ready.filter(~pl.col("here")).select(pending.PARKED.names())
+            pending.park(connection, child, lacking, side.sender.batch, now())
     return landed
 
 
@@ -190,7 +192,8 @@ def _parents_here(connections: Connections, waiting: pl.DataFrame) -> pl.DataFra
 
 def _outgoing(connections: Connections, entity: Entity, ready: pl.DataFrame) -> pl.DataFrame:
     """The newest version of each record that can go, with the references that can go, if it differs."""
-    kind = "text" if entity.rowversion is None else entity.rowversion.kind or "text"
+    declared = None if entity.rowversion is None else entity.rowversion.kind
+    kind = declared or "text"
     newest = sortable(pl.col(ROWVERSION), kind)
     rows = ready.sort(newest, nulls_last=False).unique(KEY_HASH, keep="last", maintain_order=True)
     left_out = (
@@ -211,7 +214,9 @@ def _outgoing(connections: Connections, entity: Entity, ready: pl.DataFrame) -> 
     )
     with connections.database.begin() as connection:
         known = records.load_known_of(connection, entity.name, incoming[KEY_HASH])
-    verdicts = classify(incoming, known, kind=kind, guarded=True).filter(pl.col(OP) != "unchanged")
+    verdicts = classify(incoming, known, kind=kind, guarded=declared is not None).filter(
+        pl.col(OP) != "unchanged"
+    )
     return incoming.join(verdicts.select(ROW, OP, HUB_UID), on=ROW, how="inner").select(
         OUTGOING.names()
     )

@@ -138,7 +138,11 @@ class Sender(Writer):
             pl.coalesce("uid", HUB_UID).alias(HUB_UID)
         )
         parked = verdicts.filter(pl.col("verdict") == PARKED)
-        refused = verdicts.filter(pl.col("verdict") == FAILED)
+        lines = missing_frame(parked, self.entity)
+        # a parent that the target misses and the record does not name is nothing to wait for
+        nameless = parked.join(lines, on=KEY_HASH, how="anti")
+        parked = parked.join(lines, on=KEY_HASH, how="semi")
+        refused = pl.concat([verdicts.filter(pl.col("verdict") == FAILED), nameless])
         now, name = self.now(), self.entity.name
         with self.connections.database.begin() as connection:
             self.lease.check(connection)
@@ -146,10 +150,10 @@ class Sender(Writer):
                 keys = done[KEY_HASH]
                 records.save_acknowledged(connection, name, done, self.batch)
                 failed.resolve_failed(connection, name, keys, "pushed", now)
-                pending.close_pending(connection, name, keys, "released", now, kind="parked")
+                # what it waited with is older than what was sent; what it still lacks is parked anew
+                pending.close_pending(connection, name, keys, "released", now)
                 self.tell(connection, done, pl.col("effect").replace_strict(EVENTS), now)
             if parked.height:
-                lines = missing_frame(parked, self.entity)
                 pending.park(connection, name, lines, self.batch, now)
                 self.tell(connection, parked, pl.lit("parked"), now)
             if refused.height:

@@ -10,7 +10,7 @@ import httpx
 import pytest
 from place import SYNCFLOW, Place, lines, outcome
 
-from syncflow_core.entity import Entity, ParentRef, Rowversion
+from syncflow_core.entity import Entity, Field, ParentRef, Rowversion
 from syncflow_core.errors import ConfigError
 from syncflow_core.sandbox import database, erp, store
 from syncflow_core.sandbox.store import ColumnInfo, Row
@@ -94,6 +94,33 @@ def test_a_part_and_its_part_that_refer_to_each_other_are_deleted(place: Place) 
     place.sync()
 
     assert len(hub(place, "slf")) == 1
+
+
+def test_a_reference_that_arrives_late_never_brings_an_old_version_back(place: Place) -> None:
+    emp, dep = (
+        {"ID": "VARCHAR2(9)", "DEPT": "VARCHAR2(9)"},
+        {"ID": "VARCHAR2(9)", "HEAD": "VARCHAR2(9)", "NAME": "VARCHAR2(9)"},
+    )
+    table(place, "emp", emp, [{"ID": "E0", "DEPT": None}])
+    table(place, "dep", dep, [{"ID": "D0", "HEAD": "E0", "NAME": "v1"}])
+    references(place, ("emp", "dept", "dep"), ("dep", "head", "emp"))
+    people = Entity(
+        name="emp",
+        fields=[Field(source="DEPT", required=False)],
+        parents={"dept": link("dep", "dept")},
+    )
+    place.apply([people, Entity(name="dep", parents={"head": link("emp", "head")})])
+    place.sync("dep")
+    table(place, "dep", dep, [{"ID": "D0", "HEAD": "E0", "NAME": "v2"}])
+    place.sync("dep")
+
+    place.sync("emp")
+    place.sync("dep")
+    table(place, "emp", emp, [{"ID": "E0", "DEPT": "D0"}])
+    place.sync("emp")
+
+    assert '"name":"v2"' in hub(place, "dep")["id=D0"]
+    assert outcome(place.sync("dep"), "dep") == {"fetched": 1, "normalized": 1, "unchanged": 1}
 
 
 def test_two_entities_never_share_a_collection(place: Place) -> None:

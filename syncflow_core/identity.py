@@ -31,6 +31,7 @@ ENCODING_VERSION: Final = 1
 
 _MARKS: Final = r"[\\|=]"
 _ESCAPES: Final = str.maketrans({"\\": "\\\\", "|": "\\|", "=": "\\="})
+_COLLISION: Final = "another key has the same key hash"
 _MARKLESS: Final = frozenset(
     {
         "integer",
@@ -153,6 +154,8 @@ def escaped(text: pl.Expr) -> pl.Expr:
 def split_duplicates(frame: pl.DataFrame, shape: Shape) -> Distinct:
     """One row per key: the highest rowversion, else the greatest data hash, whatever the row order.
 
+    Where these are equal the shape's fields decide, so that volatile ones do not follow the page order.
+
     Rows with the kept row's data hash are ``identical``; other rows of its key are filed as
     ``duplicate_key``. Rows of different keys with one hash are all filed as ``key_collision``.
 
@@ -187,9 +190,45 @@ def split_duplicates(frame: pl.DataFrame, shape: Shape) -> Distinct:
             "duplicate_key",
             "another row of this key is newer, or wins by its data hash",
         ),
-        _filed(colliding, "key_collision", "another key has the same key hash"),
+        _filed(colliding, "key_collision", _COLLISION),
     ]
     return Distinct(kept, others.filter(same).select(ROW).sort(ROW), pl.concat(losers).sort(ROW))
+
+
+def split_collided(
+    incoming: pl.DataFrame, known: pl.DataFrame
+) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Part rows from those whose key hash the target knows as another key's.
+
+    XXH3 is no cryptographic hash: two keys may share one. Their references, which spell the keys,
+    then differ. A reference of other fields than this entity's is some other program's, and says
+    nothing; the order of the fields says nothing either.
+
+    Args:
+        incoming: ``#row``, ``#key_hash`` (unique) and ``#reference``.
+        known: ``#key_hash`` and ``#reference`` as the target last acknowledged them.
+
+    Returns:
+        The rows whose key is their own, and the others in the shape ``columns.REJECTED``.
+    """
+    before = known.select(KEY_HASH, pl.col(REFERENCE).alias("#before"))
+    joined = incoming.join(before, on=KEY_HASH, how="left", maintain_order="left")
+    suspects = joined.filter(pl.col(REFERENCE) != pl.col("#before"))
+    mine, theirs = _key_parts(pl.col(REFERENCE)), _key_parts(pl.col("#before"))
+    other = (_key_names(mine) == _key_names(theirs)) & (mine != theirs)
+    collided = suspects.filter(other)
+    kept = incoming.filter(~pl.col(ROW).is_in(collided[ROW].implode()))
+    return kept, _filed(collided, "key_collision", _COLLISION)
+
+
+def _key_parts(reference: pl.Expr) -> pl.Expr:
+    """The ``name=value`` parts of references, sorted; escaped marks stand as control characters."""
+    plain = reference.str.replace_many(["\\\\", "\\|", "\\="], ["\x00", "\x01", "\x02"])
+    return plain.str.split("|").list.sort()
+
+
+def _key_names(parts: pl.Expr) -> pl.Expr:
+    return parts.list.eval(pl.element().str.extract("^([^=]*)="))
 
 
 def _filed(rows: pl.DataFrame, rule: str, message: str) -> pl.DataFrame:

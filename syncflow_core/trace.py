@@ -44,7 +44,9 @@ class Story:
     pending: Sequence[Mapping[str, object]]
     """What it waits for."""
     row: Mapping[str, str | None] | None
-    """Its row in the source now; None where there is none."""
+    """Its row in the source now, else the one that its dead letter kept; None where there is none."""
+    kept: bool
+    """Whether ``row`` is the dead letter's."""
     steps: Sequence[Step]
     """What each layer makes of the row's fields."""
 
@@ -57,7 +59,7 @@ def trace(database: Database, source: Source, entity: str, key: str) -> Story:
         source: Asked for the record's row.
         entity: Its entity.
         key: The reference (``order_no=WO1|line_no=2``), the key hash in hex, or, of a key of one
-            field, its value.
+            field, its value. Of a dead letter without a usable key, its ``raw_digest`` in hex.
 
     Raises:
         ConfigError: There is no such entity, or the key names other fields than the entity's.
@@ -70,10 +72,14 @@ def trace(database: Database, source: Source, entity: str, key: str) -> Story:
     with database.begin() as connection:
         known = records.load_known_of(connection, entity, keys)
         sources = records.load_key_sources(connection, entity, keys)
-        letters = failed.open_failed(connection, entity).filter(pl.col(KEY_HASH) == wanted)
+        letters = failed.open_failed(connection, entity).filter(
+            pl.coalesce(KEY_HASH, "raw_digest") == wanted
+        )
         waiting = pending.open_pending(connection, entity).filter(pl.col(KEY_HASH) == wanted)
         told = events.story(connection, entity, wanted)
     row = _row(source, shape, wanted, _key_sources(shape, sources, letters, values))
+    kept = None if row is not None else _kept(letters)
+    told_of = row if row is not None else kept
     return Story(
         entity=entity,
         key_hash=wanted,
@@ -82,8 +88,9 @@ def trace(database: Database, source: Source, entity: str, key: str) -> Story:
         events=told,
         failed=letters.row(0, named=True) if letters.height else None,
         pending=list(waiting.iter_rows(named=True)),
-        row=row,
-        steps=explain(row, shape) if row is not None else (),
+        row=told_of,
+        kept=kept is not None,
+        steps=explain(told_of, shape) if told_of is not None else (),
     )
 
 
@@ -129,6 +136,12 @@ def _key_sources(
             }
         )
     return found
+
+
+def _kept(letters: pl.DataFrame) -> dict[str, str | None] | None:
+    """The source's row that a dead letter kept; None where it kept none, or what was to be sent."""
+    rows = letters.filter(pl.col("stage") == "normalize")["raw"].drop_nulls()
+    return None if rows.is_empty() else dict(json.loads(rows[0]))
 
 
 def _row(

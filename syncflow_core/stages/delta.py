@@ -19,11 +19,14 @@ from syncflow_core.columns import (
     KEY_HASH,
     OP,
     PARENT_REFS,
+    REFERENCE,
     ROW,
     ROWVERSION,
 )
 from syncflow_core.delta import KNOWN_DATA_HASH, KNOWN_PARENT_REFS, OLDER, classify, gone
+from syncflow_core.identity import split_collided, text_hash_expr
 from syncflow_core.stages.adopt import adopt
+from syncflow_core.stages.normalize import FILED
 from syncflow_core.stages.settle import settle_open
 from syncflow_core.stages.work import Connections, Staged, hold, timed
 
@@ -52,7 +55,9 @@ def find_changes(
         incoming = frames.read(staged.frames["distinct"], columns=list(NARROW))
         guarded = staged.kind == "slice" or staged.order.continued
         verdicts = classify(incoming, known, kind=shape.rowversion_kind, guarded=guarded)
-        changed = verdicts.filter(pl.col(OP) != "unchanged")
+        changed, collided = _collided(
+            connections, staged, verdicts.filter(pl.col(OP) != "unchanged")
+        )
         backwards = int(verdicts[OLDER].sum())
         if backwards:
             taken = "none overwrites it" if guarded else "the source is taken at its word"
@@ -80,12 +85,42 @@ def find_changes(
                 "gone": frames.write(
                     str(staged.batch), "gone", [deletes.clear() if verdict.deletes else deletes]
                 ),
+                "collided": frames.write(str(staged.batch), "collided", [collided]),
             },
-            counts=_counts(staged, verdicts, updates, deletes.height, verdict),
+            counts={
+                **_counts(staged, verdicts, updates, deletes.height, verdict),
+                "rejected": staged.counts["rejected"] + collided.height,
+            },
             notes=(*notes, *([verdict.reason] if verdict.reason else [])),
         )
         frames.drop(staged.frames["distinct"])
     return staged.having(seconds=seconds)
+
+
+def _collided(
+    connections: Connections, staged: Staged, changed: pl.DataFrame
+) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Part the changes from rows whose key hash is another key's, in the shape ``FILED``.
+
+    An unchanged row needs no look: its data hash covers its key.
+    """
+    updates = changed.filter(pl.col(OP) == "update")[KEY_HASH]
+    if updates.is_empty():
+        return changed, FILED.to_frame()
+    named = connections.frames.read(staged.frames["distinct"], columns=[ROW, KEY_HASH, REFERENCE])
+    named = named.filter(pl.col(KEY_HASH).is_in(updates.implode()))
+    with connections.database.begin() as connection:
+        known = records.load_key_sources(connection, staged.name, updates)
+    _, collided = split_collided(named, known)
+    filed = (
+        collided.join(named, on=ROW, how="left")
+        .with_columns(
+            pl.lit(None, pl.String).alias("raw"),
+            text_hash_expr(pl.col(REFERENCE)).alias("raw_digest"),
+        )
+        .select(FILED.names())
+    )
+    return changed.filter(~pl.col(ROW).is_in(collided[ROW].implode())), filed
 
 
 def _gone(
@@ -95,7 +130,9 @@ def _gone(
     nothing = known.clear()
     if staged.kind != "full" or staged.shape.entity.deletes == "ignore":
         return nothing, []
-    refused = connections.frames.read(staged.frames["rejected"])
+    refused = pl.concat(
+        [connections.frames.read(staged.frames[name]) for name in ("rejected", "losers")]
+    )
     absent = gone(known, pl.concat([keys, refused[KEY_HASH].drop_nulls()]))
     if absent.is_empty():
         return nothing, []

@@ -12,7 +12,8 @@ from collections.abc import Iterator
 import polars as pl
 
 from syncflow_core.columns import DATA_HASH, KEY_HASH, REFERENCE, ROW, ROWVERSION
-from syncflow_core.identity import add_identity, split_duplicates
+from syncflow_core.frames import FrameRef
+from syncflow_core.identity import add_identity, split_duplicates, text_hash_expr
 from syncflow_core.parents import add_parent_refs
 from syncflow_core.stages.normalize import FILED
 from syncflow_core.stages.work import Connections, Staged, hold, timed
@@ -41,19 +42,15 @@ def identify(connections: Connections, staged: Staged) -> Staged:
 
         every = frames.write(str(staged.batch), "identified", identified())
         frames.drop(staged.frames["accepted"])
-        keys = frames.read(every, columns=[ROW, KEY_HASH, DATA_HASH, ROWVERSION, REFERENCE])
         # telling equal keys apart needs these columns alone: the others stay in their parts
-        distinct = split_duplicates(keys, dataclasses.replace(shape, fields=()))
-        filed = distinct.losers.join(keys.select(ROW, KEY_HASH, REFERENCE), on=ROW, how="left")
+        volatile = tuple(item for item in shape.fields if not item.hashed)
+        keys = frames.read(
+            every,
+            columns=[ROW, KEY_HASH, DATA_HASH, ROWVERSION, REFERENCE, *(i.name for i in volatile)],
+        )
+        distinct = split_duplicates(keys, dataclasses.replace(shape, fields=volatile))
         losers = frames.write(
-            str(staged.batch),
-            "losers",
-            [
-                filed.with_columns(
-                    pl.lit(None, dtype=pl.String).alias("raw"),
-                    pl.lit(None, dtype=pl.Binary).alias("raw_digest"),
-                ).select(FILED.names())
-            ],
+            str(staged.batch), "losers", [_filed(connections, staged, every, distinct.losers)]
         )
         if distinct.kept.height < keys.height:
             kept = distinct.kept[ROW].implode()
@@ -69,4 +66,24 @@ def identify(connections: Connections, staged: Staged) -> Staged:
             "unchanged": keys.height - distinct.kept.height - losers.rows,
         },
         seconds=seconds,
+    )
+
+
+def _filed(
+    connections: Connections, staged: Staged, every: FrameRef, losers: pl.DataFrame
+) -> pl.DataFrame:
+    """The losers as they are filed, each with its key and its fields as they were normalized."""
+    if losers.is_empty():
+        return FILED.to_frame()
+    names = [item.name for item in staged.shape.fields]
+    rows = pl.concat(
+        part.filter(pl.col(ROW).is_in(losers[ROW].implode())).select(
+            ROW, KEY_HASH, REFERENCE, pl.struct(names).struct.json_encode().alias("raw")
+        )
+        for part in connections.frames.parts(every)
+    )
+    return (
+        losers.join(rows, on=ROW, how="left")
+        .with_columns(text_hash_expr(pl.col("raw")).alias("raw_digest"))
+        .select(FILED.names())
     )

@@ -47,7 +47,7 @@ def track(connections: Connections, staged: Staged, *, now: Callable[[], datetim
     lease = hold(connections, staged.order)
     frames = connections.frames
     filed = pl.concat(
-        [frames.read(staged.frames["rejected"]), frames.read(staged.frames["losers"])]
+        [frames.read(staged.frames[name]) for name in ("rejected", "losers", "collided")]
     )
     refused = frames.read(staged.frames["refused"])[KEY_HASH]
     seen = frames.read(staged.frames["distinct"], columns=[KEY_HASH, ROWVERSION, ROWVERSION_SOURCE])
@@ -63,7 +63,7 @@ def track(connections: Connections, staged: Staged, *, now: Callable[[], datetim
     with connections.database.begin() as connection:
         lease.check(connection)
         if filed.height:
-            failed.file_failed(connection, staged.name, filed, staged.batch, now())
+            failed.file_failed(connection, staged.name, _named(filed), staged.batch, now())
         _resolve(connection, staged, seen[KEY_HASH], troubled, now())
         _advance(connection, staged, watermark, now())
         total = {**staged.seconds, "track": connections.clock() - started}
@@ -156,6 +156,12 @@ def _watermark(staged: Staged, seen: pl.DataFrame, refused: pl.Series) -> str | 
         if newest(pl.Series(ROWVERSION, [held, found]), kind) == held:
             return before
     return str(seen.filter(pl.col(ROWVERSION) == found)[ROWVERSION_SOURCE][0])
+
+
+def _named(filed: pl.DataFrame) -> pl.DataFrame:
+    """The rows by what tells them apart: a key hash that two keys share names neither of them."""
+    shared = pl.col("rule") == "key_collision"
+    return filed.with_columns(pl.when(~shared).then(pl.col(KEY_HASH)).alias(KEY_HASH))
 
 
 def _resolve(

@@ -9,7 +9,7 @@ import platform
 import resource
 import statistics
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import version
@@ -26,10 +26,8 @@ class Step:
     """One stage, measured ``n`` times."""
 
     name: str
-    rows: int
-    megabytes: float
-    """Of the pages that it works on, as they came over the wire."""
     seconds: list[float] = field(default_factory=list)
+    """Wall seconds of each repetition; what it does in several pieces is added up."""
     cpu_seconds: list[float] = field(default_factory=list)
 
     @property
@@ -44,30 +42,53 @@ class Benchmark:
     Args:
         name: Of the benchmark.
         rows: That each step works on.
-        megabytes: Of their pages.
+        parameters: What else was chosen, for the report.
     """
 
-    def __init__(self, name: str, rows: int, megabytes: float) -> None:
-        self.name, self.rows, self.megabytes = name, rows, megabytes
+    def __init__(
+        self, name: str, rows: int, parameters: Mapping[str, object] | None = None
+    ) -> None:
+        self.name, self.rows = name, rows
+        self.parameters = dict(parameters or {})
+        self.megabytes = 0.0
+        """Of the pages, as they come over the wire."""
         self.steps: dict[str, Step] = {}
+        self._repetition = 0
+
+    def begin(self) -> None:
+        """Begin a repetition: what a step takes from here on is added up until the next one begins."""
+        self._repetition += 1
 
     @contextmanager
     def step(self, name: str) -> Iterator[None]:
-        """Measure the block as one repetition of the step."""
+        """Measure the block as a piece of this repetition's step."""
         wall, cpu = time.perf_counter(), time.process_time()
         yield
         taken = time.perf_counter() - wall, time.process_time() - cpu
-        step = self.steps.setdefault(name, Step(name, self.rows, self.megabytes))
-        step.seconds.append(taken[0])
-        step.cpu_seconds.append(taken[1])
+        step = self.steps.setdefault(name, Step(name))
+        if len(step.seconds) < max(self._repetition, 1):
+            step.seconds.append(0.0)
+            step.cpu_seconds.append(0.0)
+        step.seconds[-1] += taken[0]
+        step.cpu_seconds[-1] += taken[1]
 
     def report(self, floor: str, together: Sequence[str], save: Path | None) -> None:
         """Print the table, with each step's ratio to the step ``floor``, and save the numbers as JSON."""
+        chosen = "".join(f", {name} {value}" for name, value in self.parameters.items())
         table = Table(
-            title=f"{self.name}: {self.rows:,} rows, {self.megabytes:,.0f} MB of pages", box=None
+            title=f"{self.name}: {self.rows:,} rows, {self.megabytes:,.0f} MB of pages{chosen}",
+            box=None,
         )
         table.add_column("step")
-        for heading in ("seconds", "spread", "CPU s", "rows/s", "MB/s", f"ratio to {floor}"):
+        for heading in (
+            "rows",
+            "seconds",
+            "spread",
+            "CPU s",
+            "rows/s",
+            "MB/s",
+            f"ratio to {floor}",
+        ):
             table.add_column(heading, justify="right")
         base = self.steps[floor].median
         for step in self.steps.values():
@@ -87,6 +108,7 @@ class Benchmark:
     def _row(self, table: Table, name: str, seconds: float, base: float, step: Step | None) -> None:
         table.add_row(
             name,
+            f"{self.rows:,}",
             f"{seconds:.2f}",
             "" if step is None else f"{min(step.seconds):.2f}-{max(step.seconds):.2f}",
             "" if step is None else f"{statistics.median(step.cpu_seconds):.2f}",
@@ -99,6 +121,7 @@ class Benchmark:
         return {
             "benchmark": self.name,
             "rows": self.rows,
+            "parameters": self.parameters,
             "megabytes": round(self.megabytes, 1),
             "machine": machine(),
             "versions": {

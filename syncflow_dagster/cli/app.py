@@ -150,6 +150,12 @@ def bench_normalize(
     *,
     rows: Annotated[int, typer.Option(min=10_000, help="Rows of sixteen columns.")] = 1_000_000,
     times: Annotated[int, typer.Option(min=1, help="Repetitions, after one that warms.")] = 3,
+    slices: Annotated[
+        int, typer.Option(min=1, help="Make and measure the rows in so many slices.")
+    ] = 1,
+    odd: Annotated[
+        int, typer.Option(min=0, help="Pages with a row that needs the exact reader.")
+    ] = 0,
     dirty: Annotated[
         bool, typer.Option("--dirty", help="Order lines with a real ERP's dirt.")
     ] = False,
@@ -158,7 +164,7 @@ def bench_normalize(
     """Measure pages to rows, five layers and both hashes."""
     from syncflow_dagster.bench.normalize import run
 
-    run(rows=rows, times=times, dirty=dirty, save=save)
+    run(rows=rows, times=times, slices=slices, odd=odd, dirty=dirty, save=save)
 
 
 @app.command()

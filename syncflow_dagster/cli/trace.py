@@ -59,7 +59,9 @@ def _show(story: Story) -> None:
     if story.row is None:
         screen.print("not in the source now")
         return
-    table = Table(title="what the layers make of its row now", title_justify="left", box=None)
+    title = "what the layers make of "
+    title += "the row that was refused" if story.kept else "its row now"
+    table = Table(title=title, title_justify="left", box=None)
     for heading in ("layer", "field", "before", "after", "rule"):
         table.add_column(heading, overflow="fold")
     for step in story.steps:

@@ -24,6 +24,7 @@ from syncflow_core.identity import (
     key_hash_expr,
     key_text,
     reference_text,
+    split_collided,
     split_duplicates,
 )
 
@@ -217,3 +218,42 @@ def test_two_keys_with_one_hash_are_both_filed() -> None:
 
     assert found.kept["order_no"].to_list() == ["c"]
     assert found.losers["rule"].to_list() == ["key_collision", "key_collision"]
+
+
+def known_references(*pairs: tuple[bytes, str | None]) -> pl.DataFrame:
+    schema = {KEY_HASH: pl.Binary, REFERENCE: pl.String}
+    return pl.DataFrame(list(pairs), schema=schema, orient="row")
+
+
+@pytest.mark.parametrize(
+    ("before", "collides"),
+    [
+        ("order_no=a|line_no=1", False),
+        ("line_no=1|order_no=a", False),  # the key's fields in another order
+        ("order_no=a|line_no=2", True),
+        ("order_no=a\\|line_no=1|line_no=1", True),
+        ("part=a", False),  # some other program's text
+        (None, False),
+    ],
+)
+def test_a_key_hash_that_the_target_knows_as_another_keys_is_a_collision(
+    before: str | None,
+    collides: bool,  # noqa: FBT001  # the table's last column
+) -> None:
+    rows = add_identity(frame([("a", "1", "n", None, None)]), shape())
+
+    kept, filed = split_collided(rows, known_references((rows[KEY_HASH][0], before)))
+
+    assert (kept.height, filed.height) == ((0, 1) if collides else (1, 0))
+    assert filed.schema == REJECTED
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_volatile_fields_of_equal_rows_do_not_follow_the_row_order(seed: int) -> None:
+    rows = frame([("a", "1", "n", when, "1") for when in ("x", "z", "y")])
+    volatile = shape(volatile="SEEN")
+
+    found = split_duplicates(add_identity(shuffled(rows, seed), volatile), volatile)
+
+    assert found.kept["seen"].to_list() == ["z"]
+    assert found.identical.height == 2

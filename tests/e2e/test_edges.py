@@ -1,5 +1,6 @@
 """Small tables by hand: what is odd about them, and what must be true afterwards."""
 
+import json
 import os
 import signal
 import subprocess
@@ -8,8 +9,10 @@ from decimal import Decimal
 
 import httpx
 import pytest
+import sqlalchemy as sa
 from place import SYNCFLOW, Place, lines, outcome
 
+from syncflow_core.bridge.failed import open_failed
 from syncflow_core.entity import Entity, Field, ParentRef, Rowversion
 from syncflow_core.errors import ConfigError
 from syncflow_core.sandbox import database, erp, store
@@ -256,3 +259,41 @@ def test_the_demo_never_empties_a_home_that_became_somebodys_own(place: Place) -
 
     assert refused.returncode == 2
     assert "set SYNCFLOW_HOME to another folder" in refused.stderr
+
+
+def test_a_key_hash_that_belongs_to_another_key_is_filed_and_overwrites_nothing(
+    place: Place,
+) -> None:
+    columns = {"ID": "VARCHAR2(9)", "NAME": "VARCHAR2(9)"}
+    table(place, "col", columns, [{"ID": "A", "NAME": "one"}, {"ID": "B", "NAME": "one"}])
+    place.apply([Entity(name="col")])
+    place.sync()
+    with place.database.begin() as connection:  # as if Z's text had the hash that A's has
+        connection.execute(
+            sa.text("UPDATE bridge.synced_records SET reference = 'id=Z' WHERE reference = 'id=A'")
+        )
+
+    table(place, "col", columns, [{"ID": "A", "NAME": "two"}, {"ID": "B", "NAME": "two"}])
+    run = place.sync()
+
+    with place.database.begin() as connection:
+        letters = open_failed(connection, "col")
+    assert outcome(run, "col") == {"fetched": 2, "normalized": 2, "rejected": 1, "updated": 1}
+    assert letters.select("rule", "value").rows() == [("key_collision", "id=A")]
+    assert '"name":"one"' in hub(place, "col")["id=A"]
+
+
+def test_each_of_several_rows_with_one_key_is_filed_with_what_it_held(place: Place) -> None:
+    columns = {"ID": "VARCHAR2(9)", "NAME": "VARCHAR2(9)", "RV": "NUMBER(9)"}
+    rows: list[Row] = [{"ID": "A", "NAME": "old", "RV": 1}, {"ID": "A ", "NAME": "new", "RV": 2}]
+    table(place, "dup", columns, rows)
+    place.apply([Entity(name="dup")])
+
+    run = place.sync()
+
+    with place.database.begin() as connection:
+        letters = open_failed(connection, "dup")
+    assert outcome(run, "dup") == {"fetched": 2, "normalized": 2, "rejected": 1, "inserted": 1}
+    assert '"name":"new"' in hub(place, "dup")["id=A"]
+    assert letters["rule"].to_list() == ["duplicate_key"]
+    assert json.loads(letters["raw"][0])["name"] == "old"

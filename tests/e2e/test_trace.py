@@ -8,8 +8,9 @@ from place import Place
 from syncflow_core.apismith import Source
 from syncflow_core.bridge.failed import open_failed
 from syncflow_core.bridge.pending import open_pending
+from syncflow_core.entity import Entity
 from syncflow_core.errors import ConfigError
-from syncflow_core.sandbox import database, erp
+from syncflow_core.sandbox import database, erp, store
 from syncflow_core.settings import read_settings
 from syncflow_core.trace import Story, trace
 from syncflow_dagster.cli.demo import demo_entities
@@ -76,3 +77,39 @@ def test_the_command_prints_the_story_and_its_json(synced: Place) -> None:
     assert shown.returncode == 0, shown.stderr
     assert "inserted" in shown.stdout
     assert json.loads(told.stdout)["reference"] == "site_code=S0000"
+
+
+def test_a_rejected_row_that_left_the_source_still_tells_its_layers(synced: Place) -> None:
+    with synced.database.begin() as connection:
+        letter = open_failed(connection, "stock").row(0, named=True)
+    with database.connect(synced.url) as connection:
+        connection.execute("DELETE FROM erp.t_stock")
+
+    story = tell(synced, "stock", (letter["#key_hash"] or letter["raw_digest"]).hex())
+
+    assert story.kept
+    assert letter["rule"] in {step.rule for step in story.steps}
+
+
+def test_a_row_without_a_usable_key_is_found_by_its_digest(place: Place) -> None:
+    with database.connect(place.url) as connection:
+        store.load_table(
+            connection,
+            store.Table(
+                name="keyless",
+                columns=[{"name": "ID", "data_type": "VARCHAR2(9)"}],
+                business_key=["ID"],
+                key_fields=["id"],
+            ),
+            [{"ID": " "}],
+        )
+    place.apply([Entity(name="keyless")])
+    place.sync()
+    with place.database.begin() as connection:
+        letter = open_failed(connection, "keyless").row(0, named=True)
+
+    story = tell(place, "keyless", letter["raw_digest"].hex())
+
+    assert story.failed is not None
+    assert (story.failed["rule"], story.kept) == ("null_key", True)
+    assert [step.rule for step in story.steps if step.message] == ["null_key"]

@@ -69,6 +69,9 @@ class Column(BaseModel):
     precision: int | None = None
     scale: int | None = None
     max_length: int | None = None
+    texts: Literal["plain", "comma", "base64"] = "plain"
+    """How the entity reads this column's texts. A value that is no text on the wire (a JSON number, an
+    Arrow binary) is written in that form when it is made one, or it would be read as another value."""
 
     @property
     def oracle(self) -> "OracleType":

@@ -34,7 +34,24 @@ HUB_FIELDS = frozenset(
 )
 """The hub's own fields of a record (contract.md); no target field may take their names."""
 
+FORMS = (
+    "formats",
+    "date_order",
+    "decimal_separator",
+    "percent",
+    "encoding",
+    "null_words",
+    "repair",
+    "invalid_unicode",
+)
+"""The keys of a field that say how the source writes its values."""
+
 BooleanWords = dict[Literal["true", "false"], list[str]]
+
+
+def is_pattern(name: str) -> bool:
+    """Whether the column engine takes the name for many columns: ``*``, or ``^...$``."""
+    return name == "*" or (name.startswith("^") and name.endswith("$"))
 
 
 def _no_nul(value: object) -> object:
@@ -194,6 +211,8 @@ class Field(Declared):
                 raise ValueError(
                     f"{name!r} is no name: names are not empty and do not begin with {OWN}"
                 )
+            if name is not None and is_pattern(name):
+                raise ValueError(f"{name!r} is no name: it reads as a pattern of names")
         if self.name in HUB_FIELDS:
             raise ValueError(f"target {self.name!r} is one of the hub's own fields")
         return self

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from syncflow_core.catalog import Api, FieldType, OracleType
-from syncflow_core.entity import HUB_FIELDS, Entity, Field
+from syncflow_core.columns import OWN
+from syncflow_core.entity import HUB_FIELDS, Entity, Field, is_pattern
 from syncflow_core.errors import ConfigError
 
 
@@ -66,7 +67,11 @@ def shape_of(entity: Entity, api: Api) -> Shape:
         ConfigError: Columns that the source does not have, a key that no field carries, a type that
             nobody knows: every fault found, in one message.
     """
-    faults: list[str] = []
+    faults = [
+        f"column {column.name!r}: SyncFlow takes no column of such a name"
+        for column in api.columns
+        if column.name.startswith(OWN) or is_pattern(column.name)
+    ]
     known = {column.name for column in api.columns}
     key_columns = tuple(entity.business_key) or api.business_key_columns
     if not key_columns:
@@ -108,7 +113,7 @@ def shape_of(entity: Entity, api: Api) -> Shape:
         raise ConfigError(f"entity {entity.name}: {'; '.join(faults)}", entity=entity.name)
     return Shape(
         entity=entity,
-        api=api,
+        api=_with_texts(api, fields),
         fields=tuple(fields),
         key_columns=key_columns,
         key_fields=tuple(by_source[name] for name in key_columns),
@@ -116,6 +121,23 @@ def shape_of(entity: Entity, api: Api) -> Shape:
         rowversion_kind=kind,
         delta=delta,
     )
+
+
+def _with_texts(api: Api, fields: list[TargetField]) -> Api:
+    """The description with the form in which each column's texts are read."""
+    forms: dict[str, Literal["comma", "base64"]] = {}
+    for item in fields:
+        if item.source is not None and item.rules.decimal_separator == ",":
+            forms[item.source] = "comma"
+        elif item.source is not None and item.rules.encoding == "base64":
+            forms[item.source] = "base64"
+    if not forms:
+        return api
+    columns = tuple(
+        column.model_copy(update={"texts": forms.get(column.name, "plain")})
+        for column in api.columns
+    )
+    return api.model_copy(update={"columns": columns})
 
 
 def _declared(
@@ -203,6 +225,6 @@ def _rowversion(
     kind = None if column is None else column.oracle.field_type
     if kind in {"timestamp", "timestamp_tz"}:
         return name, "timestamp"
-    if kind in {"integer", "decimal"}:
+    if kind in {"integer", "decimal", "float"}:
         return name, "integer"
     return name, "hex" if kind == "binary" else "text"

@@ -174,7 +174,12 @@ def split_duplicates(frame: pl.DataFrame, shape: Shape) -> Distinct:
     ranked = (
         several.filter(~collided)
         .with_columns(sortable(pl.col(ROWVERSION), shape.rowversion_kind).alias("#order"))
-        .sort(["#order", DATA_HASH, *names], descending=True, nulls_last=True, maintain_order=True)
+        .sort(
+            ["#order", DATA_HASH, ROWVERSION, *names],
+            descending=True,
+            nulls_last=True,
+            maintain_order=True,
+        )
         .with_columns(
             pl.col(DATA_HASH).first().over(KEY_HASH).alias("#winner"),
             pl.int_range(pl.len()).over(KEY_HASH).alias("#rank"),

@@ -81,6 +81,12 @@ _ESCAPE = re.compile(
     re.DOTALL,
 )
 
+# A type that polars has no code for is a panic there, which is no Exception of Python's.
+_POLARS = (pl.exceptions.PolarsError, pl.exceptions.PanicException)
+
+_DATA = re.compile(rb'"data"\s*:\s*\[')
+_MARK = re.compile(rb'"(?:[^"\\]|\\.)*"|[][{},]', re.DOTALL)
+
 _ENVELOPE = msgspec.json.Decoder(_Envelope)
 
 
@@ -112,7 +118,7 @@ def parse_page(
             return _from_lines(body, columns, total_header)
         if kind == ARROW:
             return _from_arrow(body, columns, total_header)
-    except (ValueError, msgspec.DecodeError, pl.exceptions.PolarsError) as error:
+    except (ValueError, msgspec.DecodeError, *_POLARS) as error:
         reason = " ".join(str(error).split())[:200]
         raise UnavailableError(f"the body is broken: {reason}", system=_SYSTEM) from error
     raise ContractError(
@@ -126,8 +132,8 @@ def _from_envelope(body: bytes, columns: Sequence[Column]) -> Page:
         envelope = _decoded(body)
     except msgspec.ValidationError as error:
         raise ContractError(f"the answer breaks the contract: {error}", system=_SYSTEM) from error
-    except RecursionError as error:
-        raise ContractError("the answer is nested too deep to be read", system=_SYSTEM) from error
+    except RecursionError:
+        envelope = _deep(body)
     if not envelope.success:
         failure = envelope.error or _Failure()
         raise RejectedError(
@@ -146,6 +152,36 @@ def _from_envelope(body: bytes, columns: Sequence[Column]) -> Page:
         offset=metadata.offset,
         limit=metadata.limit,
     )
+
+
+def _deep(body: bytes) -> _Envelope:
+    """The envelope of a body with a row nested too deep to be decoded: the rows are cut out first.
+
+    Raises:
+        ContractError: What is so deep is no row.
+    """
+    start = _DATA.search(body)
+    if start is None:
+        raise ContractError("the answer is nested too deep to be read", system=_SYSTEM)
+    rows: list[msgspec.Raw] = []
+    depth, at = 0, start.end()
+    for mark in _MARK.finditer(body, start.end()):
+        token = mark[0]
+        if token in b"[{":
+            depth += 1
+        elif token in b"]}" and depth:
+            depth -= 1
+        elif depth == 0 and token in b",]":
+            if body[at : mark.start()].strip():
+                rows.append(msgspec.Raw(body[at : mark.start()]))
+            at = mark.end()
+            if token == b"]":
+                break
+    try:
+        rest = _decoded(body[: start.end()] + b"]" + body[at:])
+    except RecursionError as error:
+        raise ContractError("the answer is nested too deep to be read", system=_SYSTEM) from error
+    return msgspec.structs.replace(rest, data=rows)
 
 
 def _decoded(body: bytes) -> _Envelope:
@@ -184,15 +220,16 @@ def _from_arrow(body: bytes, columns: Sequence[Column], total: str | None) -> Pa
     marked = arrived.with_row_index("#position").with_columns(nested.alias("#nested"))
     bad = marked.filter("#nested")
     frame = marked.filter(~pl.col("#nested")).select(
-        _as_text(column.name, arrived.schema.get(column.name)) for column in columns
+        _as_text(column.name, arrived.schema.get(column.name), column.texts) for column in columns
     )
-    refused = bad.select(
+    texts = [_as_text(name, kind) for name, kind in arrived.schema.items()]
+    refused = bad.with_columns(pl.struct(texts).struct.json_encode().alias("#raw")).select(
         pl.col("#position").alias("position"),
         pl.lit("nested_value").alias("rule"),
         pl.lit(None, pl.String).alias("column"),
         pl.lit(None, pl.String).alias("value"),
         pl.lit("a nested value in a column of scalars").alias("message"),
-        pl.struct(pl.exclude("#position", "#nested")).struct.json_encode().alias("raw"),
+        pl.col("#raw").alias("raw"),
     )
     names = {column.name for column in columns}
     unknown = tuple(sorted(name for name in arrived.columns if name not in names))
@@ -201,21 +238,25 @@ def _from_arrow(body: bytes, columns: Sequence[Column], total: str | None) -> Pa
     return _page(rows, _header_total(total))
 
 
-def _as_text(name: str, kind: pl.DataType | None) -> pl.Expr:
-    """A column of an Arrow page as text of the same value."""
-    if kind is None:
-        return pl.lit(None, pl.String).alias(name)
+def _as_text(name: str, kind: pl.DataType | None, texts: str = "plain") -> pl.Expr:
+    """A column of an Arrow page as text of the same value, in the form that its texts are read in."""
     column = pl.col(name)
-    if isinstance(kind, pl.Struct):
-        return pl.when(column.is_not_null()).then(column.struct.json_encode()).alias(name)
-    if isinstance(kind, pl.List | pl.Array):
+    if kind is None:
+        text = pl.lit(None, pl.String)
+    elif isinstance(kind, pl.Struct):
+        text = pl.when(column.is_not_null()).then(column.struct.json_encode())
+    elif isinstance(kind, pl.List | pl.Array):
         wrapped = pl.struct(column.alias("v")).struct.json_encode()
-        return pl.when(column.is_not_null()).then(wrapped.str.slice(5).str.head(-1)).alias(name)
-    if kind.is_temporal():
-        return column.dt.to_string("iso:strict").alias(name)
-    if kind == pl.Binary:
-        return column.bin.encode("hex").alias(name)
-    return column.cast(pl.String).alias(name)
+        text = pl.when(column.is_not_null()).then(wrapped.str.slice(5).str.head(-1))
+    elif kind.is_temporal():
+        text = column.dt.to_string("iso:strict")
+    elif kind == pl.Binary:
+        text = column.bin.encode("base64" if texts == "base64" else "hex")
+    elif kind.is_numeric() and texts == "comma":
+        text = column.cast(pl.String).str.replace(".", ",", literal=True)
+    else:
+        text = column.cast(pl.String)
+    return text.alias(name)
 
 
 def _header_total(value: str | None) -> int:

@@ -21,13 +21,19 @@ import polars as pl
 GROUPS: Final = 16
 """Captures that one pass of the regular expression engine takes; from the 17th on it is twice as slow."""
 
+MOST_KEYS: Final = 32
+"""Keys of a row beyond which its passes cost more than the other way to read it."""
+
 _STRING: Final = r'"[^"\\\x00-\x1f]*"'
 _NUMBER: Final = r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?"
 _TOKEN: Final = rf"{_STRING}|null|{_NUMBER}|true|false"
 
 
 def regular_rows(
-    text: bytes, count: int, sample: Sequence[bytes | msgspec.Raw]
+    text: bytes,
+    count: int,
+    sample: Sequence[bytes | msgspec.Raw],
+    commas: frozenset[str] = frozenset(),
 ) -> tuple[pl.DataFrame, pl.Series] | None:
     """The cells of the rows that fit the pattern of the sample, and which rows these are.
 
@@ -35,13 +41,14 @@ def regular_rows(
         text: The rows, one a line.
         count: How many there are.
         sample: Some of them; the one with the most keys gives the pattern.
+        commas: Keys whose numbers are written with a comma.
 
     Returns:
         ``(n, k)``: a String column for each key of the pattern, null for JSON null and all null where
         the row does not fit; and a Boolean for each row, whether it fits. None where there is no pattern.
     """
     keys = max(map(_keys, sample), key=len, default=[])
-    if not keys or len(set(keys)) < len(keys):
+    if not 0 < len(keys) <= MOST_KEYS or len(set(keys)) < len(keys):
         return None
     try:
         rows = pl.Series("row", [text]).cast(pl.String).str.split("\n").explode()
@@ -56,6 +63,13 @@ def regular_rows(
         groups.columns = [keys[number] for number in taken]
         frames.append(groups)
     tokens = pl.concat(frames, how="horizontal")
+    tokens = tokens.with_columns(
+        pl.when(~pl.col(key).str.starts_with('"'))
+        .then(pl.col(key).str.replace(".", ",", literal=True))
+        .otherwise(pl.col(key))
+        for key in keys
+        if key in commas
+    )
     cell = pl.all()
     cells = tokens.select(pl.when(cell != "null").then(cell.str.strip_chars('"')))
     return cells, tokens[keys[0]].is_not_null().alias("fits")

@@ -86,9 +86,8 @@ def parse_rows(rows: Sequence[Bytes], columns: Sequence[Column]) -> Rows:
     """
     text = b"\n".join(rows)
     digest = xxhash.xxh3_128_digest(text)
-    regular = (
-        regular_rows(text, len(rows), [rows[0], rows[-1], rows[len(rows) // 2]]) if rows else None
-    )
+    sample = [rows[0], rows[-1], rows[len(rows) // 2]] if rows else []
+    regular = regular_rows(text, len(rows), sample, _commas(columns)) if rows else None
     if regular is None or 2 * (fitting := int(regular[1].sum())) < len(rows):
         return replace(_irregular(rows, columns), digest=digest)
     cells, fits = regular
@@ -111,6 +110,10 @@ def parse_rows(rows: Sequence[Bytes], columns: Sequence[Column]) -> Rows:
     )
 
 
+def _commas(columns: Sequence[Column]) -> frozenset[str]:
+    return frozenset(column.name for column in columns if column.texts == "comma")
+
+
 def _placed(
     regular: pl.DataFrame,
     at: pl.Series,
@@ -129,13 +132,28 @@ def _irregular(rows: Sequence[Bytes], columns: Sequence[Column]) -> Rows:
     names = [column.name for column in columns]
     unknown = sorted((_keys(rows[:1]) | _keys(rows[-1:])) - set(names))
     text = b"\n".join(rows)
-    frame = _natively(text, len(rows), [*names, *unknown])
+    exact = _must_be_exact(columns)
+    frame = _natively(text, len(rows), [*names, *unknown], exact)
     if frame is None and text.count(b"\n") >= len(rows):  # white space: no string can hold one
         rows = [bytes(row).replace(b"\n", b" ") for row in rows]
-        frame = _natively(b"\n".join(rows), len(rows), [*names, *unknown])
+        frame = _natively(b"\n".join(rows), len(rows), [*names, *unknown], exact)
     if frame is not None:
         return Rows(frame.select(names), REFUSED.to_frame(), tuple(unknown))
     return exact_rows(rows, columns)
+
+
+def _must_be_exact(columns: Sequence[Column]) -> str | None:
+    """The pattern of a number that polars would write anew where its spelling counts.
+
+    In a column of texts 1.50 and 1.5 are two values; where texts have a decimal comma, a number must
+    be written with one.
+    """
+    names = [
+        re.escape(json.dumps(column.name, ensure_ascii=False))
+        for column in columns
+        if column.texts == "comma" or column.oracle.field_type == "text"
+    ]
+    return rf"(?:{'|'.join(names)}): *-?[0-9]" if names else None
 
 
 def _keys(rows: Iterable[Bytes]) -> set[str]:
@@ -147,7 +165,7 @@ def _keys(rows: Iterable[Bytes]) -> set[str]:
         return set()
 
 
-def _natively(text: bytes, count: int, names: list[str]) -> pl.DataFrame | None:
+def _natively(text: bytes, count: int, names: list[str], exact: str | None) -> pl.DataFrame | None:
     """The rows as polars reads them, or None unless every key and digit is known to have arrived."""
     if not count or not names or b"\t" in text or b"\r" in text:
         return None
@@ -155,6 +173,8 @@ def _natively(text: bytes, count: int, names: list[str]) -> pl.DataFrame | None:
         page = pl.Series([text]).cast(pl.String)
         escapes = b"\\" in text and _found(page, _ESCAPED)
         if _spaced_colon(page) or (escapes and not _harmless(page)):
+            return None
+        if exact is not None and _found(page, exact):
             return None
         if _found(page, _NESTED_OR_LONG):
             page = page.str.replace_all(_NUMBER, '${1}"${2}"${3}')
@@ -246,6 +266,7 @@ def exact_rows(rows: Sequence[Bytes], columns: Sequence[Column]) -> Rows:
         parse_constant=_no_constant,
     )
     names = [column.name for column in columns]
+    commas = _commas(columns)
     documents = {column.name for column in columns if column.oracle.base == "JSON"}
     cells: dict[str, list[str | None]] = {name: [] for name in names}
     refused: list[dict[str, object]] = []
@@ -265,7 +286,10 @@ def exact_rows(rows: Sequence[Bytes], columns: Sequence[Column]) -> Rows:
             continue
         found = dict(value) if isinstance(value, _Object) else {}
         for name, cell in cells.items():
-            cell.append(_text(found.get(name)))
+            value = found.get(name)
+            if name in commas and isinstance(value, _Token):
+                value = value.replace(".", ",")
+            cell.append(_text(value))
     return Rows(
         pl.DataFrame(
             [pl.Series(name, _representable(cell), dtype=pl.String) for name, cell in cells.items()]

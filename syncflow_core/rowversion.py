@@ -12,9 +12,17 @@ Source: product.md 3 (``erp_rowversion``) and 4 (watermark).
 import polars as pl
 
 from syncflow_core.normalize.reading import VALUE
-from syncflow_core.normalize.version import ROWVERSION_SOURCE, Kind, canonical
+from syncflow_core.normalize.version import ROWVERSION_SOURCE, Kind, canonical, canonical_of
 
-__all__ = ["ROWVERSION_SOURCE", "Kind", "canonical", "is_newer", "newest", "sortable"]
+__all__ = [
+    "ROWVERSION_SOURCE",
+    "Kind",
+    "canonical",
+    "canonical_of",
+    "is_newer",
+    "newest",
+    "sortable",
+]
 
 
 def sortable(text: pl.Expr, kind: Kind) -> pl.Expr:

@@ -6,13 +6,13 @@ Does not belong here: printing (``cli.trace``), deciding anything.
 Source: product.md 10, ``trace``; product.md 1, ``record_events``.
 """
 
-import dataclasses
 import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import polars as pl
+import sqlalchemy as sa
 
 from syncflow_core.apismith import Source
 from syncflow_core.bridge import events, failed, pending, records
@@ -22,11 +22,11 @@ from syncflow_core.bridge.events import Event
 from syncflow_core.columns import KEY_HASH, KEY_SOURCE, REFERENCE, ROW
 from syncflow_core.errors import ConfigError
 from syncflow_core.fields import Shape, shape_of
-from syncflow_core.identity import add_identity, key_hash
-from syncflow_core.normalize import Step, explain, normalize
+from syncflow_core.identity import key_hash
+from syncflow_core.keys import keys_of, values_of
+from syncflow_core.normalize import Step, explain
 
 _HEX = re.compile(r"[0-9a-f]{32}")
-_PART = re.compile(r"((?:[^\\|=]|\\.)*)=((?:[^\\|]|\\.)*)(?:\||$)")
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,8 @@ def trace(database: Database, source: Source, entity: str, key: str) -> Story:
     with database.begin() as connection:
         declared = load_registered(connection, [entity], enabled=None)[0].entity
     shape = shape_of(declared, source.describe(declared.api))
-    wanted, values = _key(shape, key)
+    with database.begin() as connection:
+        wanted, values = _key(connection, shape, key)
     keys = pl.Series(KEY_HASH, [wanted])
     with database.begin() as connection:
         known = records.load_known_of(connection, entity, keys)
@@ -94,15 +95,19 @@ def trace(database: Database, source: Source, entity: str, key: str) -> Story:
     )
 
 
-def _key(shape: Shape, text: str) -> tuple[bytes, dict[str, str] | None]:
-    """The key hash, and the values by target field where the text holds them."""
-    if _HEX.fullmatch(text):
-        return bytes.fromhex(text), None
+def _key(connection: sa.Connection, shape: Shape, text: str) -> tuple[bytes, dict[str, str] | None]:
+    """The key hash, and the values by target field where the text holds them.
+
+    32 hexadecimal digits are a key hash or a digest where one is known, else they may be a value.
+    """
     names = list(shape.key_fields)
+    digest = bytes.fromhex(text) if _HEX.fullmatch(text) else None
+    if digest is not None and (len(names) > 1 or _is_known(connection, shape.entity.name, digest)):
+        return digest, None
     if len(names) == 1 and not text.startswith(f"{names[0]}="):
         values = {names[0]: text}
     else:
-        values = {_plain(name): _plain(value) for name, value in _PART.findall(text)}
+        values = values_of(text)
     if sorted(values) != sorted(names):
         form = "|".join(f"{name}=..." for name in names)
         raise ConfigError(
@@ -112,8 +117,15 @@ def _key(shape: Shape, text: str) -> tuple[bytes, dict[str, str] | None]:
     return key_hash(values), values
 
 
-def _plain(text: str) -> str:
-    return re.sub(r"\\(.)", r"\1", text)
+def _is_known(connection: sa.Connection, entity: str, digest: bytes) -> bool:
+    one = pl.Series(KEY_HASH, [digest])
+    return bool(
+        records.load_key_sources(connection, entity, one).height
+        or failed.open_failed(connection, entity)
+        .filter(pl.coalesce(KEY_HASH, "raw_digest") == digest)
+        .height
+        or events.story(connection, entity, digest, limit=1)
+    )
 
 
 def _key_sources(
@@ -152,10 +164,7 @@ def _row(
         return None
     rows = source.look_up(shape.api, keys)
     rows = rows.drop(ROW, strict=False).with_row_index(ROW)
-    key_shape = dataclasses.replace(
-        shape, fields=tuple(item for item in shape.fields if item.key), rowversion_column=None
-    )
-    identified = add_identity(normalize(rows, key_shape).accepted, key_shape)
+    identified = keys_of(rows, shape)
     found = identified.filter(pl.col(KEY_HASH) == wanted)[ROW]
     if found.is_empty():
         return None

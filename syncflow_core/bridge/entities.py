@@ -10,7 +10,7 @@ Source: product.md 1 and 12.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import time
+from datetime import datetime, time
 from typing import Any, Literal
 from uuid import UUID
 
@@ -21,9 +21,11 @@ from syncflow_core.bridge.identifiers import new_uid
 from syncflow_core.bridge.tables import (
     background_sync_schedule,
     entities,
+    entity_contracts,
     entity_versions,
     field_mappings,
 )
+from syncflow_core.contract import Contract
 from syncflow_core.entity import Entity, Field
 from syncflow_core.errors import ConfigError
 
@@ -51,6 +53,7 @@ class Registered:
     entity: Entity
     contract: dict[str, str] | None
     """Source columns as last accepted, name to type; None before the first sync."""
+    contract_version: int = 0
 
 
 def apply_entities(connection: sa.Connection, declared: Sequence[Entity]) -> list[Applied]:
@@ -94,6 +97,7 @@ def load_registered(
         entities.c.version,
         entities.c.enabled,
         entities.c.contract,
+        entities.c.contract_version,
         entity_versions.c.declaration,
     ).join(
         entity_versions,
@@ -113,6 +117,7 @@ def load_registered(
             version=row.version,
             enabled=row.enabled,
             contract=row.contract,
+            contract_version=row.contract_version or 0,
             entity=Entity.model_validate(
                 {**row.declaration, "enabled": row.enabled, "fields": fields.get(row.name, [])}
             ),
@@ -162,13 +167,36 @@ def disable_entity(connection: sa.Connection, name: str) -> None:
         _refuse_missing(connection, [name], set())
 
 
-def save_contract(connection: sa.Connection, name: str, contract: dict[str, str]) -> None:
-    """Accept these source columns (name to type) as the entity's schema contract."""
-    connection.execute(
-        entities.update()
+def save_contract(
+    connection: sa.Connection, name: str, contract: Contract, change: str, now: datetime
+) -> int:
+    """Accept these source columns as the entity's schema contract; returns its new version.
+
+    Args:
+        connection: In a transaction.
+        name: The entity.
+        contract: Column name to type.
+        change: What differs from the version before, for people.
+        now: Aware.
+    """
+    version = connection.scalar(
+        sa.update(entities)
         .where(entities.c.name == name)
-        .values(contract=contract, updated_at=sa.func.now())
+        .values(
+            contract=dict(contract),
+            contract_version=sa.func.coalesce(entities.c.contract_version, 0) + 1,
+            updated_at=now,
+        )
+        .returning(entities.c.contract_version)
     )
+    if version is None:
+        _refuse_missing(connection, [name], set())
+    connection.execute(
+        entity_contracts.insert().values(
+            entity=name, version=version, columns=dict(contract), change=change, accepted_at=now
+        )
+    )
+    return int(version or 0)
 
 
 def _refuse_unknown_parents(declared: Sequence[Entity], known: set[str]) -> None:

@@ -18,6 +18,7 @@ import sqlalchemy as sa
 from syncflow_core import columns
 from syncflow_core.bridge.bulk import copy_in, load_frame, stage, stage_keys
 from syncflow_core.bridge.database import Database
+from syncflow_core.digests import DIGESTS
 
 _KNOWN_NAMES: Final = dict(
     zip(
@@ -34,10 +35,11 @@ _SAVED: Final = {
     columns.HUB_UID: "hub_uid",
     columns.REFERENCE: "reference",
     columns.KEY_SOURCE: "key_source",
+    DIGESTS: "field_digests",
 }
 _STAGED: Final = (
     "entity text, key_hash bytea, data_hash bytea, parent_refs text, rowversion text, "
-    "hub_uid uuid, reference text, key_source text, batch uuid"
+    "hub_uid uuid, reference text, key_source text, field_digests bytea, batch uuid"
 )
 
 
@@ -80,6 +82,23 @@ def load_key_sources(connection: sa.Connection, entity: str, key_hashes: pl.Seri
             columns.KEY_HASH: pl.Binary(),
             columns.REFERENCE: pl.String(),
             columns.KEY_SOURCE: pl.String(),
+        },
+        {"entity": entity},
+    )
+
+
+def load_before(connection: sa.Connection, entity: str, key_hashes: pl.Series) -> pl.DataFrame:
+    """``#key_hash``, ``#digests`` and ``#parent_refs`` of known records, to tell what changes in them."""
+    stage_keys(connection, key_hashes)
+    return load_frame(
+        connection,
+        "SELECT encode(key_hash, 'hex'), encode(field_digests, 'hex'), parent_refs "
+        "FROM staged_keys JOIN bridge.synced_records USING (key_hash) "
+        "WHERE entity = :entity AND NOT deleted",
+        {
+            columns.KEY_HASH: pl.Binary(),
+            DIGESTS: pl.Binary(),
+            columns.PARENT_REFS: pl.String(),
         },
         {"entity": entity},
     )
@@ -128,7 +147,7 @@ def save_acknowledged(
         entity: Its name.
         frame: ``#key_hash`` (unique), ``#data_hash``, ``#parent_refs``, ``#rowversion``,
             ``#hub_uid``, ``#reference``, ``#key_source``; where the last four are null or missing,
-            what is known stays.
+            what is known stays. ``#digests`` where they are known.
         batch: The batch that pushed them.
         first_load: None of the keys has a line yet: COPY without looking (one that has is an
             integrity error). Sorted by key it is twice as fast.
@@ -146,9 +165,9 @@ def save_acknowledged(
     connection.exec_driver_sql(
         """
         INSERT INTO bridge.synced_records AS known (entity, key_hash, data_hash, parent_refs,
-            rowversion, hub_uid, reference, key_source, deleted, batch)
+            rowversion, hub_uid, reference, key_source, field_digests, deleted, batch)
         SELECT entity, key_hash, data_hash, parent_refs, rowversion, hub_uid, reference,
-            key_source, false, batch
+            key_source, field_digests, false, batch
         FROM staged_records ORDER BY key_hash
         ON CONFLICT (entity, key_hash) DO UPDATE SET
             data_hash = excluded.data_hash,
@@ -157,6 +176,8 @@ def save_acknowledged(
             hub_uid = coalesce(excluded.hub_uid, known.hub_uid),
             reference = coalesce(excluded.reference, known.reference),
             key_source = coalesce(excluded.key_source, known.key_source),
+            field_digests = excluded.field_digests,
+            hub_hash = NULL,
             deleted = false,
             batch = excluded.batch
         """
@@ -178,6 +199,34 @@ def save_rowversions(connection: sa.Connection, entity: str, frame: pl.DataFrame
         ),
         {"entity": entity},
     )
+
+
+def save_recomputed(connection: sa.Connection, entity: str, frame: pl.DataFrame) -> int:
+    """Replace known data hashes by recomputed ones; ``hub_hash`` keeps what the hub goes on showing.
+
+    Args:
+        connection: In a transaction.
+        entity: Its name.
+        frame: ``#key_hash`` and ``#data_hash``.
+
+    Returns:
+        How many records' hashes were replaced.
+    """
+    lines = frame.select(
+        pl.col(columns.KEY_HASH).alias("key_hash"), pl.col(columns.DATA_HASH).alias("data_hash")
+    )
+    stage(connection, "staged_recomputed", "key_hash bytea, data_hash bytea", lines)
+    done = connection.execute(
+        sa.text(
+            "UPDATE bridge.synced_records AS known SET data_hash = staged.data_hash, "
+            "hub_hash = coalesce(known.hub_hash, known.data_hash), field_digests = NULL "
+            "FROM staged_recomputed AS staged WHERE known.entity = :entity "
+            "AND known.key_hash = staged.key_hash AND NOT known.deleted "
+            "AND known.data_hash IS DISTINCT FROM staged.data_hash"
+        ),
+        {"entity": entity},
+    )
+    return done.rowcount
 
 
 def mark_deleted(

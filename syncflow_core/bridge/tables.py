@@ -38,6 +38,7 @@ BATCH_STATUSES: Final = (
     "failed",
     "stopped",
 )
+PLAN_KINDS: Final = ("sync", "withheld")
 COUNTS: Final = (
     "fetched",
     "normalized",
@@ -86,6 +87,7 @@ entities = sa.Table(
     sa.Column("version", sa.Integer, nullable=False, comment="the version that syncs use"),
     sa.Column("enabled", sa.Boolean, nullable=False, server_default=sa.text("true")),
     sa.Column("contract", JSONB, comment="source columns as last accepted: the schema contract"),
+    sa.Column("contract_version", sa.Integer),
     _at("created_at", now=True),
     _at("updated_at", now=True),
     comment="entities by name; their declarations are in entity_versions and field_mappings",
@@ -313,6 +315,16 @@ synced_records = sa.Table(
     sa.Column("key_source", sa.Text, comment="the key as the source sent it, JSON"),
     sa.Column("deleted", sa.Boolean, nullable=False, server_default=sa.text("false")),
     sa.Column("batch", sa.Uuid, comment="of the last acknowledged write; no foreign key"),
+    sa.Column(
+        "hub_hash",
+        sa.LargeBinary,
+        comment="what the hub shows, where data_hash was recomputed since it was sent",
+    ),
+    sa.Column(
+        "field_digests",
+        sa.LargeBinary,
+        comment="two bytes of the fields' layout, then two of each value, by name",
+    ),
     comment="what the hub last acknowledged",
 )
 
@@ -365,9 +377,86 @@ plans = sa.Table(
     _at("approved_at", nullable=True),
     sa.Column("approved_by", sa.Text),
     _batch("applied_batch"),
+    sa.Column("dagster_run_id", sa.Text),
+    sa.Column("reason", sa.Text),
     _one_of("status", ("open", "approved", "applied", "expired")),
+    _one_of("kind", PLAN_KINDS),
     sa.Index("ix_plans_entity_status", "entity", "status"),
     comment="what a batch would do, or withheld, until a person has decided",
+)
+
+plan_records = sa.Table(
+    "plan_records",
+    metadata,
+    sa.Column(
+        "plan", sa.Uuid, sa.ForeignKey("bridge.plans.uid", ondelete="CASCADE"), primary_key=True
+    ),
+    sa.Column("key_hash", sa.LargeBinary, primary_key=True),
+    sa.Column("op", sa.Text, nullable=False),
+    sa.Column("reference", sa.Text),
+    sa.Column("data_hash", sa.LargeBinary),
+    sa.Column("parent_refs", sa.Text),
+    _one_of("op", ("insert", "update", "delete")),
+    comment="what an open plan would write, record by record",
+)
+
+entity_contracts = sa.Table(
+    "entity_contracts",
+    metadata,
+    _entity(primary_key=True),
+    sa.Column("version", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("columns", JSONB, nullable=False, comment="source columns, name to type"),
+    sa.Column("change", sa.Text, nullable=False, comment="against the version before"),
+    _at("accepted_at"),
+    comment="each version of an entity's schema contract",
+)
+
+sweep_slices = sa.Table(
+    "sweep_slices",
+    metadata,
+    _entity(primary_key=True),
+    sa.Column("slice", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("slices", sa.Integer, nullable=False, comment="how many make the sweep"),
+    _batch("batch", nullable=False),
+    sa.Column("counted", sa.BigInteger, nullable=False),
+    sa.Column("complete", sa.Boolean, nullable=False),
+    sa.Column("unkeyed", sa.BigInteger, nullable=False, comment="rows without readable key"),
+    sa.Column("key_hashes", sa.LargeBinary, nullable=False, comment="16 bytes each"),
+    sa.Column("head", JSONB, nullable=False, comment="first keys as the source sent them"),
+    sa.Column("tail", JSONB, nullable=False, comment="last keys as the source sent them"),
+    _at("finished_at"),
+    comment="what the slices of the sweep under way have seen",
+)
+
+installation = sa.Table(
+    "installation",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("place", sa.Text, nullable=False, comment="server, time line and database"),
+    sa.Column("written_by", sa.BigInteger, nullable=False, comment="xmin of this very row"),
+    _at("noted_at", now=True),
+    sa.CheckConstraint("id = 1", name="one"),
+    comment="tells this database from a copy of it that was restored",
+)
+
+reconciliations = sa.Table(
+    "reconciliations",
+    metadata,
+    sa.Column("uid", sa.Uuid, primary_key=True),
+    _entity(nullable=False),
+    sa.Column("kind", sa.Text, nullable=False),
+    _at("started_at"),
+    _at("finished_at"),
+    sa.Column("dagster_run_id", sa.Text),
+    sa.Column("compared", sa.BigInteger, nullable=False),
+    sa.Column("counts", JSONB, nullable=False, comment="differences by side and kind"),
+    sa.Column("accuracy", sa.Double, nullable=False),
+    sa.Column("bound", sa.Double, nullable=False, comment="lower, at 95 % confidence"),
+    sa.Column("samples", JSONB, nullable=False),
+    sa.Column("repaired", sa.Boolean, nullable=False, server_default=sa.text("false")),
+    _one_of("kind", ("whole", "sample")),
+    sa.Index("ix_reconciliations_history", "entity", sa.text("started_at DESC")),
+    comment="how records compared with hub and source",
 )
 
 leases = sa.Table(

@@ -27,6 +27,8 @@ __all__ = ["LayerMetrics", "Normalized", "Step", "explain", "misdeclared", "norm
 
 MISDECLARED_ROWS: Final = 1_000
 """Rows of a run from which a field that rejects most of its values stops the batch."""
+MISDECLARED_VALUES: Final = 20
+"""Values of a field from which most of them say something of its declaration: fewer are bad rows."""
 
 
 @dataclass(frozen=True)
@@ -113,14 +115,15 @@ def misdeclared(
         entity: The entity's name, for the error.
 
     Raises:
-        ConfigError: More than half of one field's values were rejected; every such field is named.
+        ConfigError: More than half of one field's values, of 20 or more, were rejected; every such
+            field is named.
     """
     if rows < MISDECLARED_ROWS:
         return
     faults = [
         f"{name} ({rejected:,} of {values:,})"
         for name, (values, rejected) in field_counts.items()
-        if 2 * rejected > values
+        if values >= MISDECLARED_VALUES and 2 * rejected > values
     ]
     if faults:
         raise ConfigError(

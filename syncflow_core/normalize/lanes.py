@@ -24,7 +24,9 @@ from syncflow_core.normalize.mapping import (
     NULL_KEY,
     REQUIRED,
     check_presence,
+    fill_default,
     is_mapped,
+    is_source_text,
     map_field,
     source_type,
 )
@@ -33,7 +35,7 @@ from syncflow_core.normalize.number import NUMERIC, read_numbers
 from syncflow_core.normalize.reading import Fault, Outcome, Reading, located, positions_of, put
 from syncflow_core.normalize.routes import check_shape, home_layer, lane_fields, plain_values
 from syncflow_core.normalize.text import clean
-from syncflow_core.normalize.version import ROWVERSION_SOURCE, canonical
+from syncflow_core.normalize.version import ROWVERSION_SOURCE, canonical_of
 
 NAMES: Final = ("types", "strings", "numbers", "dates", "mapping")
 LONGEST_VALUE: Final = 500  # characters of an offending value that are kept
@@ -108,7 +110,10 @@ class Work:
     lanes: list[Lane] = field(default_factory=list)
     filed: list[Filed] = field(default_factory=list)
     tallies: dict[int, Tally] = field(default_factory=lambda: {n: Tally() for n in range(1, 6)})
-    folds: int = 0
+    folded: dict[str, int] = field(default_factory=dict)
+    """Per source column: local times that exist twice and were taken as the earlier one."""
+    present: dict[int, int] = field(default_factory=dict)
+    """Per field: values that came, those refused among them."""
     fields: dict[str, pl.Series] = field(default_factory=dict)
     steps: list[Step] | None = None
     """Filled where it is a list: ``explain`` asks for it."""
@@ -124,6 +129,11 @@ class Work:
         started = self.clock()
         self._map()
         self.tallies[5].seconds += self.clock() - started
+
+    @property
+    def folds(self) -> int:
+        """Local times that exist twice, each counted once however many fields read it."""
+        return sum(self.folded.values())
 
     def column(self, name: str | None) -> pl.Series:
         """A raw column as text; all null where the frame lacks it."""
@@ -179,11 +189,16 @@ class Work:
         by_column = {lane.field.source: lane for lane in self.lanes if lane.order < 0}
         by_field = {lane.order: lane for lane in self.lanes if lane.order >= 0}
         columns = {str(name): lane.text for name, lane in by_column.items()}
+        types = {str(name): lane.reading.type for name, lane in by_column.items()}
         for order, item in enumerate(self.shape.fields):
             lane = by_field[order]
             before = lane.text
+            self.present[order] = before.len() - before.null_count()
             if is_mapped(item):
-                outcome = map_field(before, item, columns)
+                forms = is_source_text(item, types)
+                outcome = map_field(before, item, columns, forms=forms)
+                self.present[order] = outcome.text.len() - outcome.text.null_count()
+                outcome = fill_default(outcome, item)
                 self._account(5, lane, before, outcome)
                 self._file(5, lane, outcome.faults)
                 lane.text = outcome.text
@@ -194,7 +209,8 @@ class Work:
             self.fields[item.name] = lane.text
 
     def _account(self, number: int, lane: Lane, before: pl.Series, outcome: Outcome) -> None:
-        self.folds += outcome.folds
+        name = lane.field.source or lane.field.name
+        self.folded[name] = max(self.folded.get(name, 0), outcome.folds)
         if outcome.text is not before:
             refused = sum(fault.positions.len() for fault in outcome.faults)
             differing = before.ne_missing(outcome.text).sum()
@@ -223,7 +239,7 @@ class Work:
         source = self.column(self.shape.rowversion_column)
         if self.shape.rowversion_column is None:
             return source, source
-        outcome = canonical(source, self.shape.rowversion_kind, self.shape.entity.time_zone)
+        outcome = canonical_of(source, self.shape)
         last = 2 * len(self.shape.fields) + len(self.lanes)
         column = self.shape.rowversion_column
         self.filed += [
@@ -291,7 +307,10 @@ class Work:
         return frame.filter(kept)
 
     def field_counts(self) -> dict[str, tuple[int, int]]:
-        """Per field: its values that came (NULLs not counted), and how many of them were rejected."""
+        """Per field: its values that came (NULLs not counted), and how many of them were rejected.
+
+        Blanks and NULL words are NULLs; a field made of several columns has the values that they made.
+        """
         counts = {}
         for lane in self.lanes:
             if lane.order < 0:
@@ -301,8 +320,8 @@ class Work:
                 for filed in self.filed
                 if filed.order == lane.order and filed.fault.refused not in (REQUIRED, NULL_KEY)
             ]
-            values = lane.raw.len() - lane.raw.null_count()
-            counts[lane.field.name] = (values, pl.concat(bad).n_unique() if bad else 0)
+            refused = pl.concat(bad).n_unique() if bad else 0
+            counts[lane.field.name] = (self.present[lane.order] + refused, refused)
         return counts
 
 

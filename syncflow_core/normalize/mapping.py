@@ -11,12 +11,14 @@ Source: product.md 2.5.
 
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Final
 
 import polars as pl
 
-from syncflow_core.entity import Transform
+from syncflow_core.catalog import FieldType
+from syncflow_core.entity import FORMS, Field, Transform
 from syncflow_core.errors import ConfigError
 from syncflow_core.fields import TargetField
 from syncflow_core.normalize.coerce import coerce
@@ -77,13 +79,16 @@ def needed_columns(field: TargetField) -> tuple[str, ...]:
     return tuple(dict.fromkeys(names))
 
 
-def map_field(text: pl.Series, field: TargetField, columns: Mapping[str, pl.Series]) -> Outcome:
-    """Layer 5 for one field: transformed, looked up, read as its type, defaults put in.
+def map_field(
+    text: pl.Series, field: TargetField, columns: Mapping[str, pl.Series], *, forms: bool = True
+) -> Outcome:
+    """Layer 5 for one field: transformed, looked up, read as its type.
 
     Args:
         text: The field's source column after layer 4; all null where it has none.
         field: The field.
         columns: Other source columns after layer 4, by source name: what ``needed_columns`` asks for.
+        forms: Whether these are texts in the declared forms (``is_source_text``).
     """
     steps: list[Callable[[pl.Series], Outcome]] = [
         partial(transform, step=step, columns=columns) for step in field.rules.transform
@@ -91,8 +96,12 @@ def map_field(text: pl.Series, field: TargetField, columns: Mapping[str, pl.Seri
     if field.rules.values is not None:
         steps.append(partial(_listed, values=field.rules.values))
     if not source_type(field).final:
-        steps.append(partial(read_as, field=field))
-    outcome = chain(text, steps)
+        steps.append(partial(_read_result, field=field, forms=forms))
+    return chain(text, steps)
+
+
+def fill_default(outcome: Outcome, field: TargetField) -> Outcome:
+    """The field's default wherever it has no value; where one was refused only if that is forgiven."""
     default = canonical_default(field)
     if default is None:
         return outcome
@@ -119,6 +128,31 @@ def read_as(text: pl.Series, field: TargetField) -> Outcome:
         return check_length(Outcome(present), reading)
     layers = (coerce, clean, read_numbers, read_moments)
     return chain(text, [partial(layer, reading=reading) for layer in layers])
+
+
+def _read_result(text: pl.Series, field: TargetField, *, forms: bool) -> Outcome:
+    """What transformations made, as the field's type.
+
+    The declared forms say how the source writes. What layers 1 to 4 read is canonical by then, and is
+    not read by them a second time: 1.234 would become 1234.
+    """
+    if forms:
+        return read_as(text, field)
+    rules = field.rules.model_copy(
+        update={name: Field.model_fields[name].get_default() for name in FORMS}
+    )
+    return read_as(text, replace(field, rules=rules))
+
+
+def is_source_text(field: TargetField, types: Mapping[str, FieldType]) -> bool:
+    """Whether what the field's transformations work on is text as the source wrote it.
+
+    Args:
+        field: The field.
+        types: The types of the columns that transformations read, by source name.
+    """
+    own = [source_type(field).type] if field.source is not None else []
+    return all(kind == "text" for kind in (*own, *(types[name] for name in needed_columns(field))))
 
 
 def canonical_default(field: TargetField) -> str | None:

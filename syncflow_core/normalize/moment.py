@@ -3,19 +3,22 @@
 Belongs here: which forms are tried, in what order, for a whole column.
 Does not belong here: the forms (``formats``), one moment's parts (``calendar``), zones (``zone``).
 
-A field that declares formats takes those, and the canonical ISO form; the other default forms
-only where none is declared, so that a wrong declaration shows.
+A field that declares formats takes those, and the canonical ISO form where they do not read it as
+another day; the other default forms only where none is declared, so that a wrong declaration shows.
 
 Source: product.md 2.4.
 """
 
 import re
-from functools import partial
+from dataclasses import replace
+from functools import lru_cache, partial
 from typing import Final
 
 import polars as pl
 
+from syncflow_core.entity import Field
 from syncflow_core.errors import ConfigError
+from syncflow_core.fields import TargetField
 from syncflow_core.normalize.calendar import (
     AMBIGUOUS,
     NO_FORM,
@@ -84,12 +87,30 @@ def plain_moment(reading: Reading) -> pl.Expr:
     rules = reading.field.rules
     if reading.final and (rules.minimum is not None or rules.maximum is not None):
         return VALUE.is_null()
+    if has_own_order(reading):
+        return VALUE.is_null()
     if reading.type == "date":
         return VALUE.str.contains(_DATE)
     if is_naive(reading):
         return VALUE.str.contains(_NAIVE + "$")
     zoned = reading.field.time_zone is not None
     return VALUE.str.contains(_NAIVE + ("Z$" if zoned else "Z?$"))
+
+
+def has_own_order(reading: Reading) -> bool:
+    """Whether a declared form reads a canonical text as another day: then that form alone counts."""
+    return _has_own_order(tuple(reading.field.rules.formats))
+
+
+@lru_cache(maxsize=1024)
+def _has_own_order(models: tuple[str, ...]) -> bool:
+    for model in models:
+        for text in ("2001-02-03", "2001-02-03T04:05:06", "2001-02-03T04:05:06Z"):
+            match = compile_format(model).fullmatch(text)
+            moment = None if match is None else moment_of(match)
+            if isinstance(moment, Moment) and moment.text[:10] != text[:10]:
+                return True
+    return False
 
 
 def is_naive(reading: Reading) -> bool:
@@ -106,21 +127,27 @@ def read_moments(text: pl.Series, reading: Reading) -> Outcome:
     """Layer 4 for one column; a column that is not a moment's passes."""
     if reading.type not in MOMENTS:
         return Outcome(text)
+    own = has_own_order(reading)
     if reading.type == "date":
-        plain, rewrites = VALUE.str.contains(_DATE), _dates(reading)
+        plain, rewrites = VALUE.str.contains(_DATE), [] if own else _dates(reading)
         steps = [
             partial(
-                settle, plain=plain, candidates=rewrites, exact=partial(exact_date, reading=reading)
+                settle,
+                plain=plain,
+                candidates=rewrites,
+                exact=partial(exact_date, reading=reading),
+                as_it_stands=not own,
             )
         ]
     else:
-        plain, rewrites = VALUE.str.contains(_LOCAL), _moments(reading)
+        plain, rewrites = VALUE.str.contains(_LOCAL), [] if own else _moments(reading)
         steps = [
             partial(
                 settle,
                 plain=plain,
                 candidates=rewrites,
                 exact=partial(exact_local, reading=reading),
+                as_it_stands=not own,
             ),
             partial(to_utc, zone=reading.field.time_zone),
         ]
@@ -152,9 +179,10 @@ def read_moment(value: str, reading: Reading) -> Moment | Refused:
     """One moment by the field's formats, else by the default forms."""
     rules = reading.field.rules
     first: Refused | None = None
+    others = ISO_FORMS[:1] if rules.formats else DEFAULT_FORMS
     forms = [
         *map(compile_format, rules.formats),
-        *(ISO_FORMS[:1] if rules.formats else DEFAULT_FORMS),
+        *(() if has_own_order(reading) else others),
     ]
     for form in forms:
         if (match := form.fullmatch(value)) is None:
@@ -263,11 +291,8 @@ def _within(text: pl.Series, reading: Reading) -> Outcome:
     for limit, below in ((rules.minimum, True), (rules.maximum, False)):
         if limit is None:
             continue
-        bound = (exact_date if reading.type == "date" else exact_local)(str(limit), reading)
-        if isinstance(bound, Refused):
-            raise ConfigError(f"fields.{reading.field.name}: {limit!r} is no limit of its type")
+        bound = _bound(limit, reading)
         bare = text.str.strip_chars_end("Z")
-        bound = bound.removesuffix("Z")
         rule, word = ("minimum", "below") if below else ("maximum", "above")
         outcome = refuse(
             text, bare < bound if below else bare > bound, Refused(rule, f"is {word} {limit}")
@@ -275,3 +300,32 @@ def _within(text: pl.Series, reading: Reading) -> Outcome:
         text = outcome.text
         faults += outcome.faults
     return Outcome(text, tuple(faults))
+
+
+def _bound(limit: str | float, reading: Reading) -> str:
+    """A declared limit as the values are compared: in UTC where the field declares a zone.
+
+    Raises:
+        ConfigError: It is no date or time that the field's type takes.
+    """
+    undeclared = Reading(
+        reading.type,
+        replace(reading.field, rules=Field.model_construct(source=reading.field.source)),
+        final=False,
+    )
+    outcome = read_moments(pl.Series("value", [str(limit)], pl.String), undeclared)
+    found = outcome.text[0]
+    if outcome.faults or found is None:
+        raise ConfigError(f"fields.{reading.field.name}: {limit!r} is no limit of its type")
+    return str(found).removesuffix("Z")
+
+
+def check_moment_limits(field: TargetField) -> None:
+    """Refuse a limit that is no moment, before any row is read.
+
+    Raises:
+        ConfigError: It is no date or time that the field's type takes.
+    """
+    for limit in (field.rules.minimum, field.rules.maximum):
+        if limit is not None:
+            _bound(limit, Reading(field.type, field, final=True))

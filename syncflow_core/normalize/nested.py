@@ -45,7 +45,7 @@ def canonical_json(value: str, *, replace: bool = False) -> str | Refused:
             object_pairs_hook=_object,
         )
         text = _written(parsed)
-    except (ValueError, RecursionError):
+    except (ValueError, ArithmeticError, RecursionError):
         return _NO_JSON
     lost = any("\ud800" <= letter <= "\udfff" or letter == "\ufffd" for letter in text)
     if lost and not replace:
@@ -63,12 +63,17 @@ def _number(token: str) -> _Number:
     if len(token) > LONGEST:
         raise _NotJsonError
     exact = Decimal(token)
+    if exact and not -LONGEST < exact.adjusted() < LONGEST:
+        raise _NotJsonError  # written out it would be as long as its exponent is large
     as_double = float(exact)
     if abs(as_double) == float("inf"):
         raise _NotJsonError
     shortest = Decimal(repr(as_double))
     if shortest != exact:
-        return _Number(plain_text_of(exact))
+        plain = plain_text_of(exact)
+        if len(plain) > LONGEST:
+            raise _NotJsonError
+        return _Number(plain)
     if not exact:
         return _Number("0")
     top = shortest.adjusted()

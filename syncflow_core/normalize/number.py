@@ -35,10 +35,10 @@ _LONG_FLOAT: Final = r"^-?(?:0|[1-9][0-9]{0,15})\.[0-9]{0,19}[1-9]$"
 _PLAIN: Final = {"integer": _INTEGER, "decimal": _DECIMAL, "float": _FLOAT}
 
 _SIMPLE: Final = r"^[+-]?[0-9]{1,19}(?:\.[0-9]{1,19})?$"
-_GROUPED: Final = r"^-?[0-9]{1,3}(?:,[0-9]{3})+(?:\.[0-9]{1,19})?$"
+_GROUPED: Final = r"^-?[1-9][0-9]{0,2}(?:,[0-9]{3})+(?:\.[0-9]{1,19})?$"
 _BODY: Final = {
     separator: re.compile(
-        rf"(?:[0-9]+|[0-9]{{1,3}}(?:{group}[0-9]{{3}})+)(?:{point}[0-9]*)?(?:[eE][+-]?[0-9]{{1,6}})?"
+        rf"(?:[0-9]+|[1-9][0-9]{{0,2}}(?:{group}[0-9]{{3}})+)(?:{point}[0-9]*)?(?:[eE][+-]?[0-9]{{1,6}})?"
         rf"|{point}[0-9]+(?:[eE][+-]?[0-9]{{1,6}})?"
     )
     for separator, group, point in ((".", ",", r"\."), (",", r"\.", ","))
@@ -171,13 +171,10 @@ def read_number(value: str, *, separator: str = ".", percent: bool = False) -> D
         return _NO_NUMBER
     if text.lstrip("+-").lower() in {"nan", "inf", "infinity", "1.#inf", "~", "binary_double_nan"}:
         return _NOT_FINITE
-    share = percent and text.endswith("%")
-    if share:
-        text = text[:-1].rstrip()
-    signed = _signed(text)
+    signed = _signed(text, percent=percent)
     if signed is None:
         return _NO_NUMBER
-    sign, body = signed
+    sign, body, share = signed
     if _BODY[separator].fullmatch(body) is None:
         return _NO_NUMBER
     group = "," if separator == "." else "."
@@ -194,25 +191,31 @@ def _hundredth(number: Decimal) -> Decimal:
     return Decimal((sign, digits, int(exponent) - 2))
 
 
-def _signed(text: str) -> tuple[str, str] | None:
-    """The sign, and what is left when signs and one currency sign are taken off; None when there are two."""
-    sign = ""
-    money = 0
-    if text.startswith("(") and text.endswith(")"):
-        sign, text = "-", text[1:-1].strip()
+def _signed(text: str, *, percent: bool) -> tuple[str, str, bool] | None:
+    """The sign, the number without marks, whether it is a percentage; None where a mark stands twice.
+
+    Marks are a sign before or a minus behind, one currency sign, one percent sign where the field
+    declares it, and the parentheses of accountants, which are a sign too.
+    """
+    sign, money, share = "", 0, False
     changed = True
     while changed and text:
-        changed = False
-        for end, rest in ((text[0], text[1:]), (text[-1], text[:-1])):
-            if unicodedata.category(end) == "Sc":
-                money += 1
-            elif end in "+-" and not sign and not (end == "+" and rest is text[:-1]):
-                sign = end
-            else:
-                continue
-            text, changed = rest.strip(), True
-            break
-    return None if money > 1 else (sign, text)
+        changed = True
+        if text.startswith("(") and text.endswith(")") and not sign:
+            sign, text = "-", text[1:-1].strip()
+        elif percent and text.endswith("%") and not share:
+            share, text = True, text[:-1].rstrip()
+        elif text[0] in "+-" and not sign:
+            sign, text = text[0], text[1:].strip()
+        elif text[-1] == "-" and not sign:
+            sign, text = "-", text[:-1].strip()
+        elif unicodedata.category(text[0]) == "Sc":
+            money, text = money + 1, text[1:].strip()
+        elif unicodedata.category(text[-1]) == "Sc":
+            money, text = money + 1, text[:-1].strip()
+        else:
+            changed = False
+    return None if money > 1 else (sign, text, share)
 
 
 def _fits_type(number: Decimal, reading: Reading) -> Decimal | Refused:
@@ -252,6 +255,14 @@ def _parts(number: Decimal) -> tuple[int, str, int]:
     text = "".join(map(str, digits))
     cut = text.rstrip("0")
     return sign, cut.lstrip("0") or "0", int(exponent) + len(text) - len(cut) if cut else 0
+
+
+def check_number_limit(limit: str | float) -> Decimal | None:
+    """A declared limit as a number; None where it is none."""
+    try:
+        return Decimal(str(limit))
+    except InvalidOperation:
+        return None
 
 
 def plain_text_of(number: Decimal) -> str:

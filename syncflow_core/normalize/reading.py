@@ -104,6 +104,8 @@ def settle(
     plain: pl.Expr,
     candidates: Sequence[pl.Expr],
     exact: Callable[[str], str | Refused | None],
+    *,
+    as_it_stands: bool = True,
 ) -> Outcome:
     """Canonical text for every value: by *candidates* where one makes it plain, else by *exact*.
 
@@ -113,12 +115,16 @@ def settle(
         candidates: Rewritings over ``VALUE``, tried in order. One that turns a value into plain
             text must be right about it: *exact* is not asked again.
         exact: One value's canonical text, or why there is none; the rule that candidates shorten.
+        as_it_stands: Whether a plain text means itself; False where it may be a declared form's.
     """
     if text.len() > SAMPLE and text.head(SAMPLE).n_unique() < SAMPLE // 2:
         distinct = text.drop_nulls().unique()
-        return _spread(text, distinct, settle(distinct.rename("value"), plain, candidates, exact))
+        once = settle(distinct.rename("value"), plain, candidates, exact, as_it_stands=as_it_stands)
+        return _spread(text, distinct, once)
     settled = text.rename("value")
-    opened = settled.is_not_null() & ~apply(settled, plain.fill_null(value=False))
+    opened = settled.is_not_null()
+    if as_it_stands:
+        opened &= ~apply(settled, plain.fill_null(value=False))
     for candidate in candidates:
         where = positions_of(opened)
         if where.is_empty():

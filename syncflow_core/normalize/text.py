@@ -80,6 +80,8 @@ def clean(text: pl.Series, reading: Reading) -> Outcome:
     Texts are cleaned, repaired where the field says so, and their length is checked in characters;
     values of other types only lose what surrounds them.
     """
+    if reading.type == "json":
+        return Outcome(text)  # canonical since layer 1
     if reading.type != "text":
         return Outcome(trimmed(text))
     stripped = apply(text, VALUE.str.strip_chars(ENDS))
@@ -98,12 +100,15 @@ def clean(text: pl.Series, reading: Reading) -> Outcome:
 def repaired(text: str) -> str:
     """Mojibake undone: ``MÃ¼nchen`` is ``München`` again; nothing else of the text changes.
 
+    A text whose repair would be repaired once more is left alone: one of the two is a mistake.
+
     >>> repaired("MÃ¼nchen")
     'München'
     >>> repaired("3 ½″ “quoted” ﬁne")
     '3 ½″ “quoted” ﬁne'
     """
-    return ftfy.fix_encoding(text)
+    found = ftfy.fix_encoding(text)
+    return found if ftfy.fix_encoding(found) == found else text
 
 
 def check_length(outcome: Outcome, reading: Reading) -> Outcome:

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from datetime import datetime, timedelta, timezone, tzinfo
 from functools import lru_cache
 from typing import Final
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
 
 import polars as pl
 
@@ -158,6 +158,12 @@ def _zone(name: str) -> tzinfo | None:
         sign = -1 if name[0] == "-" else 1
         return timezone(sign * timedelta(hours=int(name[1:3]), minutes=int(name[4:6])))
     try:
-        return ZoneInfo(name)
+        return ZoneInfo(_names().get(name.lower(), name))
     except (ZoneInfoNotFoundError, ValueError, OSError):
         return None
+
+
+@lru_cache(maxsize=1)
+def _names() -> dict[str, str]:
+    """Every zone's name by its letters in lower case: Oracle writes them in any."""
+    return {name.lower(): name for name in available_timezones()}

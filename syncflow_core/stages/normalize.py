@@ -15,7 +15,8 @@ import polars as pl
 
 from syncflow_core.columns import KEY_HASH, REFERENCE, REJECTED, ROW
 from syncflow_core.fields import Shape
-from syncflow_core.identity import add_identity, text_hash_expr
+from syncflow_core.identity import text_hash_expr
+from syncflow_core.keys import keys_of
 from syncflow_core.normalize import LayerMetrics, misdeclared, normalize
 from syncflow_core.stages.work import Connections, Staged, hold, timed
 
@@ -132,14 +133,7 @@ def _unreadable(frame: pl.DataFrame) -> pl.DataFrame:
 def _filed(raw: pl.DataFrame, rejected: pl.DataFrame, shape: Shape) -> pl.DataFrame:
     """Give rejected rows the raw row as JSON, and their key where the key itself is in order."""
     rows = raw.filter(pl.col(ROW).is_in(rejected[ROW].implode()))
-    key_shape = dataclasses.replace(
-        shape,
-        fields=tuple(item for item in shape.fields if item.key),
-        rowversion_column=None,
-    )
-    keys = add_identity(normalize(rows, key_shape).accepted, key_shape).select(
-        ROW, KEY_HASH, REFERENCE
-    )
+    keys = keys_of(rows, shape)
     as_text = rows.select(ROW, pl.struct(pl.exclude(ROW)).struct.json_encode().alias("raw"))
     return (
         rejected.join(as_text, on=ROW, how="left")

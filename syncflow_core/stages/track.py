@@ -20,7 +20,7 @@ from syncflow_core.bridge.batches import Counts, Status
 from syncflow_core.columns import KEY_HASH, ROWVERSION
 from syncflow_core.errors import SyncFlowError, UnavailableError
 from syncflow_core.identity import ENCODING_VERSION
-from syncflow_core.rowversion import ROWVERSION_SOURCE, canonical, newest, sortable
+from syncflow_core.rowversion import ROWVERSION_SOURCE, canonical_of, newest, sortable
 from syncflow_core.stages.work import STAGES, Connections, Order, Staged, hold, let_go
 
 logger = logging.getLogger(__name__)
@@ -152,7 +152,7 @@ def _watermark(staged: Staged, seen: pl.DataFrame, refused: pl.Series) -> str | 
     if found is None:
         return before
     if before is not None:
-        held = canonical(pl.Series([before]), kind, staged.shape.entity.time_zone).text[0]
+        held = canonical_of(pl.Series([before]), staged.shape).text[0]
         if newest(pl.Series(ROWVERSION, [held, found]), kind) == held:
             return before
     return str(seen.filter(pl.col(ROWVERSION) == found)[ROWVERSION_SOURCE][0])

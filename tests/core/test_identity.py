@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import random
 from pathlib import Path
@@ -218,6 +219,16 @@ def test_two_keys_with_one_hash_are_both_filed() -> None:
 
     assert found.kept["order_no"].to_list() == ["c"]
     assert found.losers["rule"].to_list() == ["key_collision", "key_collision"]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_equal_rowversions_in_other_spellings_do_not_follow_the_row_order(seed: int) -> None:
+    rows = frame([("a", "1", "n", None, "00ff"), ("a", "1", "n", None, "ff")])
+    one = dataclasses.replace(shape(), rowversion_kind="hex")
+
+    found = split_duplicates(add_identity(shuffled(rows, seed), one), one)
+
+    assert found.kept[ROWVERSION].to_list() == ["ff"]
 
 
 def known_references(*pairs: tuple[bytes, str | None]) -> pl.DataFrame:

@@ -16,7 +16,7 @@ from syncflow_core.errors import ConfigError
 from syncflow_core.fields import Shape, shape_of
 from syncflow_core.identity import add_identity
 from syncflow_core.normalize import Normalized, explain, misdeclared, normalize
-from syncflow_core.normalize.text import _LETTER
+from syncflow_core.normalize.text import _LETTER, repaired
 from syncflow_core.rowversion import ROWVERSION_SOURCE
 
 ODD_TEXT = st.text(st.characters(codec="utf-8"), max_size=12)
@@ -450,3 +450,122 @@ def test_equal_values_in_other_spellings_have_equal_hashes() -> None:
     found = add_identity(normalize(came, one).accepted, one)
 
     assert found.select(pl.col("#key_hash", "#data_hash").n_unique()).row(0) == (1, 1)
+
+
+def test_a_field_made_of_columns_is_declared_wrong_only_when_most_of_what_they_make_is_refused() -> (
+    None
+):
+    one = shape(
+        {"ID": "NUMBER(9)", "A": "VARCHAR2", "B": "VARCHAR2"},
+        unmapped="drop",
+        fields=[
+            {"source": "ID"},
+            {
+                "target": "code",
+                "type": "integer",
+                "transform": [{"concat": {"columns": ["A", "B"]}}],
+            },
+        ],
+    )
+    found = normalize(raw(ID=["1", "2", "3"], A=["1", "2", None], B=["2", "x", None]), one)
+
+    assert found.field_counts["code"] == (2, 1)
+
+
+def test_blanks_and_null_words_are_no_values_of_a_field() -> None:
+    found = values(["31.02.2025", " ", "-", None], "DATE", null_words=["-"])
+
+    assert found.field_counts["v"] == (1, 1)
+
+
+def test_one_bad_value_of_a_sparse_field_is_a_bad_row() -> None:
+    misdeclared({"v": (1, 1)}, 1_500)
+    with pytest.raises(ConfigError, match=r"v \(20 of 39\)"):
+        misdeclared({"v": (39, 20)}, 1_500)
+
+
+@pytest.mark.parametrize(
+    ("kind", "limit"), [("NUMBER", "2025-01-01"), ("TIMESTAMP", 5), ("VARCHAR2", 5)]
+)
+def test_a_limit_of_another_type_is_refused_before_any_row(kind: str, limit: Any) -> None:
+    with pytest.raises(ConfigError, match=r"limit of its type|minimum and maximum are for"):
+        values([], kind, minimum=limit)
+
+
+def test_a_column_that_a_transformation_reads_is_read_in_the_forms_of_the_field_that_maps_it() -> (
+    None
+):
+    one = shape(
+        {"ID": "NUMBER(9)", "AMT": "NUMBER", "D": "DATE"},
+        fields=[
+            {"source": "AMT", "decimal_separator": ","},
+            {"source": "D", "date_order": "dmy", "null_words": ["-"]},
+            {
+                "target": "label",
+                "transform": [{"concat": {"columns": ["AMT", "D"], "separator": "/"}}],
+            },
+        ],
+    )
+    found = normalize(raw(ID=["1", "2"], AMT=["1.234,56", "1.234"], D=["01/02/2025", "-"]), one)
+
+    assert found.accepted["label"].to_list() == ["1234.56/2025-02-01T00:00:00", "1234"]
+    assert found.accepted["amt"].to_list() == ["1234.56", "1234"]
+
+
+def test_what_a_forgiving_field_cannot_read_of_another_column_is_null() -> None:
+    one = shape(
+        {"ID": "NUMBER(9)", "A": "NUMBER", "B": "NUMBER"},
+        unmapped="drop",
+        fields=[
+            {"source": "ID"},
+            {
+                "target": "x",
+                "type": "decimal",
+                "on_error": "null",
+                "transform": [{"coalesce": ["A", "B"]}],
+            },
+        ],
+    )
+    found = normalize(raw(ID=["1", "2"], A=["abc", None], B=["2", "y"]), one)
+
+    assert found.accepted["x"].to_list() == ["2", None]
+
+
+def test_a_rowversion_is_read_in_the_entitys_date_order_and_its_fields_formats() -> None:
+    columns = {"ID": "NUMBER(9)", "RV": "TIMESTAMP"}
+    ordered = shape(columns, rowversion="RV", date_order="dmy")
+    declared = shape(
+        columns,
+        rowversion="RV",
+        fields=[{"source": "RV", "target": "rv", "formats": ["DD/MM/YYYY HH24:MI:SS"]}],
+    )
+    for one in (ordered, declared):
+        found = normalize(raw(ID=["1"], RV=["01/02/2025 10:00:00"]), one)
+        assert found.accepted[ROWVERSION].to_list() == ["2025-02-01T10:00:00"]
+
+
+def test_a_float_rowversion_compares_as_a_number() -> None:
+    assert (
+        shape({"ID": "NUMBER(9)", "RV": "FLOAT(126)"}, rowversion="RV").rowversion_kind == "integer"
+    )
+
+
+def test_a_local_time_that_exists_twice_is_counted_once_whoever_reads_it() -> None:
+    one = shape(
+        {"ID": "NUMBER(9)", "D": "DATE"},
+        time_zone="Europe/Berlin",
+        fields=[{"source": "D"}, {"target": "l", "transform": [{"concat": {"columns": ["D"]}}]}],
+    )
+
+    assert normalize(raw(ID=["1"], D=["2025-10-26T02:30:00"]), one).folds == 1
+
+
+@pytest.mark.parametrize("name", ["#ROW", "#x", "*", "^A.*$"])
+def test_a_column_whose_name_the_frames_cannot_hold_is_refused(name: str) -> None:
+    with pytest.raises(ConfigError, match="takes no column of such a name"):
+        shape({"ID": "NUMBER(9)", name: "VARCHAR2"})
+
+
+@given(st.text(st.sampled_from("Ââ\u201a¬éÃ¼ß 1aœž\u0081ñ"), max_size=6))
+def test_repairing_twice_is_repairing_once(text: str) -> None:
+    assert repaired(repaired(text)) == repaired(text)

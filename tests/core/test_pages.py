@@ -237,10 +237,19 @@ def test_a_broken_body_is_to_be_asked_for_again(body: bytes) -> None:
         parse_page(body, JSON, COLUMNS)
 
 
-def test_rows_nested_too_deep_never_end_the_process() -> None:
+@pytest.mark.parametrize("depth", [500, 1_000, 100_000])
+def test_a_row_nested_too_deep_costs_that_row_alone(depth: int) -> None:
+    deep = "[" * depth + "]" * depth
+    page = page_of(f'[{{"A":1,"B":"x, ]"}},{{"A":{deep}}} , {{"A":3}}]')
+
+    assert page.frame["A"].to_list() == ["1", "3"]
+    assert page.rejected.select("position", "rule").rows() == [(1, "nested_value")]
+
+
+def test_a_body_nested_too_deep_outside_its_rows_breaks_the_contract() -> None:
     deep = "[" * 100_000 + "]" * 100_000
-    with pytest.raises((ContractError, UnavailableError)):
-        page_of(f'[{{"A":{deep}}}]')
+    with pytest.raises(ContractError, match="too deep"):
+        parse_page(f'{{"success":true,"x":{deep},"data":[]}}'.encode(), JSON, COLUMNS)
 
 
 def test_a_failure_with_status_200_is_a_refusal() -> None:
@@ -316,7 +325,70 @@ def test_a_cut_arrow_stream_is_to_be_asked_for_again() -> None:
 def test_a_difficult_page_is_read_natively_where_that_is_exact() -> None:
     easy = [b'{"A":1,"B":null}', b'{"A":0.1234567890123456789,"B":"x"}', b'{"A":1E-130,"C":"y"}']
 
-    assert rows._natively(b"\n".join(easy), 3, ["A", "B", "C"]) is not None
+    assert rows._natively(b"\n".join(easy), 3, ["A", "B", "C"], None) is not None
+
+
+COMMA = [
+    Column(name="ID", data_type="NUMBER"),
+    Column(name="V", data_type="NUMBER", texts="comma"),
+    Column(name="T", data_type="VARCHAR2"),
+]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        '[{"ID":1,"V":1.234},{"ID":2,"V":"1.234"}]',
+        '[{"V":1.234,"ID":1},{"ID":2,"V":"1.234","T":"\\u00e9"}]',
+        '[{"ID":1,"V":1.234,"T":[]},{"ID":1,"V":1.234},{"ID":2,"V":"1.234"}]',
+    ],
+)
+def test_a_json_number_is_written_in_the_form_that_the_columns_texts_are_read_in(body: str) -> None:
+    page = parse_page(enveloped(body), JSON, COMMA)
+
+    assert page.frame["V"].to_list()[-2:] == ["1,234", "1.234"]
+
+
+def test_an_arrow_column_is_written_in_the_form_that_its_texts_are_read_in() -> None:
+    columns = [*COMMA[:2], Column(name="R", data_type="RAW", texts="base64")]
+    stream = io.BytesIO()
+    pl.DataFrame({"ID": [1], "V": [1.25], "R": [b"\xde\xad"]}).write_ipc_stream(stream)
+
+    page = parse_page(stream.getvalue(), ARROW, columns, total_header="1")
+
+    assert page.frame.row(0) == ("1", "1,25", "3q0=")
+
+
+def test_an_arrow_page_with_binary_columns_files_its_nested_rows() -> None:
+    stream = io.BytesIO()
+    frame = pl.DataFrame({"ID": [1, 2], "R": [b"\xde\xad", None], "V": [None, [1]]})
+    frame.write_ipc_stream(stream)
+    columns = [*COMMA[:2], Column(name="R", data_type="RAW")]
+
+    page = parse_page(stream.getvalue(), ARROW, columns, total_header="2")
+
+    assert page.frame["R"].to_list() == ["dead"]
+    assert page.rejected["position"].to_list() == [1]
+
+
+@pytest.mark.parametrize("beside", ["", ',{"T":"\\u00e9","ID":3},{"V":1,"T":"a","ID":4}'])
+def test_a_number_in_a_column_of_texts_keeps_its_spelling_whatever_is_beside_it(
+    beside: str,
+) -> None:
+    page = parse_page(enveloped(f'[{{"ID":1,"T":1.50}}{beside}]'), JSON, COMMA)
+
+    assert page.frame["T"][0] == "1.50"
+
+
+def test_wide_rows_are_read_like_narrow_ones() -> None:
+    names = [f"C{n}" for n in range(200)]
+    row = json.dumps({name: n for n, name in enumerate(names)})
+
+    page = parse_page(
+        enveloped(f"[{row},{row}]"), JSON, [Column(name=name, data_type="NUMBER") for name in names]
+    )
+
+    assert page.frame.row(1) == tuple(str(n) for n in range(200))
 
 
 names = st.sampled_from(["A", "B", "C", "D", "X", "a\\", 'q"', "ü"])

@@ -91,6 +91,28 @@ def test_a_rejected_row_that_left_the_source_still_tells_its_layers(synced: Plac
     assert letter["rule"] in {step.rule for step in story.steps}
 
 
+def test_a_key_that_looks_like_a_hash_is_found_by_its_value(place: Place) -> None:
+    guid = "0f" * 16
+    with database.connect(place.url) as connection:
+        store.load_table(
+            connection,
+            store.Table(
+                name="guids",
+                columns=[{"name": "ID", "data_type": "RAW(16)"}],
+                business_key=["ID"],
+                key_fields=["id"],
+            ),
+            [{"ID": guid}],
+        )
+    place.apply([Entity(name="guids")])
+    place.sync()
+
+    story = tell(place, "guids", guid)
+
+    assert [event.event for event in story.events] == ["inserted"]
+    assert tell(place, "guids", story.key_hash.hex()).known == story.known
+
+
 def test_a_row_without_a_usable_key_is_found_by_its_digest(place: Place) -> None:
     with database.connect(place.url) as connection:
         store.load_table(

@@ -31,7 +31,7 @@ from syncflow_core.tokens import Login
 SYSTEM: Final = "apismith"
 PAGE_LIMIT: Final = 10_000  # rows; more is 422 (contract.md)
 _LISTING = 100  # APIs asked for at once, the contract's example
-_LOOK_UP = 200  # keys in one filter: Oracle takes at most 1,000 values in a list
+LOOK_UP: Final = 200  # keys in one filter: Oracle takes at most 1,000 values in a list
 _NOT_FOUND = 404
 
 Pagination = Literal["offset", "page"]
@@ -67,6 +67,16 @@ class Sort:
 
     field: str
     direction: Literal["asc", "desc"] = "asc"
+
+
+@dataclass(frozen=True)
+class LookedUp:
+    """Rows that were asked for by their keys."""
+
+    frame: pl.DataFrame
+    """All declared columns, as in ``Page.frame``."""
+    unreadable: int
+    """Rows that cannot be represented: each may have any of the keys."""
 
 
 class Connector(msgspec.Struct, frozen=True):
@@ -109,7 +119,6 @@ class Source:
         *,
         transport: httpx.BaseTransport | None = None,
         limits: Limits | None = None,
-        pagination: Pagination = "offset",
         wire: Wire = "json",
     ) -> Self:
         """The source that the environment names; nothing is sent yet.
@@ -123,7 +132,7 @@ class Source:
         connection = Transport(
             SYSTEM, settings.apismith_url, login, limits=limits, transport=transport
         )
-        return cls(connection, pagination=pagination, wire=wire)
+        return cls(connection, pagination=settings.apismith_pagination, wire=wire)
 
     def __enter__(self) -> Self:
         return self
@@ -242,11 +251,11 @@ class Source:
         """How many rows there are now, as the source says."""
         return self.execute(api, limit=1, filters=filters).total_rows
 
-    def look_up(self, api: Api, keys: Sequence[Mapping[str, object]]) -> pl.DataFrame:
+    def look_up(self, api: Api, keys: Sequence[Mapping[str, object]]) -> LookedUp:
         """Rows that may have one of *keys*: none that has is missing, others may be among them.
 
         The same key can be spelled in many ways, so telling which rows are meant is left to whoever
-        can compare keys (``identity``). Rows that cannot be represented are left out.
+        can compare keys (``keys``). Rows that cannot be represented are only counted.
 
         Args:
             api: What ``describe`` gave.
@@ -255,13 +264,14 @@ class Source:
         Returns:
             All declared columns, as in ``Page.frame``.
         """
-        frames = [
-            self._look_up(api, keys[at : at + _LOOK_UP]) for at in range(0, len(keys), _LOOK_UP)
-        ]
+        found = [self._look_up(api, keys[at : at + LOOK_UP]) for at in range(0, len(keys), LOOK_UP)]
         empty = pl.DataFrame(schema={column.name: pl.String for column in api.columns})
-        return pl.concat([empty, *frames])
+        return LookedUp(
+            pl.concat([empty, *(part.frame for part in found)]),
+            sum(part.unreadable for part in found),
+        )
 
-    def _look_up(self, api: Api, keys: Sequence[Mapping[str, object]]) -> pl.DataFrame:
+    def _look_up(self, api: Api, keys: Sequence[Mapping[str, object]]) -> LookedUp:
         names = list(keys[0])
         filters = [
             Filter(name, "in", list(dict.fromkeys(key[name] for key in keys))) for name in names
@@ -271,19 +281,23 @@ class Source:
         if page.rows < page.total_rows and len(keys) > 1:
             # The columns' values cross to more rows than a page holds: halve until they do not.
             half = len(keys) // 2
-            return pl.concat([self._look_up(api, keys[:half]), self._look_up(api, keys[half:])])
+            parts = [self._look_up(api, keys[:half]), self._look_up(api, keys[half:])]
+            return LookedUp(
+                pl.concat(part.frame for part in parts), sum(part.unreadable for part in parts)
+            )
         frames = [page.frame]
-        seen = page.rows
+        seen, unreadable = page.rows, page.rejected.height
         while page.rows and seen < page.total_rows:
             page = self.execute(api, offset=seen, filters=filters, sort=sort)
             frames.append(page.frame)
             seen += page.rows
+            unreadable += page.rejected.height
         if seen < page.total_rows:
             raise ContractError(
                 f"apismith's API {api.slug!r}: {seen:,} rows came of {page.total_rows:,} looked up",
                 system=SYSTEM,
             )
-        return pl.concat(frames)
+        return LookedUp(pl.concat(frames), unreadable)
 
     def _get(self, path: str, kind: type[T], params: Mapping[str, str] | None = None) -> T:
         answer = self._transport.request("GET", path, params=params)

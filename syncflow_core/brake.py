@@ -12,6 +12,14 @@ from syncflow_core.entity import Brake
 
 
 @dataclass(frozen=True)
+class Ceiling:
+    """What a person has approved: so many updates and deletes at most."""
+
+    updates: int
+    deletes: int
+
+
+@dataclass(frozen=True)
 class Verdict:
     """What is held back, and why."""
 
@@ -20,11 +28,19 @@ class Verdict:
     reason: str | None
 
 
-def judge(brake: Brake, *, known: int, incoming: int, updates: int, deletes: int) -> Verdict:
+def judge(  # each is a number of its own
+    brake: Brake,
+    *,
+    known: int,
+    incoming: int,
+    updates: int,
+    deletes: int,
+    ceiling: Ceiling | None = None,
+) -> Verdict:
     """Say whether this run's updates or deletes are held back.
 
     Both numbers must be exceeded: 100 rows may be all of a small table, and 10 % of a large one is
-    many. An empty source never deletes, however few the records are.
+    many. An empty source never deletes, however few the records are and whoever has approved it.
 
     Args:
         brake: The entity's two numbers.
@@ -32,20 +48,25 @@ def judge(brake: Brake, *, known: int, incoming: int, updates: int, deletes: int
         incoming: Rows fetched.
         updates: Records to update.
         deletes: Records to delete.
+        ceiling: What was approved; up to there nothing is held back.
 
     >>> judge(Brake(), known=1000, incoming=899, updates=0, deletes=101).deletes
     True
     >>> judge(Brake(), known=10_000, incoming=9_899, updates=0, deletes=101).deletes
     False
     """
-    held_deletes = _too_many(brake, deletes, known) or (deletes > 0 and incoming == 0)
-    held_updates = _too_many(brake, updates, known)
+    approved = ceiling or Ceiling(0, 0)
+    held_deletes = deletes > approved.deletes and _too_many(brake, deletes, known)
+    held_deletes = held_deletes or (deletes > 0 and incoming == 0)
+    held_updates = updates > approved.updates and _too_many(brake, updates, known)
     reasons = []
     if held_deletes:
         reasons.append(f"{deletes} of {known} known records would be deleted")
     if held_updates:
         reasons.append(f"{updates} of {known} known records would be updated")
     limit = f" (more than {brake.rows} and {brake.share:.0%})"
+    if ceiling is not None:
+        limit = f" (approved were {approved.updates} updates and {approved.deletes} deletes)"
     if held_deletes and incoming == 0:
         limit = " (the source is empty)"
     return Verdict(held_deletes, held_updates, " and ".join(reasons) + limit if reasons else None)

@@ -27,6 +27,7 @@ from syncflow_core.rowversion import is_newer
 KNOWN_DATA_HASH = "#known_data_hash"
 KNOWN_PARENT_REFS = "#known_parent_refs"
 OLDER = "#older"
+ADVANCED = "#advanced"
 
 
 def classify(
@@ -50,9 +51,10 @@ def classify(
         guarded: Whether an older row is left alone.
 
     Returns:
-        ``(n, 7)``: ``#row``, ``#key_hash``, ``#op``, ``#hub_uid``, ``#known_data_hash``,
-        ``#known_parent_refs`` (these three null for a record that was not known or is deleted), and
-        ``#older``: whether the row's rowversion went backwards.
+        ``(n, 8)``: ``#row``, ``#key_hash``, ``#op``, ``#hub_uid``, ``#known_data_hash``,
+        ``#known_parent_refs`` (these three null for a record that was not known or is deleted),
+        ``#older``: whether the row's rowversion went backwards, and ``#advanced``: whether it is newer
+        than the known one.
 
     Raises:
         ContractError: Two incoming rows share a key. Keeping either one would make the result
@@ -75,6 +77,9 @@ def classify(
         pl.col(KNOWN_PARENT_REFS)
     )
     older = is_newer(pl.col("#known_rowversion"), pl.col(ROWVERSION), kind).fill_null(value=False)
+    newer = is_newer(pl.col(ROWVERSION), pl.col("#known_rowversion"), kind)
+    unmarked = pl.col("#known") & pl.col("#known_rowversion").is_null()
+    advanced = newer.fill_null(value=False) | (unmarked & pl.col(ROWVERSION).is_not_null())
     return joined.select(
         ROW,
         KEY_HASH,
@@ -89,6 +94,7 @@ def classify(
         KNOWN_DATA_HASH,
         KNOWN_PARENT_REFS,
         older.alias(OLDER),
+        advanced.fill_null(value=False).alias(ADVANCED),
     )
 
 

@@ -55,8 +55,8 @@ class HubRecord:
     parent_refs: dict[str, str | None]
     """A reference's name to the parent's key hash in hex."""
     is_deleted: bool
-    fields: dict[str, str | None] = field(default_factory=dict)
-    """All other fields as text: strings as they are, numbers as their tokens, nested values as JSON."""
+    fields: dict[str, str] = field(default_factory=dict)
+    """All other fields as JSON text, numbers as the hub wrote them."""
 
 
 class WireRecord(msgspec.Struct):
@@ -128,7 +128,9 @@ def _record(raw: msgspec.Raw, where: str) -> HubRecord:
         parent_refs=wire.parent_refs or {},
         is_deleted=wire.is_deleted,
         fields={
-            name: token_text(value) for name, value in fields.items() if name not in HUB_FIELDS
+            name: bytes(value).strip().decode()
+            for name, value in fields.items()
+            if name not in HUB_FIELDS
         },
     )
 

@@ -7,7 +7,7 @@ Source: design.md, "Fixed interfaces", Environment.
 """
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import AfterValidator, Field, SecretStr, ValidationError
@@ -62,6 +62,7 @@ class Settings(BaseSettings):
     apismith_url: BaseUrl = None
     apismith_username: str = ""
     apismith_password: SecretStr = SecretStr("")
+    apismith_pagination: Literal["offset", "page"] = "offset"
     schedulehub_url: BaseUrl = None
     schedulehub_username: str = ""
     schedulehub_password: SecretStr = SecretStr("")

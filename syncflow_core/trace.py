@@ -162,7 +162,7 @@ def _row(
     """The source's row with this key hash, among those that it gives for the keys."""
     if not keys:
         return None
-    rows = source.look_up(shape.api, keys)
+    rows = source.look_up(shape.api, keys).frame
     rows = rows.drop(ROW, strict=False).with_row_index(ROW)
     identified = keys_of(rows, shape)
     found = identified.filter(pl.col(KEY_HASH) == wanted)[ROW]

@@ -6,9 +6,9 @@ Does not belong here: showing it (``cli``), what the ops do (``ops``).
 Source: design.md, "Command line".
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal
 
 import dagster as dg
 from dagster._core.definitions.job_base import InMemoryJob
@@ -26,6 +26,11 @@ from syncflow_dagster.ops import utc_now
 from syncflow_dagster.partitions import range_tags, slice_key
 
 CANCELED = frozenset({dg.DagsterRunStatus.CANCELED, dg.DagsterRunStatus.CANCELING})
+
+QUIET: Final[dict[str, object]] = {
+    # the events are in the UI; the terminal shows progress and the end
+    "loggers": {"console": {"config": {"log_level": "CRITICAL"}}}
+}
 
 Mode = Literal["auto", "full", "incremental"]
 
@@ -71,21 +76,57 @@ def run_sync(  # each is a choice of whoever starts it
     subset = job.get_subset(asset_selection=keys)
     tags = range_tags([1, slices]) if slice_ is None else {"dagster/partition": slice_key(slice_)}
     config = {
-        # the events are in the UI; the terminal shows progress and the end
-        "loggers": {"console": {"config": {"log_level": "CRITICAL"}}},
+        **QUIET,
         "ops": {
             name: {"ops": {"fetch": {"config": {"mode": mode, "wait_s": wait_s}}}} for name in names
         },
     }
+    run_id, succeeded, stopped = _execute(instance, database, subset, config, tags, keys)
+    return Run(
+        run_id=run_id,
+        succeeded=succeeded,
+        stopped=stopped,
+        batches=_batches(database, run_id, names, stopped=stopped),
+    )
+
+
+def run_job(
+    instance: dg.DagsterInstance,
+    database: Database,
+    entities: Sequence[Entity],
+    name: str,
+    config: Mapping[str, object],
+    *,
+    slices: int = 7,
+) -> Run:
+    """Run one of the jobs that are not an asset's, its one op of the same name, in this process."""
+    job = build(entities, slices).resolve_job_def(name)
+    run_id, succeeded, stopped = _execute(
+        instance, database, job, {**QUIET, "ops": {name: {"config": dict(config)}}}, {}, None
+    )
+    with database.begin() as connection:
+        found = batches.history(connection, dagster_run_id=run_id, limit=10_000)[::-1]
+    return Run(run_id=run_id, succeeded=succeeded, stopped=stopped, batches=tuple(found))
+
+
+def _execute(
+    instance: dg.DagsterInstance,
+    database: Database,
+    job: dg.JobDefinition,
+    config: Mapping[str, object],
+    tags: Mapping[str, str],
+    keys: set[dg.AssetKey] | None,
+) -> tuple[str, bool, bool]:
+    """Run a job in this process: the run's id, whether it succeeded, whether it was stopped."""
     run = instance.create_run_for_job(
-        job_def=subset,
+        job_def=job,
         run_config=config,
         tags={**tags, "syncflow/started_by": "command line"},
         asset_selection=keys,
     )
     interrupted = False
     try:
-        for _ in execute_run_iterator(InMemoryJob(subset), run, instance):
+        for _ in execute_run_iterator(InMemoryJob(job), run, instance):
             pass
     except (DagsterExecutionInterruptedError, KeyboardInterrupt):
         interrupted = True
@@ -93,12 +134,7 @@ def run_sync(  # each is a choice of whoever starts it
     if ended is None:
         raise SyncFlowError(f"run {run.run_id} is gone from Dagster's history")
     stopped = interrupted or ended.status in CANCELED or _was_stopped(database, run.run_id)
-    return Run(
-        run_id=run.run_id,
-        succeeded=ended.is_success,
-        stopped=stopped,
-        batches=_batches(database, run.run_id, names, stopped=stopped),
-    )
+    return run.run_id, ended.is_success, stopped
 
 
 def _was_stopped(database: Database, run_id: str) -> bool:

@@ -14,6 +14,7 @@ from datetime import datetime
 import polars as pl
 
 from syncflow_core.bridge import records
+from syncflow_core.bridge.installation import notice_restore
 from syncflow_core.bridge.leases import Lease
 from syncflow_core.bridge.state import load_state, save_state
 from syncflow_core.columns import (
@@ -25,6 +26,7 @@ from syncflow_core.columns import (
     REFERENCE,
     ROWVERSION,
 )
+from syncflow_core.delta import gone
 from syncflow_core.parents import refs_expr
 from syncflow_core.stages.work import Connections, Staged
 
@@ -42,16 +44,22 @@ FIELDS = (
 def adopt(connections: Connections, staged: Staged, lease: Lease, now: datetime) -> list[str]:
     """Make ``synced_records`` hold the target's records, once in an entity's life; say how many.
 
-    Soft-deleted records are left out: an insert revives them.
+    Once more after the bridge database was restored from a copy: then what it knows of the target is
+    out of date. Soft-deleted records are left out, an insert revives them; records without a key hash
+    were made by nobody who knows the ERP, and stay as they are.
     """
     entity = staged.shape.entity
     with connections.database.begin() as connection:
+        restored = notice_restore(connection, now)
         before = load_state(connection, entity.name, entity.api)
     if before.adopted_at is not None:
         return []
-    adopted = 0
+    adopted, foreign = 0, 0
+    listed = [pl.Series(KEY_HASH, [], dtype=pl.Binary)]
     for page in connections.target.pages(entity.collection, FIELDS):
-        live = page.filter(~pl.col("is_deleted").fill_null(value=False)).select(
+        keyed = pl.col("erp_key_hash").is_not_null()
+        foreign += page.filter(~keyed).height
+        live = page.filter(keyed & ~pl.col("is_deleted").fill_null(value=False)).select(
             pl.col("erp_key_hash").alias(KEY_HASH),
             pl.col("erp_data_hash").alias(DATA_HASH),
             refs_expr(pl.col("parent_refs"), entity.parents).alias(PARENT_REFS),
@@ -64,14 +72,27 @@ def adopt(connections: Connections, staged: Staged, lease: Lease, now: datetime)
             lease.check(connection)
             records.save_acknowledged(connection, entity.name, live, staged.batch)
         adopted += live.height
+        listed.append(live[KEY_HASH])
         connections.progress(entity.name, "adopt", adopted, None)
+    known = records.load_known(connections.database, entity.name)
+    absent = gone(known, pl.concat(listed))[KEY_HASH]
     with connections.database.begin() as connection:
         lease.check(connection)
+        if len(absent):
+            records.mark_deleted(connection, entity.name, absent, staged.batch)
         save_state(
             connection, entity.name, entity.api, dataclasses.replace(before, adopted_at=now), now
         )
-    return (
-        [f"{adopted} records were in the target before the first batch; they are known now"]
-        if adopted
-        else []
-    )
+    notes = []
+    if restored or before.last_batch is not None:
+        notes.append(
+            f"the bridge database was restored from a copy: the target's {adopted} records were "
+            f"taken over anew, {len(absent)} that the copy knew are not there"
+        )
+    elif adopted:
+        notes.append(
+            f"{adopted} records were in the target before the first batch; they are known now"
+        )
+    if foreign:
+        notes.append(f"{foreign} records of the target have no key hash; they are left alone")
+    return notes

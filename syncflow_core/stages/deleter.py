@@ -25,6 +25,7 @@ from syncflow_core.columns import (
     REFERENCE,
     ROWVERSION,
 )
+from syncflow_core.digests import DIGESTS
 from syncflow_core.errors import UnavailableError
 from syncflow_core.parents import refs_without
 from syncflow_core.stages.sender import Sender, groups
@@ -104,6 +105,7 @@ class Deleter(Writer):
                 pl.lit("update", dtype=OPS).alias(OP),
                 HUB_UID,
                 pl.lit("{}").alias(BODY),
+                pl.lit(None, dtype=pl.Binary).alias(DIGESTS),
             )
         )
         sender = Sender(self.connections, self.entity, self.batch, self.lease, self.now)

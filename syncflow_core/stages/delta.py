@@ -1,7 +1,8 @@
 """Delta: compare the rows of one batch with what the target last acknowledged.
 
-Belongs here: gathering the known records, deciding, staging what changed.
-Does not belong here: the decision (``syncflow_core.delta``, ``brake``), settling (``settle``), adopting (``adopt``).
+Belongs here: gathering the known records, deciding, staging what changed and what is held back.
+Does not belong here: the decision (``syncflow_core.delta``, ``brake``), settling (``settle``),
+adopting (``adopt``), who is gone (``absent``).
 
 Source: product.md 4.
 """
@@ -11,8 +12,9 @@ from datetime import datetime
 
 import polars as pl
 
-from syncflow_core.brake import Verdict, judge
-from syncflow_core.bridge import pending, records
+from syncflow_core.brake import Ceiling, Verdict, judge
+from syncflow_core.bridge import pending, plans, records
+from syncflow_core.bridge.leases import Lease
 from syncflow_core.columns import (
     DATA_HASH,
     HUB_UID,
@@ -23,11 +25,15 @@ from syncflow_core.columns import (
     ROW,
     ROWVERSION,
 )
-from syncflow_core.delta import KNOWN_DATA_HASH, KNOWN_PARENT_REFS, OLDER, classify, gone
+from syncflow_core.delta import ADVANCED, KNOWN_DATA_HASH, KNOWN_PARENT_REFS, OLDER, classify
+from syncflow_core.errors import ConfigError
 from syncflow_core.identity import split_collided, text_hash_expr
+from syncflow_core.stages.absent import find_absent, prove_absent
 from syncflow_core.stages.adopt import adopt
+from syncflow_core.stages.confirm import confirm_updates
 from syncflow_core.stages.normalize import FILED
 from syncflow_core.stages.settle import settle_open
+from syncflow_core.stages.withhold import Held, withhold
 from syncflow_core.stages.work import Connections, Staged, hold, timed
 
 NARROW = (ROW, KEY_HASH, DATA_HASH, ROWVERSION, PARENT_REFS)
@@ -40,8 +46,8 @@ def find_changes(
 
     Returns:
         ``changes``: the rows to insert or update, with ``#op``, ``#hub_uid`` and what is known of
-        them. ``gone``: ``columns.KNOWN``, the records to delete. ``counts``: ``unchanged``,
-        ``withheld``, ``withheld_deletes``.
+        them. ``gone``: ``columns.KNOWN``, the records to delete. ``collided``: ``FILED``, rows whose
+        key hash is another key's. ``counts``: ``unchanged``, ``withheld``, ``withheld_deletes``.
     """
     seconds: dict[str, float] = {}
     with timed(connections, seconds, "delta"):
@@ -55,46 +61,144 @@ def find_changes(
         incoming = frames.read(staged.frames["distinct"], columns=list(NARROW))
         guarded = staged.kind == "slice" or staged.order.continued
         verdicts = classify(incoming, known, kind=shape.rowversion_kind, guarded=guarded)
+        verdicts, confirmed = _confirmed(connections, staged, verdicts, incoming, lease)
         changed, collided = _collided(
             connections, staged, verdicts.filter(pl.col(OP) != "unchanged")
         )
-        backwards = int(verdicts[OLDER].sum())
-        if backwards:
-            taken = "none overwrites it" if guarded else "the source is taken at its word"
-            notes.append(f"{backwards} rows are older than what was acknowledged: {taken}")
-        deletes, why_not = _gone(connections, staged, known, incoming[KEY_HASH])
-        notes += why_not
-        updates = changed.filter(pl.col(OP) == "update").height
+        notes += [*confirmed, *_backwards(verdicts, guarded=guarded)]
+        live = known.filter(~pl.col("deleted"))
+        absence = find_absent(connections, staged, live, incoming[KEY_HASH], lease, now())
+        updates = changed.filter(pl.col(OP) == "update")
         verdict = judge(
             shape.entity.brake,
-            known=known.filter(~pl.col("deleted")).height,
+            known=live.height,
             incoming=staged.counts["fetched"],
-            updates=updates,
-            deletes=deletes.height,
+            updates=updates.height,
+            deletes=absence.absent.height,
+            ceiling=_ceiling(connections, staged),
         )
-        if verdict.updates:
+        deletes = absence.absent
+        notes += absence.notes
+        holds_deletes = _holds_deletes(staged, verdict)
+        if not holds_deletes:
+            deletes, seen_again = prove_absent(connections, staged, deletes)
+            notes += seen_again
+        held = Held(
+            updates if verdict.updates and not staged.order.dry_run else updates.clear(),
+            deletes if holds_deletes else deletes.clear(),
+        )
+        if held.updates.height:
             changed = changed.filter(pl.col(OP) != "update")
-        with connections.database.begin() as connection:
-            lease.check(connection)
-            pending.cancel_deletes(connection, staged.name, incoming[KEY_HASH])
+        if not staged.order.dry_run:
+            notes += withhold(connections, staged, held, live.height, verdict.reason, lease, now())
+            _keep_up(connections, staged, verdicts, incoming, lease)
+        elif verdict.reason:
+            notes.append(f"without an approval the brake would hold this back: {verdict.reason}")
         staged = staged.having(
             frames={
                 "changes": frames.write(
                     str(staged.batch), "changes", _changes(connections, staged, changed)
                 ),
                 "gone": frames.write(
-                    str(staged.batch), "gone", [deletes.clear() if verdict.deletes else deletes]
+                    str(staged.batch), "gone", [deletes.clear() if held.deletes.height else deletes]
                 ),
                 "collided": frames.write(str(staged.batch), "collided", [collided]),
             },
             counts={
-                **_counts(staged, verdicts, updates, deletes.height, verdict),
+                "unchanged": staged.counts["unchanged"]
+                + verdicts.filter(pl.col(OP) == "unchanged").height,
+                "withheld": held.updates.height,
+                "withheld_deletes": held.deletes.height,
                 "rejected": staged.counts["rejected"] + collided.height,
             },
-            notes=(*notes, *([verdict.reason] if verdict.reason else [])),
+            notes=tuple(notes),
+            ends_sweep=absence.ends_sweep,
         )
         frames.drop(staged.frames["distinct"])
     return staged.having(seconds=seconds)
+
+
+def _holds_deletes(staged: Staged, verdict: Verdict) -> bool:
+    """An empty source never deletes, not even in a plan; else a plan shows what the brake would hold."""
+    return verdict.deletes and not (staged.order.dry_run and staged.counts["fetched"])
+
+
+def _ceiling(connections: Connections, staged: Staged) -> Ceiling | None:
+    """What the approved plan allows that this batch applies; None where it applies none.
+
+    Raises:
+        ConfigError: The plan is another entity's, or nobody has approved it.
+    """
+    if staged.order.plan is None:
+        return None
+    with connections.database.begin() as connection:
+        plan = plans.load_plan(connection, staged.order.plan)
+    if plan.entity != staged.name or plan.status != "approved" or plan.ceiling is None:
+        raise ConfigError(
+            f"plan {plan.uid} is {plan.status} and {plan.entity}'s: {staged.name} cannot apply it",
+            entity=staged.name,
+        )
+    return Ceiling(updates=plan.ceiling["updates"], deletes=plan.ceiling["deletes"])
+
+
+def _confirmed(
+    connections: Connections,
+    staged: Staged,
+    verdicts: pl.DataFrame,
+    incoming: pl.DataFrame,
+    lease: Lease,
+) -> tuple[pl.DataFrame, list[str]]:
+    """The verdicts, with updates that say nothing new as unchanged."""
+    hashes = incoming.select(ROW, DATA_HASH, PARENT_REFS)
+    supposed = (
+        verdicts.filter(pl.col(OP) == "update")
+        .join(hashes, on=ROW, how="left")
+        .filter(pl.col(DATA_HASH).ne_missing(pl.col(KNOWN_DATA_HASH)))
+    )
+    equal, notes = confirm_updates(connections, staged, supposed, lease)
+    if equal.is_empty():
+        return verdicts, notes
+    same = supposed.filter(
+        pl.col(KEY_HASH).is_in(equal.implode())
+        & pl.col(PARENT_REFS).eq_missing(pl.col(KNOWN_PARENT_REFS))
+    )[ROW]
+    unchanged = pl.col(ROW).is_in(same.implode())
+    return verdicts.with_columns(
+        pl.when(unchanged)
+        .then(pl.lit("unchanged"))
+        .otherwise(pl.col(OP))
+        .cast(verdicts.schema[OP])
+        .alias(OP)
+    ), notes
+
+
+def _backwards(verdicts: pl.DataFrame, *, guarded: bool) -> list[str]:
+    number = int(verdicts[OLDER].sum())
+    if not number:
+        return []
+    taken = "none overwrites it" if guarded else "the source is taken at its word"
+    return [f"{number} rows are older than what was acknowledged: {taken}"]
+
+
+def _keep_up(
+    connections: Connections,
+    staged: Staged,
+    verdicts: pl.DataFrame,
+    incoming: pl.DataFrame,
+    lease: Lease,
+) -> None:
+    """Note what is newer though its data is the same, and forget deletes of records that are there.
+
+    A slow slice that read the record before must not take what it read for the newer version.
+    """
+    newer = verdicts.filter(pl.col(ADVANCED) & (pl.col(OP) == "unchanged")).select(ROW)
+    with connections.database.begin() as connection:
+        lease.check(connection)
+        pending.cancel_deletes(connection, staged.name, incoming[KEY_HASH])
+        if newer.height:
+            records.save_rowversions(
+                connection, staged.name, incoming.join(newer, on=ROW, how="semi")
+            )
 
 
 def _collided(
@@ -123,30 +227,6 @@ def _collided(
     return changed.filter(~pl.col(ROW).is_in(collided[ROW].implode())), filed
 
 
-def _gone(
-    connections: Connections, staged: Staged, known: pl.DataFrame, keys: pl.Series
-) -> tuple[pl.DataFrame, list[str]]:
-    """The records to delete, and why there are none where a reader would expect some."""
-    nothing = known.clear()
-    if staged.kind != "full" or staged.shape.entity.deletes == "ignore":
-        return nothing, []
-    refused = pl.concat(
-        [connections.frames.read(staged.frames[name]) for name in ("rejected", "losers")]
-    )
-    absent = gone(known, pl.concat([keys, refused[KEY_HASH].drop_nulls()]))
-    if absent.is_empty():
-        return nothing, []
-    if not staged.complete:
-        return nothing, [
-            f"{absent.height} records were not seen, but the scan is not proven complete: none is deleted"
-        ]
-    unkeyed = refused.filter(pl.col(KEY_HASH).is_null() & (pl.col("rule") != "null_key")).height
-    if unkeyed:
-        why = f"{unkeyed} rejected rows have no readable key"
-        return nothing, [f"{absent.height} records were not seen, but {why}: none is deleted"]
-    return absent, []
-
-
 def _changes(
     connections: Connections, staged: Staged, changed: pl.DataFrame
 ) -> Iterator[pl.DataFrame]:
@@ -157,14 +237,3 @@ def _changes(
         done += part.height
         connections.progress(staged.name, "delta", done, staged.frames["distinct"].rows)
         yield part.join(labels, on=ROW, how="inner", maintain_order="left")
-
-
-def _counts(
-    staged: Staged, verdicts: pl.DataFrame, updates: int, deletes: int, verdict: Verdict
-) -> dict[str, int]:
-    unchanged = verdicts.filter(pl.col(OP) == "unchanged").height
-    return {
-        "unchanged": staged.counts["unchanged"] + unchanged,
-        "withheld": updates if verdict.updates else 0,
-        "withheld_deletes": deletes if verdict.deletes else 0,
-    }

@@ -1,50 +1,36 @@
 """Fetch: read the rows of one batch from the source, page by page, into staged frames.
 
-Belongs here: which rows a batch reads, and whether the scan proves complete.
-Does not belong here: HTTP (``apismith``), paging (``scan``), what the rows mean (``normalize``).
+Belongs here: which rows a batch reads, whether the source is as agreed, whether the scan proves complete.
+Does not belong here: HTTP (``apismith``), paging (``scan``), going through the reaches (``reading``),
+what the rows mean (``normalize``).
 
-Source: product.md 4 and 7; contract.md, "APISmith".
+Source: product.md 4, 7 and 12; contract.md, "APISmith".
 """
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Final
 
 import polars as pl
 
-from syncflow_core.apismith import Filter, Sort
-from syncflow_core.bridge import batches, state
-from syncflow_core.bridge.entities import load_registered
+from syncflow_core.apismith import Filter
+from syncflow_core.bridge import batches, state, sweeps
+from syncflow_core.bridge.entities import Registered, load_registered, save_contract
 from syncflow_core.bridge.state import ScanProof
-from syncflow_core.columns import ROW
-from syncflow_core.entity import Entity
+from syncflow_core.bridge.sweeps import Slice
+from syncflow_core.catalog import Api
+from syncflow_core.contract import contract_of, drift
+from syncflow_core.errors import ContractError
 from syncflow_core.fields import Shape, shape_of
-from syncflow_core.frames import PART_ROWS
 from syncflow_core.rowversion import canonical
-from syncflow_core.scan import Proof, scan
+from syncflow_core.stages.reading import Reach, Reading, slice_reach
 from syncflow_core.stages.work import Connections, Kind, Order, Staged, hold, timed
 
 OVERLAP_S: Final = 300
 """How far an incremental fetch looks back, in seconds, where the entity does not say."""
 
-SLICE_OVERLAP: Final = 200
-"""Rows that two neighbouring slices share: rows that shift while nights pass are seen by one of them."""
-
 TRIES: Final = 2
 """A scan whose total moved while it was read is read once more."""
-
-
-@dataclass(frozen=True)
-class Reach:
-    """The rows that one scan reads: by offset, by filter, or all."""
-
-    first: int = 0
-    last: int | None = None
-    """One past the last row; None: to the end."""
-    filters: tuple[Filter, ...] = ()
-    slice: int = 0
-    """0: no slice."""
 
 
 def fetch(connections: Connections, order: Order, *, now: Callable[[], datetime]) -> Staged:
@@ -67,6 +53,7 @@ def fetch(connections: Connections, order: Order, *, now: Callable[[], datetime]
         with connections.database.begin() as connection:
             watermark = state.load_state(connection, entity.name, entity.api).watermark
         api = connections.source.describe(entity.api)
+        notes = _agreed(connections, registered, api, now())
         shape = shape_of(entity, api)
         kind = kind_of(order, shape, watermark)
         with connections.database.begin() as connection:
@@ -76,7 +63,7 @@ def fetch(connections: Connections, order: Order, *, now: Callable[[], datetime]
                 uid=order.batch,
                 entity=entity.name,
                 entity_version=version,
-                kind=kind,
+                kind="plan" if order.dry_run else kind,
                 now=now(),
                 dagster_run_id=order.run_id,
                 partition=order.partition,
@@ -91,34 +78,76 @@ def fetch(connections: Connections, order: Order, *, now: Callable[[], datetime]
             api=api.model_dump_json(),
             watermark_before=watermark,
         )
-        staged = _read(connections, staged, entity, shape)
-    return staged.having(seconds=seconds)
+        staged = _read(connections, staged, shape)
+    asked = order.kind == "incremental" and kind == "full"
+    if asked and not order.dry_run:
+        why = (
+            "its strategy is full" if shape.delta == "full" else "there is no watermark to begin at"
+        )
+        notes.append(f"incremental was asked for, everything was read: {why}")
+    return staged.having(seconds=seconds, notes=tuple(notes))
 
 
 def kind_of(order: Order, shape: Shape, watermark: str | None) -> Kind:
-    """What this batch is: as asked, else as the strategy says."""
+    """What this batch is: as asked, else as the strategy says; strategy ``full`` always reads everything."""
     if order.slices and len(order.slices) < order.of:
         return "slice"
-    if shape.rowversion_column is None:
+    if shape.rowversion_column is None or shape.delta == "full":
         return "full"
     wanted = order.kind or ("incremental" if shape.delta == "rowversion" else "full")
     return "incremental" if wanted == "incremental" and watermark is not None else "full"
 
 
-def _read(connections: Connections, staged: Staged, entity: Entity, shape: Shape) -> Staged:
+def _agreed(connections: Connections, registered: Registered, api: Api, now: datetime) -> list[str]:
+    """Hold the source's columns against the contract; accept what may change, and say what did.
+
+    Raises:
+        ContractError: A column that is read is gone or of another type. Nothing was written.
+    """
+    entity, accepted = registered.entity, registered.contract
+    if accepted is None:
+        change, notes = "first seen", []
+    else:
+        found = drift(accepted, api, entity)
+        if found.broken:
+            raise ContractError(
+                f"entity {entity.name}: the source's columns are not those that were accepted: "
+                f"{'; '.join(found.broken)}; nothing was read or written. Where the source is right: "
+                f"syncflow entities accept {entity.name}",
+                system="apismith",
+                entity=entity.name,
+            )
+        if not found.reported:
+            return []
+        change = found.text
+        notes = [f"the source's columns changed: {change}"]
+    with connections.database.begin() as connection:
+        save_contract(connection, entity.name, contract_of(api), change, now)
+    return notes
+
+
+def _read(connections: Connections, staged: Staged, shape: Shape) -> Staged:
     """Scan, once more if the total moved; stage the rows."""
-    reaches = _reaches(connections, staged, shape)
+    reaches, neighbours = _reaches(connections, staged, shape)
     for attempt in range(TRIES):
-        reading = _Reading(connections, staged, shape)
+        reading = Reading(connections, staged, shape, neighbours)
         raw = connections.frames.write(str(staged.batch), "raw", reading.parts(reaches))
-        complete = staged.kind == "full" and all(proof.complete for proof in reading.proofs)
-        if complete or staged.kind != "full" or attempt == TRIES - 1:
+        proofs = reading.proofs()
+        complete = all(proof.complete for proof in proofs.values())
+        # an incremental fetch may well grow while it is read: rows that come in push none aside
+        holds = all(
+            proof.counted >= proof.declared_total <= proof.final_total for proof in proofs.values()
+        )
+        steady = holds if staged.kind == "incremental" else complete
+        if steady or attempt == TRIES - 1:
             break
         connections.frames.drop(raw)
-    notes = tuple(proof.note for proof in reading.proofs if proof.note)
+    notes = [proof.note for proof in proofs.values() if proof.note]
+    if staged.kind == "incremental" and not holds:
+        notes.append("rows may have been passed over: the watermark stays where it is")
     unreadable = connections.frames.write(str(staged.batch), "unreadable", [reading.unreadable()])
     with connections.database.begin() as connection:
-        for number, proof in zip(reading.slices, reading.proofs, strict=True):
+        for number, proof in proofs.items():
             state.save_proof(
                 connection,
                 staged.batch,
@@ -134,25 +163,37 @@ def _read(connections: Connections, staged: Staged, entity: Entity, shape: Shape
                 ),
             )
     fetched = raw.rows + unreadable.rows
-    connections.progress(entity.name, "fetch", fetched, fetched)
+    connections.progress(staged.name, "fetch", fetched, fetched)
     return staged.having(
         frames={"raw": raw, "unreadable": unreadable},
         counts={"fetched": fetched},
-        complete=complete,
-        notes=notes,
+        complete=staged.kind == "full" and complete,
+        holds=holds or staged.kind != "incremental",
+        slices=reading.seen() if staged.kind == "slice" else (),
+        notes=tuple(notes),
     )
 
 
-def _reaches(connections: Connections, staged: Staged, shape: Shape) -> list[Reach]:
+def _reaches(
+    connections: Connections, staged: Staged, shape: Shape
+) -> tuple[list[Reach], dict[int, Slice]]:
+    """What to scan, and the slices of this sweep that were seen before."""
     order = staged.order
     if staged.kind == "incremental":
         # kind_of says incremental only where there are both
         since = overlapped(staged.watermark_before or "", shape)
-        return [Reach(filters=(Filter(shape.rowversion_column or "", ">=", since),))]
+        return [Reach(filters=(Filter(shape.rowversion_column or "", ">=", since),))], {}
     if staged.kind == "slice":
         total = connections.source.total(shape.api)
-        return [_slice(number, order.of, total) for number in sorted(order.slices)]
-    return [Reach()]
+        with connections.database.begin() as connection:
+            seen = sweeps.load_slices(connection, staged.name)
+        whole_pages = connections.source.pagination == "page"
+        reaches = [
+            slice_reach(number, order.of, total, whole_pages=whole_pages)
+            for number in sorted(order.slices)
+        ]
+        return reaches, {item.slice: item for item in seen if item.slices == order.of}
+    return [Reach()], {}
 
 
 def overlapped(watermark: str, shape: Shape) -> str:
@@ -180,72 +221,3 @@ def overlapped(watermark: str, shape: Shape) -> str:
     moved = datetime.fromisoformat(read[:19]) - timedelta(seconds=overlap)
     separator = watermark[10:11] or "T"
     return moved.isoformat(separator, "seconds") + ("Z" if read.endswith("Z") else "")
-
-
-def _slice(number: int, of: int, total: int) -> Reach:
-    """The rows of one slice, a little of its neighbours included; the last one reads to the end."""
-    first = (number - 1) * total // of
-    last = None if number == of else number * total // of + SLICE_OVERLAP
-    return Reach(first=max(0, first - SLICE_OVERLAP), last=last, slice=number)
-
-
-class _Reading:
-    """One reading of all reaches: rows are numbered through, pages gathered into parts."""
-
-    def __init__(self, connections: Connections, staged: Staged, shape: Shape) -> None:
-        self.connections, self.staged, self.shape = connections, staged, shape
-        self.proofs: list[Proof] = []
-        self.slices: list[int] = []
-        self._rejected: list[pl.DataFrame] = []
-        self._rows = 0
-
-    def parts(self, reaches: list[Reach]) -> Iterator[pl.DataFrame]:
-        """The rows, in parts of about ``PART_ROWS``; at least one, be it empty."""
-        gathered: list[pl.DataFrame] = []
-        height = 0
-        for reach in reaches:
-            pages = scan(
-                self.connections.source,
-                self.shape.api,
-                first=reach.first,
-                last=reach.last,
-                filters=reach.filters,
-                sort=[Sort(name) for name in self.shape.key_columns],
-            )
-            for page in pages:
-                gathered.append(self._numbered(page.frame))
-                if page.rejected.height:
-                    self._rejected.append(self._numbered(page.rejected))
-                height += page.frame.height
-                self.connections.progress(self.staged.name, "fetch", self._rows, page.total_rows)
-                if height >= PART_ROWS:
-                    yield pl.concat(gathered, rechunk=True)
-                    gathered, height = [], 0
-            self.proofs.append(pages.proof)
-            self.slices.append(reach.slice)
-        if gathered:
-            yield pl.concat(gathered, rechunk=True)
-        else:
-            columns = {column.name: pl.String for column in self.shape.api.columns}
-            yield pl.DataFrame(schema={ROW: pl.UInt32, **columns})
-
-    def _numbered(self, frame: pl.DataFrame) -> pl.DataFrame:
-        numbered = frame.with_row_index(ROW, offset=self._rows)
-        self._rows += frame.height
-        return numbered
-
-    def unreadable(self) -> pl.DataFrame:
-        """The rows that are no rows, numbered like the others."""
-        from_pages = pl.DataFrame(
-            schema={
-                ROW: pl.UInt32,
-                "rule": pl.String,
-                "column": pl.String,
-                "value": pl.String,
-                "message": pl.String,
-                "raw": pl.String,
-            }
-        )
-        return pl.concat(
-            [from_pages, *(frame.select(from_pages.columns) for frame in self._rejected)]
-        )

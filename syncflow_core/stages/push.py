@@ -23,13 +23,15 @@ from syncflow_core.columns import (
     ROW,
     ROWVERSION,
 )
+from syncflow_core.digests import field_digests
 from syncflow_core.fields import Shape
 from syncflow_core.stages.deleter import Deleter
+from syncflow_core.stages.plan import check_plan
 from syncflow_core.stages.release import release_children, release_deletes
 from syncflow_core.stages.sender import COUNTED, Sender, groups
 from syncflow_core.stages.settle import settle_open
 from syncflow_core.stages.verdicts import BODY, OUTGOING
-from syncflow_core.stages.work import Connections, Staged, hold, timed
+from syncflow_core.stages.work import Connections, Staged, hold, timed, wave_names
 
 EXTRA: Final = (KEY_HASH, DATA_HASH, ROWVERSION, REFERENCE)
 """What travels in a body besides the fields; the references are put in when it is sent."""
@@ -43,16 +45,18 @@ def push(connections: Connections, staged: Staged, *, now: Callable[[], datetime
         the target turned out to hold already. ``refused``: the key hashes that failed.
 
     Raises:
+        SyncFlowError: An approved plan does not fit any more; nothing was sent.
         UnavailableError: The target is away; what it acknowledged is saved, the batch can be taken
             up again from this stage.
     """
     seconds: dict[str, float] = {}
     with timed(connections, seconds, "push"):
         lease = hold(connections, staged.order)
+        check_plan(connections, staged)
         shape, frames = staged.shape, connections.frames
-        sender = Sender(connections, shape.entity, staged.batch, lease, now)
+        sender = Sender(connections, shape.entity, staged.batch, lease, now, shape=shape)
         notes = settle_open(connections, staged, lease, now()) if staged.order.continued else []
-        waves = [staged.frames[name] for name in _wave_names(staged)]
+        waves = [staged.frames[name] for name in wave_names(staged)]
         total = sum(wave.rows for wave in waves)
         done = 0
         for wave in waves:
@@ -109,11 +113,11 @@ def outgoing(frame: pl.DataFrame, shape: Shape) -> pl.DataFrame:
         shape: The entity's fields.
 
     Returns:
-        ``(n, 9)``: ``sender.OUTGOING``.
+        ``(n, 10)``: ``verdicts.OUTGOING``.
     """
-    return frame.with_columns(json_objects(frame, shape.fields, EXTRA).alias(BODY)).select(
-        OUTGOING.names()
-    )
+    return frame.with_columns(
+        json_objects(frame, shape.fields, EXTRA).alias(BODY), field_digests(frame, shape)
+    ).select(OUTGOING.names())
 
 
 def _not_yet_sent(connections: Connections, sender: Sender, todo: pl.DataFrame) -> pl.DataFrame:
@@ -126,11 +130,6 @@ def _not_yet_sent(connections: Connections, sender: Sender, todo: pl.DataFrame) 
         sender.count(COUNTED[op], number)
     sender.landed.append(sent[KEY_HASH])
     return todo.join(sent.select(KEY_HASH), on=KEY_HASH, how="anti")
-
-
-def _wave_names(staged: Staged) -> list[str]:
-    names = [name for name in staged.frames if name.startswith("wave-")]
-    return sorted(names, key=lambda name: int(name.removeprefix("wave-")))
 
 
 def _park(connections: Connections, staged: Staged, sender: Sender) -> None:

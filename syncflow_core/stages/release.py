@@ -31,6 +31,7 @@ from syncflow_core.columns import (
     ROWVERSION,
 )
 from syncflow_core.delta import classify
+from syncflow_core.digests import DIGESTS
 from syncflow_core.entity import Entity
 from syncflow_core.parents import can_be_null, refs_without
 from syncflow_core.rowversion import sortable
@@ -208,6 +209,7 @@ def _outgoing(connections: Connections, entity: Entity, ready: pl.DataFrame) -> 
                 pl.col(PARENT_REFS), pl.col("#left_out").fill_null([]), entity.parents
             ).alias(PARENT_REFS),
             pl.col("payload").alias(BODY),
+            pl.lit(None, dtype=pl.Binary).alias(DIGESTS),
         )
         .select(name for name in OUTGOING.names() if name not in {OP, HUB_UID})
         .with_row_index(ROW)

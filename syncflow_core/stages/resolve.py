@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import polars as pl
 
-from syncflow_core.bridge import records
+from syncflow_core.bridge import plans, records
 from syncflow_core.columns import DATA_HASH, OP, PARENT_REFS, ROW
 from syncflow_core.delta import KNOWN_DATA_HASH, KNOWN_PARENT_REFS
 from syncflow_core.parents import parent_column, resolve, with_parent_refs
@@ -39,6 +39,7 @@ def resolve_parents(connections: Connections, staged: Staged) -> Staged:
         acknowledged = {
             parent: _acknowledged(
                 connections,
+                staged,
                 parent,
                 [
                     changes[parent_column(name)]
@@ -90,8 +91,14 @@ def resolve_parents(connections: Connections, staged: Staged) -> Staged:
     return staged.having(seconds=seconds)
 
 
-def _acknowledged(connections: Connections, parent: str, columns: Sequence[pl.Series]) -> pl.Series:
-    """Those of the parents referred to that the target holds."""
+def _acknowledged(
+    connections: Connections, staged: Staged, parent: str, columns: Sequence[pl.Series]
+) -> pl.Series:
+    """Those of the parents referred to that the target holds, or would hold by a plan of this run."""
     wanted = pl.concat([column.rename("key_hash") for column in columns]).drop_nulls().unique()
     with connections.database.begin() as connection:
-        return records.acknowledged_among(connection, parent, wanted)
+        there = records.acknowledged_among(connection, parent, wanted)
+        if not staged.order.dry_run or staged.order.run_id is None:
+            return there
+        planned = plans.planned_inserts(connection, staged.order.run_id, parent, wanted)
+        return pl.concat([there, planned]).unique()

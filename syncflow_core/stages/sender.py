@@ -17,11 +17,14 @@ from typing import Final
 from uuid import UUID
 
 import polars as pl
+import sqlalchemy as sa
 
 from syncflow_core.bridge import failed, pending, records
 from syncflow_core.bridge.journal import WriteOp
 from syncflow_core.columns import HUB_UID, KEY_HASH, OP, PARENT_REFS
+from syncflow_core.digests import DIGESTS, changed_fields
 from syncflow_core.errors import RejectedError, UnavailableError
+from syncflow_core.fields import Shape
 from syncflow_core.outcomes import Outcome
 from syncflow_core.stages.verdicts import (
     AGAIN,
@@ -54,8 +57,13 @@ def groups(frame: pl.DataFrame) -> Iterator[pl.DataFrame]:
 
 @dataclass
 class Sender(Writer):
-    """Inserts and updates the records of one batch."""
+    """Inserts and updates the records of one batch.
 
+    Args:
+        shape: The entity's fields, where the history is to say which of them changed.
+    """
+
+    shape: Shape | None = None
     landed: list[pl.Series] = field(default_factory=list)
     """Key hashes that the target acknowledged as inserted or updated."""
     refused: list[pl.Series] = field(default_factory=list)
@@ -148,11 +156,13 @@ class Sender(Writer):
             self.lease.check(connection)
             if done.height:
                 keys = done[KEY_HASH]
+                done = self._with_changes(connection, done)
                 records.save_acknowledged(connection, name, done, self.batch)
                 failed.resolve_failed(connection, name, keys, "pushed", now)
                 # what it waited with is older than what was sent; what it still lacks is parked anew
                 pending.close_pending(connection, name, keys, "released", now)
-                self.tell(connection, done, pl.col("effect").replace_strict(EVENTS), now)
+                effect = pl.col("effect").replace_strict(EVENTS)
+                self.tell(connection, done, effect, now, pl.col("#changes"))
             if parked.height:
                 pending.park(connection, name, lines, self.batch, now)
                 self.tell(connection, parked, pl.lit("parked"), now)
@@ -166,3 +176,29 @@ class Sender(Writer):
         self.count("failed", refused.height)
         self.landed.append(done[KEY_HASH])
         self.refused.append(refused[KEY_HASH])
+
+    def _with_changes(self, connection: sa.Connection, done: pl.DataFrame) -> pl.DataFrame:
+        """Add ``#changes``: of updates, the names of the fields that changed, as JSON; else null."""
+        updates = done.filter(pl.col("effect") == "update")
+        if self.shape is None or updates.is_empty():
+            return done.with_columns(pl.lit(None, dtype=pl.String).alias("#changes"))
+        known = records.load_before(connection, self.entity.name, updates[KEY_HASH])
+        before = known.select(
+            KEY_HASH,
+            pl.col(DIGESTS).alias("#digests_before"),
+            pl.col(PARENT_REFS).alias("#refs_before"),
+        )
+        changed = changed_fields(pl.col("#digests_before"), pl.col(DIGESTS), self.shape)
+        moved = pl.col("#refs_before").ne_missing(pl.col(PARENT_REFS))
+        names = pl.concat_list(
+            changed.fill_null([]), pl.when(moved).then(pl.lit("parent_refs"))
+        ).list.drop_nulls()
+        known_names = pl.col("#digests_before").is_not_null() & changed.is_not_null()
+        text = pl.struct(names.alias("changed")).struct.json_encode()
+        return (
+            done.join(before, on=KEY_HASH, how="left", maintain_order="left")
+            .with_columns(
+                pl.when((pl.col("effect") == "update") & known_names).then(text).alias("#changes")
+            )
+            .drop("#digests_before", "#refs_before")
+        )

@@ -15,7 +15,7 @@ import msgspec
 import polars as pl
 import sqlalchemy as sa
 
-from syncflow_core.bridge import batches, failed, pending, state
+from syncflow_core.bridge import batches, events, failed, pending, plans, state, sweeps
 from syncflow_core.bridge.batches import Counts, Status
 from syncflow_core.columns import KEY_HASH, ROWVERSION
 from syncflow_core.errors import SyncFlowError, UnavailableError
@@ -63,9 +63,13 @@ def track(connections: Connections, staged: Staged, *, now: Callable[[], datetim
     with connections.database.begin() as connection:
         lease.check(connection)
         if filed.height:
-            failed.file_failed(connection, staged.name, _named(filed), staged.batch, now())
+            _file(connection, staged, _named(filed), now())
         _resolve(connection, staged, seen[KEY_HASH], troubled, now())
         _advance(connection, staged, watermark, now())
+        if staged.ends_sweep:
+            sweeps.end_sweep(connection, staged.name, now())
+        if staged.order.plan is not None and status != "withheld":
+            plans.close_plan(connection, staged.order.plan, staged.batch)
         total = {**staged.seconds, "track": connections.clock() - started}
         total["total"] = sum(total.get(name, 0.0) for name in STAGES)
         batches.close_batch(
@@ -141,7 +145,8 @@ def _watermark(staged: Staged, seen: pl.DataFrame, refused: pl.Series) -> str | 
     before, kind = staged.watermark_before, staged.shape.rowversion_kind
     if staged.shape.rowversion_column is None or staged.kind not in {"full", "incremental"}:
         return before
-    if staged.counts.get("withheld", 0) or (staged.kind == "full" and not staged.complete):
+    held = staged.counts.get("withheld", 0)
+    if held or not staged.holds or (staged.kind == "full" and not staged.complete):
         return before
     order = sortable(pl.col(ROWVERSION), kind)
     blocked = seen.filter(pl.col(KEY_HASH).is_in(refused.implode()))
@@ -156,6 +161,23 @@ def _watermark(staged: Staged, seen: pl.DataFrame, refused: pl.Series) -> str | 
         if newest(pl.Series(ROWVERSION, [held, found]), kind) == held:
             return before
     return str(seen.filter(pl.col(ROWVERSION) == found)[ROWVERSION_SOURCE][0])
+
+
+def _file(connection: sa.Connection, staged: Staged, filed: pl.DataFrame, now: datetime) -> None:
+    """File what was rejected; a record that was not before has a line of history from here on."""
+    letters = failed.open_failed(connection, staged.name)[KEY_HASH].drop_nulls()
+    failed.file_failed(connection, staged.name, filed, staged.batch, now)
+    fresh = filed.filter(
+        pl.col(KEY_HASH).is_not_null() & ~pl.col(KEY_HASH).is_in(letters.implode())
+    ).unique(KEY_HASH, keep="first", maintain_order=True)
+    detail = pl.struct("stage", "rule", "column").struct.json_encode()
+    events.record(
+        connection,
+        staged.name,
+        fresh.select(KEY_HASH, pl.lit("rejected").alias("event"), detail.alias("detail")),
+        staged.batch,
+        now,
+    )
 
 
 def _named(filed: pl.DataFrame) -> pl.DataFrame:

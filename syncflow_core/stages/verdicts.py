@@ -23,6 +23,7 @@ from syncflow_core.columns import (
     REFERENCE,
     ROWVERSION,
 )
+from syncflow_core.digests import DIGESTS
 from syncflow_core.entity import Entity
 from syncflow_core.outcomes import HubRecord, Outcome
 from syncflow_core.parents import parent_in_refs, refs_text
@@ -42,9 +43,10 @@ OUTGOING = pl.Schema(
         OP: OPS,
         HUB_UID: pl.String(),
         BODY: pl.String(),
+        DIGESTS: pl.Binary(),
     }
 )
-"""Records on their way to the target."""
+"""Records on their way to the target; ``#digests`` null where only the body is known."""
 
 DONE, CHECK, AGAIN, PARKED, FAILED, AWAY = "done", "check", "again", "parked", "failed", "away"
 """Acknowledged; ask the target first; send again; wait for a parent; dead letter; not sent at all."""

@@ -84,6 +84,22 @@ class Order(msgspec.Struct, frozen=True):
     """The entity's references that are sent in a second phase (``parents.lineage``)."""
     continued: bool = False
     """Whether this batch takes up what an earlier one, dead or failed, has staged."""
+    dry_run: bool = False
+    """Whether this batch only makes a plan: nothing is pushed, nothing but the plan is kept."""
+    plan: UUID | None = None
+    """The approved plan that this batch applies."""
+
+
+class SliceSeen(msgspec.Struct, frozen=True):
+    """One slice as this batch has read it."""
+
+    number: int
+    counted: int
+    complete: bool
+    head: tuple[str, ...]
+    """Its first keys as the source sent them, at most ``SLICE_OVERLAP``."""
+    tail: tuple[str, ...]
+    """Its last ones."""
 
 
 class Staged(msgspec.Struct, frozen=True):
@@ -105,6 +121,12 @@ class Staged(msgspec.Struct, frozen=True):
     """What each normalization layer reports: rows, changed, rejected, seconds."""
     complete: bool = False
     """Whether the scan is proven complete: without this nothing is deleted."""
+    holds: bool = True
+    """Whether nothing that an incremental fetch asked for can have been passed over."""
+    slices: tuple[SliceSeen, ...] = ()
+    """The slices of a batch of kind ``slice``."""
+    ends_sweep: bool = False
+    """Whether this batch saw the last slice of a sweep."""
     watermark_before: str | None = None
     notes: tuple[str, ...] = ()
     """What a person should know of this batch, one sentence each."""
@@ -129,7 +151,7 @@ class Staged(msgspec.Struct, frozen=True):
         """The entity's references that are sent in a second phase."""
         return frozenset((self.name, reference) for reference in self.order.deferred)
 
-    def having(  # one keyword for each thing a stage may add
+    def having(  # noqa: PLR0913  # one keyword for each thing a stage may add
         self,
         *,
         frames: dict[str, FrameRef] | None = None,
@@ -138,6 +160,9 @@ class Staged(msgspec.Struct, frozen=True):
         notes: tuple[str, ...] = (),
         layers: tuple[dict[str, object], ...] = (),
         complete: bool | None = None,
+        holds: bool | None = None,
+        slices: tuple[SliceSeen, ...] | None = None,
+        ends_sweep: bool | None = None,
     ) -> "Staged":
         """This, with more frames, counts, seconds and notes."""
         return msgspec.structs.replace(
@@ -148,7 +173,16 @@ class Staged(msgspec.Struct, frozen=True):
             notes=(*self.notes, *notes),
             layers=(*self.layers, *layers),
             complete=self.complete if complete is None else complete,
+            holds=self.holds if holds is None else holds,
+            slices=self.slices if slices is None else slices,
+            ends_sweep=self.ends_sweep if ends_sweep is None else ends_sweep,
         )
+
+
+def wave_names(staged: Staged) -> list[str]:
+    """The frame sets of rows to push, in the order in which they go."""
+    names = [name for name in staged.frames if name.startswith("wave-")]
+    return sorted(names, key=lambda name: int(name.removeprefix("wave-")))
 
 
 @functools.lru_cache(maxsize=256)

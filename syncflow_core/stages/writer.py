@@ -91,10 +91,18 @@ class Writer:
             return list(pool.map(lambda call: call(), calls))
 
     def tell(
-        self, connection: sa.Connection, rows: pl.DataFrame, event: pl.Expr, now: datetime
+        self,
+        connection: sa.Connection,
+        rows: pl.DataFrame,
+        event: pl.Expr,
+        now: datetime,
+        detail: pl.Expr | None = None,
     ) -> None:
-        """One line of history for each row."""
-        lines = rows.select(KEY_HASH, event.alias("event"))
+        """One line of history for each row; *detail* is JSON text, null where there is none."""
+        nothing = pl.lit(None, pl.String)
+        lines = rows.select(
+            KEY_HASH, event.alias("event"), (nothing if detail is None else detail).alias("detail")
+        )
         events.record(connection, self.entity.name, lines, self.batch, now)
 
     def away(self, reason: str) -> UnavailableError:

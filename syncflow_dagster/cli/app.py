@@ -20,7 +20,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-entities_app = typer.Typer(help="Declare entities: apply, export, list.", no_args_is_help=True)
+entities_app = typer.Typer(
+    help="Declare entities: apply, export, list, accept.", no_args_is_help=True
+)
 app.add_typer(entities_app, name="entities")
 bench_app = typer.Typer(help="Measure on seeded data, on this machine.", no_args_is_help=True)
 app.add_typer(bench_app, name="bench")
@@ -83,6 +85,70 @@ def sync(
     )
 
 
+@app.command(epilog=EPILOG)
+def plan(
+    what: Annotated[
+        list[str] | None,
+        typer.Argument(help="Entities to plan, or ids of plans to show; nothing: the open plans."),
+    ] = None,
+    *,
+    every: Annotated[bool, typer.Option("--all", help="All enabled entities.")] = False,
+    full: Annotated[bool, typer.Option("--full", help="Read everything, all slices.")] = False,
+    incremental: Annotated[
+        bool, typer.Option("--incremental", help="Read what changed since the watermark.")
+    ] = False,
+    slice_: Annotated[
+        int | None, typer.Option("--slice", min=1, help="Read one slice, from 1.")
+    ] = None,
+    wait: Annotated[
+        float, typer.Option(min=0, help="Seconds to wait while another sync holds an entity.")
+    ] = 60.0,
+    as_json: Json = False,
+) -> None:
+    """Say what a sync would do, with old and new values; nothing is pushed.
+
+    Example: syncflow plan order_lines, then syncflow apply PLAN
+    """
+    from syncflow_dagster.cli.plan import is_uid, run, show
+    from syncflow_dagster.cli.sync import Choice
+
+    names = tuple(what or ())
+    if not every and all(map(is_uid, names)):
+        show(names, as_json=as_json)
+        return
+    raise typer.Exit(
+        run(
+            Choice(
+                names=names,
+                every=every,
+                full=full,
+                incremental=incremental,
+                slice_=slice_,
+                wait_s=wait,
+                as_json=as_json,
+            )
+        )
+    )
+
+
+@app.command(epilog=EPILOG)
+def apply(
+    plans: Annotated[list[str], typer.Argument(help="Ids of plans, as syncflow plan shows them.")],
+    *,
+    wait: Annotated[
+        float, typer.Option(min=0, help="Seconds to wait while another sync holds an entity.")
+    ] = 60.0,
+    as_json: Json = False,
+) -> None:
+    """Approve plans and do what they say, or say what has changed since.
+
+    Example: syncflow apply 01983b1e-7c1e-7cc3-98c4-dc0c0c07398f
+    """
+    from syncflow_dagster.cli.plan import apply as run
+
+    raise typer.Exit(run(plans, wait_s=wait, as_json=as_json))
+
+
 @app.command()
 def trace(
     entity: Annotated[str, typer.Argument(help="The record's entity.")],
@@ -135,6 +201,19 @@ def entities_export(
     from syncflow_dagster.cli.entities import export as run
 
     run(names or [])
+
+
+@entities_app.command("accept")
+def entities_accept(
+    names: Annotated[list[str], typer.Argument(help="Entities whose source columns are right.")],
+) -> None:
+    """Accept the source's columns as they are now, after the schema contract stopped an entity.
+
+    Example: syncflow entities accept order_lines
+    """
+    from syncflow_dagster.cli.entities import accept as run
+
+    run(names)
 
 
 @entities_app.command("list")

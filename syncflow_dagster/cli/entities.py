@@ -12,17 +12,25 @@ import dagster as dg
 import msgspec
 from rich.table import Table
 
+from syncflow_core.apismith import Source
 from syncflow_core.bridge.database import Database
-from syncflow_core.bridge.entities import apply_entities, load_entities
+from syncflow_core.bridge.entities import (
+    apply_entities,
+    load_entities,
+    load_registered,
+    save_contract,
+)
+from syncflow_core.contract import contract_of, drift
 from syncflow_core.entities_file import entities_text, parse_entities
 from syncflow_core.entity import Entity
 from syncflow_core.errors import ConfigError
 from syncflow_core.normalize.formats import compile_format
 from syncflow_core.parents import lineage
 from syncflow_core.settings import read_settings
-from syncflow_dagster.cli.show import console
+from syncflow_dagster.cli.show import console, printable
 from syncflow_dagster.definitions import build
 from syncflow_dagster.home import disown, prepare
+from syncflow_dagster.ops import utc_now
 
 
 def read_files(files: Sequence[Path]) -> list[Entity]:
@@ -62,6 +70,28 @@ def apply(files: Sequence[Path]) -> None:
     disown(settings.home_path)
     for item in applied:
         console().print(f"{item.name}: {item.change}, version {item.version}")
+
+
+def accept(names: Sequence[str]) -> None:
+    """Take the source's columns as they are now for the contract; say what differs."""
+    settings = read_settings()
+    with Database.open(settings) as database, Source.open(settings) as source:
+        database.check_schema()
+        with database.begin() as connection:
+            registered = load_registered(connection, names, enabled=None)
+        for item in registered:
+            api = source.describe(item.entity.api)
+            found = drift(item.contract or {}, api, item.entity)
+            change = "first seen" if item.contract is None else found.text
+            if not change:
+                console().print(f"{item.entity.name}: as accepted before", markup=False)
+                continue
+            with database.begin() as connection:
+                version = save_contract(
+                    connection, item.entity.name, contract_of(api), change, utc_now()
+                )
+            words = f"{item.entity.name}: contract version {version}: {change}"
+            console().print(printable(words), markup=False)
 
 
 def check(entities: Sequence[Entity], slices: int) -> None:

@@ -17,13 +17,10 @@ from dataclasses import asdict, dataclass
 import msgspec
 
 from syncflow_core.bridge.batches import Batch, Counts
-from syncflow_core.bridge.database import Database
-from syncflow_core.bridge.entities import load_entities
 from syncflow_core.errors import ConfigError, SyncFlowError
 from syncflow_core.parents import lineage
-from syncflow_core.settings import read_settings
+from syncflow_dagster.cli.session import session
 from syncflow_dagster.cli.show import batch_table, printable, progress_bars
-from syncflow_dagster.home import open_instance, prepare
 from syncflow_dagster.launch import Mode, Run, run_sync
 
 COUNTS = (
@@ -60,6 +57,17 @@ class Choice:
         """How to read."""
         return "full" if self.full else "incremental" if self.incremental else "auto"
 
+    def check(self, verb: str) -> None:
+        """Refuse arguments that contradict each other.
+
+        Raises:
+            ConfigError: They do.
+        """
+        if self.every == bool(self.names):
+            raise ConfigError(f"name the entities to {verb}, or give --all")
+        if sum([self.full, self.incremental, self.slice_ is not None]) > 1:
+            raise ConfigError("--full, --incremental and --slice exclude each other")
+
 
 def run(choice: Choice) -> int:
     """Sync what was chosen; the exit status.
@@ -76,48 +84,29 @@ def run(choice: Choice) -> int:
 
 
 def _run(choice: Choice) -> int:
-    _check(choice)
-    settings = read_settings()
-    # both ask at once, before anything is opened, for what every sync needs
-    missing = [
-        f"SYNCFLOW_{name.upper()}"
-        for name in ("apismith_url", "schedulehub_url")
-        if getattr(settings, name) is None
-    ]
-    if missing:
-        raise ConfigError(
-            f"{' and '.join(missing)} not set: where are they? (syncflow sandbox runs both on this machine)"
-        )
+    choice.check("sync")
     quiet_dagster()
-    prepare(settings)
-    with Database.open(settings) as database:
-        database.check_schema()  # before Dagster, whose history may be in the same database
-        instance = open_instance(settings)
-        with database.begin() as connection:
-            entities = load_entities(connection)
-        names = lineage(entities).order if choice.every else tuple(dict.fromkeys(choice.names))
-        if not names:
-            raise ConfigError("no entity is declared: syncflow entities apply FILE")
+    with session() as opened:
+        names = (
+            lineage(opened.entities).order if choice.every else tuple(dict.fromkeys(choice.names))
+        )
         stop = Signals()
         with stop, progress_bars(show=not choice.as_json):
             result = run_sync(
-                instance,
-                database,
-                entities,
+                opened.instance,
+                opened.database,
+                opened.entities,
                 names,
                 mode=choice.mode,
                 slice_=choice.slice_,
-                slices=settings.slices,
+                slices=opened.settings.slices,
                 wait_s=choice.wait_s,
             )
     if choice.as_json:
         for batch in with_released(result, len(names)):
             sys.stdout.write(json_line(batch) + "\n")
         sys.stdout.flush()
-        for batch in result.batches:
-            for words in (batch.error, *(batch.proof or {}).get("notes", ())):
-                if words:
-                    sys.stderr.write(printable(f"syncflow: {batch.entity}: {words}") + "\n")
+        tell_on_stderr(result.batches)
     else:
         batch_table(result.batches)
     if result.stopped:
@@ -125,11 +114,12 @@ def _run(choice: Choice) -> int:
     return exit_status(result.batches)
 
 
-def _check(choice: Choice) -> None:
-    if choice.every == bool(choice.names):
-        raise ConfigError("name the entities to sync, or give --all")
-    if sum([choice.full, choice.incremental, choice.slice_ is not None]) > 1:
-        raise ConfigError("--full, --incremental and --slice exclude each other")
+def tell_on_stderr(batches: Sequence[Batch]) -> None:
+    """What a person should know of the batches, where standard output is a program's."""
+    for batch in batches:
+        for words in (batch.error, *(batch.proof or {}).get("notes", ())):
+            if words:
+                sys.stderr.write(printable(f"syncflow: {batch.entity}: {words}") + "\n")
 
 
 def with_released(result: Run, entities: int) -> list[Batch]:

@@ -1,5 +1,7 @@
 """Declarations in the database: exact, versioned, and checked."""
 
+from datetime import UTC, datetime
+
 import pytest
 import sqlalchemy as sa
 
@@ -14,6 +16,7 @@ from syncflow_core.bridge.entities import (
     save_contract,
 )
 from syncflow_core.bridge.schedules import Progress
+from syncflow_core.bridge.tables import entity_contracts
 from syncflow_core.entity import Entity
 from syncflow_core.errors import ConfigError
 
@@ -151,10 +154,20 @@ def test_a_disabled_entity_is_back_when_it_is_applied_again(database: Database) 
 def test_the_accepted_contract_is_kept(database: Database) -> None:
     with database.begin() as connection:
         apply_entities(connection, [ORDERS])
-        save_contract(connection, "orders", {"ORDER_NO": "VARCHAR2"})
+        now = datetime(2026, 1, 1, tzinfo=UTC)
+        save_contract(connection, "orders", {"ORDER_NO": "CHAR"}, "first seen", now)
+        version = save_contract(
+            connection, "orders", {"ORDER_NO": "VARCHAR2"}, "ORDER_NO was CHAR", now
+        )
         (found,) = load_registered(connection)
+        kept = connection.execute(sa.select(entity_contracts)).all()
 
     assert (found.contract, found.version, found.enabled) == ({"ORDER_NO": "VARCHAR2"}, 1, True)
+    assert (version, found.contract_version) == (2, 2)
+    assert [(row.version, row.columns["ORDER_NO"]) for row in kept] == [
+        (1, "CHAR"),
+        (2, "VARCHAR2"),
+    ]
 
 
 def test_an_unknown_version_is_refused(database: Database) -> None:

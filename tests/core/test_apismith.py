@@ -424,9 +424,9 @@ def test_rows_are_looked_up_by_key_however_many_there_are(short: int) -> None:
         {"ORDER_NO": f"O{n:05d}", "LINE_NO": str(n)} for n in range(0, 900, 2)
     ]
     keys.append({"ORDER_NO": "O99999", "LINE_NO": "1"})
-    frame = source_of(keyed(table, keys)).look_up(API, keys)
+    frame = source_of(keyed(table, keys)).look_up(API, keys).frame
 
     found = set(frame["LINE_NO"].to_list())
     assert {str(n) for n in range(0, 900, 2)} <= found
     assert frame.columns == ["ORDER_NO", "LINE_NO"]
-    assert source_of(keyed(table, keys)).look_up(API, []).is_empty()
+    assert source_of(keyed(table, keys)).look_up(API, []).frame.is_empty()

@@ -11,56 +11,16 @@ import httpx
 import pytest
 import sqlalchemy as sa
 from place import SYNCFLOW, Place, lines, outcome
+from tables import hub, link, references, table
 
 from syncflow_core.bridge.failed import open_failed
-from syncflow_core.entity import Entity, Field, ParentRef, Rowversion
+from syncflow_core.entity import Entity, Field, Rowversion
 from syncflow_core.errors import ConfigError
 from syncflow_core.sandbox import database, erp, store
-from syncflow_core.sandbox.store import ColumnInfo, Row
+from syncflow_core.sandbox.store import Row
 from syncflow_dagster.cli.demo import demo_entities
 
 pytestmark = pytest.mark.e2e
-
-
-def table(
-    place: Place, name: str, columns: dict[str, str], rows: list[Row], key: str = "ID"
-) -> None:
-    described: list[ColumnInfo] = [{"name": c, "data_type": t} for c, t in columns.items()]
-    with database.connect(place.url) as connection:
-        store.load_table(
-            connection,
-            store.Table(
-                name=name,
-                columns=described,
-                business_key=[key],
-                key_fields=[key.lower()],
-                rowversion_column="RV" if "RV" in columns else None,
-            ),
-            rows,
-        )
-
-
-def hub(place: Place, collection: str) -> dict[str, str]:
-    """Live records: reference to the document's text."""
-    with database.connect(place.url) as connection:
-        rows = connection.execute(
-            "SELECT r.doc::json ->> 'erp_ref_str', r.doc FROM hub.records r JOIN hub.collections c ON c.id = r.collection "
-            "WHERE c.name = %s AND NOT r.deleted",
-            [collection],
-        ).fetchall()
-    return {str(reference): str(document) for reference, document in rows}
-
-
-def references(place: Place, *known: tuple[str, str, str]) -> None:
-    httpx.post(
-        f"{place.sandbox.schedulehub_url}/sandbox/references",
-        json=[{"collection": c, "name": n, "parent": p} for c, n, p in known],
-        trust_env=False,
-    ).raise_for_status()
-
-
-def link(entity: str, field: str) -> ParentRef:
-    return ParentRef(entity=entity, key={"id": field})
 
 
 def test_records_that_refer_to_each_other_are_deleted_together(place: Place) -> None:

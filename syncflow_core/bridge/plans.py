@@ -1,0 +1,264 @@
+"""``plans`` and ``plan_records``: what a batch would do, or withheld, until a person has decided.
+
+Belongs here: keeping plans, their records, the approval.
+Does not belong here: making a plan or judging it against today (``stages.plan``), the brake (``brake``).
+
+Source: product.md 4, "Brake"; product.md 1.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final, Literal
+from uuid import UUID
+
+import polars as pl
+import sqlalchemy as sa
+
+from syncflow_core import columns
+from syncflow_core.bridge.bulk import copy_in, load_frame, stage_keys
+from syncflow_core.bridge.identifiers import new_uid
+from syncflow_core.bridge.tables import plan_records, plans
+from syncflow_core.errors import ConfigError
+
+Kind = Literal["sync", "withheld"]
+Status = Literal["open", "approved", "applied", "expired"]
+
+PLANNED: Final = pl.Schema(
+    {
+        columns.KEY_HASH: pl.Binary(),
+        columns.OP: pl.String(),
+        columns.REFERENCE: pl.String(),
+        columns.DATA_HASH: pl.Binary(),
+        columns.PARENT_REFS: pl.String(),
+    }
+)
+"""One line per record that a plan would write."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One row of ``plans``."""
+
+    uid: UUID
+    entity: str
+    batch: UUID | None
+    kind: Kind
+    """``sync``: all that a sync would do, applied exactly. ``withheld``: what the brake held back."""
+    status: Status
+    counts: Mapping[str, int]
+    """``inserts updates deletes pending known fetched rejected``."""
+    ceiling: Mapping[str, int] | None
+    """What the approval allows at most: ``updates`` and ``deletes``."""
+    samples: Sequence[Mapping[str, Any]]
+    """``op``, ``record`` and, of updates, ``field``, ``old``, ``new``."""
+    created_at: datetime
+    approved_at: datetime | None
+    approved_by: str | None
+    applied_batch: UUID | None
+    dagster_run_id: str | None
+    reason: str | None
+
+
+def save_plan(  # noqa: PLR0913  # each is a column of its own
+    connection: sa.Connection,
+    *,
+    entity: str,
+    kind: Kind,
+    batch: UUID,
+    counts: Mapping[str, int],
+    records: pl.DataFrame,
+    samples: Sequence[Mapping[str, object]],
+    reason: str | None,
+    run_id: str | None,
+    now: datetime,
+) -> UUID:
+    """Keep a plan; the entity's open plan of the same kind expires and its records go.
+
+    A withheld plan that asks for no more than the open one does keeps that one's uid and numbers: who
+    has looked at it may still approve it.
+
+    Args:
+        connection: In a transaction.
+        entity: Its name.
+        kind: What the plan is.
+        batch: The batch that made it.
+        counts: Numbers by what would happen.
+        records: Shape :data:`PLANNED`.
+        samples: Some records for people.
+        reason: Why it was withheld.
+        run_id: The Dagster run.
+        now: Aware.
+
+    Returns:
+        The plan's uid.
+    """
+    open_plan = connection.execute(
+        plans.select()
+        .where(plans.c.entity == entity, plans.c.kind == kind, plans.c.status == "open")
+        .order_by(plans.c.created_at.desc())
+        .limit(1)
+    ).first()
+    if open_plan is not None and kind == "withheld" and _covers(open_plan.counts, counts):
+        uid: UUID = open_plan.uid
+        connection.execute(plan_records.delete().where(plan_records.c.plan == uid))
+        connection.execute(
+            plans.update()
+            .where(plans.c.uid == uid)
+            .values(batch=batch, samples=list(samples), dagster_run_id=run_id, reason=reason)
+        )
+    else:
+        expire_plans(connection, entity, kind)
+        uid = new_uid(now.timestamp)
+        connection.execute(
+            plans.insert().values(
+                uid=uid,
+                entity=entity,
+                batch=batch,
+                kind=kind,
+                counts=dict(counts),
+                samples=list(samples),
+                reason=reason,
+                dagster_run_id=run_id,
+                created_at=now,
+            )
+        )
+    lines = records.sort(columns.KEY_HASH).select(
+        pl.lit(str(uid)).alias("plan"),
+        pl.col(columns.KEY_HASH).alias("key_hash"),
+        pl.col(columns.OP).cast(pl.String).alias("op"),
+        pl.col(columns.REFERENCE).alias("reference"),
+        pl.col(columns.DATA_HASH).alias("data_hash"),
+        pl.col(columns.PARENT_REFS).alias("parent_refs"),
+    )
+    copy_in(connection, "bridge.plan_records", lines)
+    return uid
+
+
+def _covers(before: Mapping[str, int], after: Mapping[str, int]) -> bool:
+    return all(after.get(name, 0) <= before.get(name, 0) for name in ("updates", "deletes"))
+
+
+def expire_plans(connection: sa.Connection, entity: str, kind: Kind) -> None:
+    """Let the entity's open plans of this kind expire; what they would have written is forgotten."""
+    gone = list(
+        connection.scalars(
+            plans.update()
+            .where(plans.c.entity == entity, plans.c.kind == kind, plans.c.status == "open")
+            .values(status="expired")
+            .returning(plans.c.uid)
+        )
+    )
+    connection.execute(plan_records.delete().where(plan_records.c.plan.in_(gone)))
+
+
+def expire_plan(connection: sa.Connection, uid: UUID) -> None:
+    """Let one plan expire that does not fit any more, approved or not."""
+    connection.execute(plans.update().where(plans.c.uid == uid).values(status="expired"))
+    connection.execute(plan_records.delete().where(plan_records.c.plan == uid))
+
+
+def load_plan(connection: sa.Connection, uid: UUID) -> Plan:
+    """The plan of this uid.
+
+    Raises:
+        ConfigError: There is none.
+    """
+    row = connection.execute(plans.select().where(plans.c.uid == uid)).mappings().first()
+    if row is None:
+        raise ConfigError(f"there is no plan {uid} (syncflow plan lists those that are open)")
+    return _plan(row)
+
+
+def list_plans(
+    connection: sa.Connection,
+    *,
+    entity: str | None = None,
+    statuses: Sequence[Status] = ("open", "approved"),
+    limit: int = 100,
+) -> list[Plan]:
+    """Plans, newest first."""
+    query = plans.select().where(plans.c.status.in_(statuses))
+    if entity is not None:
+        query = query.where(plans.c.entity == entity)
+    rows = connection.execute(query.order_by(plans.c.created_at.desc()).limit(limit))
+    return [_plan(row) for row in rows.mappings()]
+
+
+def load_records(connection: sa.Connection, uid: UUID) -> pl.DataFrame:
+    """What the plan would write: shape :data:`PLANNED`."""
+    return load_frame(
+        connection,
+        "SELECT encode(key_hash, 'hex'), op, reference, encode(data_hash, 'hex'), parent_refs "
+        "FROM bridge.plan_records WHERE plan = :plan",
+        PLANNED,
+        {"plan": uid},
+    )
+
+
+def approve_plan(connection: sa.Connection, uid: UUID, *, by: str, now: datetime) -> Plan:
+    """Say yes to an open plan: its own numbers are the ceiling from here on.
+
+    Raises:
+        ConfigError: There is no such plan, or it is not open any more.
+    """
+    plan = load_plan(connection, uid)
+    if plan.status == "expired":
+        raise ConfigError(
+            f"plan {uid} of {plan.entity} is out of date: another one was made since, or nothing "
+            "is withheld any more",
+            entity=plan.entity,
+        )
+    if plan.status == "applied":
+        raise ConfigError(f"plan {uid} of {plan.entity} was applied before", entity=plan.entity)
+    ceiling = {name: plan.counts.get(name, 0) for name in ("updates", "deletes")}
+    connection.execute(
+        plans.update()
+        .where(plans.c.uid == uid)
+        .values(status="approved", approved_at=now, approved_by=by, ceiling=ceiling)
+    )
+    return load_plan(connection, uid)
+
+
+def close_plan(connection: sa.Connection, uid: UUID, batch: UUID) -> None:
+    """Note that the plan was applied by this batch; its records are forgotten."""
+    connection.execute(
+        plans.update().where(plans.c.uid == uid).values(status="applied", applied_batch=batch)
+    )
+    connection.execute(plan_records.delete().where(plan_records.c.plan == uid))
+
+
+def planned_inserts(
+    connection: sa.Connection, run_id: str, entity: str, key_hashes: pl.Series
+) -> pl.Series:
+    """Those of *key_hashes* that plans of this Dagster run would insert: Binary, distinct."""
+    stage_keys(connection, key_hashes)
+    found = load_frame(
+        connection,
+        "SELECT encode(r.key_hash, 'hex') FROM staged_keys JOIN bridge.plan_records AS r "
+        "USING (key_hash) JOIN bridge.plans AS p ON p.uid = r.plan "
+        "WHERE p.entity = :entity AND p.dagster_run_id = :run_id AND r.op = 'insert'",
+        {columns.KEY_HASH: pl.Binary()},
+        {"entity": entity, "run_id": run_id},
+    )
+    return found[columns.KEY_HASH]
+
+
+def withheld_of(connection: sa.Connection, entity: str, key_hash: bytes) -> list[Plan]:
+    """The open plans that hold a write of this record back."""
+    query = (
+        plans.select()
+        .join(plan_records, plan_records.c.plan == plans.c.uid)
+        .where(
+            plans.c.entity == entity,
+            plans.c.kind == "withheld",
+            plans.c.status.in_(("open", "approved")),
+            plan_records.c.key_hash == key_hash,
+        )
+    )
+    return [_plan(row) for row in connection.execute(query).mappings()]
+
+
+def _plan(row: sa.RowMapping) -> Plan:
+    names = [item for item in Plan.__dataclass_fields__ if item != "samples"]
+    return Plan(samples=row["samples"] or [], **{name: row[name] for name in names})

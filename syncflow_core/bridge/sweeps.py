@@ -1,0 +1,102 @@
+"""``sweep_slices``: what the slices of the sweep under way have seen of an entity.
+
+Belongs here: keeping a slice's keys, reading those of all slices, ending a sweep.
+Does not belong here: which rows a slice is, whether slices join (``stages.sweep``), nights (``window``).
+
+Source: product.md 4 and 7.
+"""
+
+from dataclasses import dataclass, fields
+from datetime import datetime
+from typing import Final
+from uuid import UUID
+
+import polars as pl
+import pyarrow as pa
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import insert
+
+from syncflow_core import columns
+from syncflow_core.bridge.tables import background_sync_schedule, sweep_slices
+
+_BYTES: Final = 16
+
+
+@dataclass(frozen=True)
+class Slice:
+    """One slice as it was seen last."""
+
+    slice: int
+    slices: int
+    """How many make the sweep."""
+    batch: UUID
+    counted: int
+    complete: bool
+    """Whether its own scan was proven."""
+    unkeyed: int
+    """Rows whose key could not be read: they may be any record."""
+    head: tuple[str, ...]
+    """Its first keys as the source sent them."""
+    tail: tuple[str, ...]
+    """Its last ones."""
+
+
+def load_slices(connection: sa.Connection, entity: str) -> list[Slice]:
+    """The slices seen in this sweep, in order; their keys are :func:`load_seen`'s."""
+    names = [item.name for item in fields(Slice)]
+    query = (
+        sa.select(*(sweep_slices.c[name] for name in names))
+        .where(sweep_slices.c.entity == entity)
+        .order_by(sweep_slices.c.slice)
+    )
+    return [
+        Slice(**{**row, "head": tuple(row["head"]), "tail": tuple(row["tail"])})
+        for row in connection.execute(query).mappings()
+    ]
+
+
+def load_seen(connection: sa.Connection, entity: str) -> pl.Series:
+    """All key hashes that the sweep's slices saw: Binary, distinct."""
+    blobs = connection.scalars(
+        sa.select(sweep_slices.c.key_hashes).where(sweep_slices.c.entity == entity)
+    ).all()
+    joined = b"".join(bytes(blob) for blob in blobs)
+    fixed = pa.FixedSizeBinaryArray.from_buffers(
+        pa.binary(_BYTES), len(joined) // _BYTES, [None, pa.py_buffer(joined)]
+    )
+    return pl.Series(columns.KEY_HASH, fixed.cast(pa.binary()), dtype=pl.Binary).unique()
+
+
+def save_slice(
+    connection: sa.Connection, entity: str, found: Slice, key_hashes: pl.Series, now: datetime
+) -> None:
+    """Keep what a slice saw; seen again within a sweep, it replaces what it saw before.
+
+    Slices of another number of slices belong to a sweep that will never end: they are forgotten.
+    """
+    connection.execute(
+        sweep_slices.delete().where(
+            sweep_slices.c.entity == entity, sweep_slices.c.slices != found.slices
+        )
+    )
+    row = {item.name: getattr(found, item.name) for item in fields(Slice)}
+    row |= {
+        "head": list(found.head),
+        "tail": list(found.tail),
+        "key_hashes": b"".join(key_hashes.drop_nulls().unique().to_list()),
+        "finished_at": now,
+    }
+    statement = insert(sweep_slices).values(entity=entity, **row)
+    connection.execute(
+        statement.on_conflict_do_update(index_elements=["entity", "slice"], set_=row)
+    )
+
+
+def end_sweep(connection: sa.Connection, entity: str, now: datetime) -> None:
+    """Forget what the slices saw, and count the sweep."""
+    connection.execute(sweep_slices.delete().where(sweep_slices.c.entity == entity))
+    connection.execute(
+        background_sync_schedule.update()
+        .where(background_sync_schedule.c.entity == entity)
+        .values(sweep_number=background_sync_schedule.c.sweep_number + 1, updated_at=now)
+    )

@@ -1,0 +1,144 @@
+"""Absent: which known records no row was seen of, and whether that proves that they are gone.
+
+Belongs here: the records missing from a whole scan or from a sweep's slices, and why none is deleted
+where a reader would expect some.
+Does not belong here: withholding too many of them (``brake``), deleting (``deleter``).
+
+Source: product.md 4 and 7.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+import polars as pl
+
+from syncflow_core.bridge import sweeps
+from syncflow_core.bridge.leases import Lease
+from syncflow_core.bridge.sweeps import Slice
+from syncflow_core.columns import KEY_HASH
+from syncflow_core.delta import gone
+from syncflow_core.stages.lookup import look_again
+from syncflow_core.stages.work import Connections, Staged
+
+
+@dataclass(frozen=True)
+class Absence:
+    """Known records that were not seen where all should have been."""
+
+    absent: pl.DataFrame
+    """``columns.KNOWN``."""
+    notes: tuple[str, ...] = ()
+    ends_sweep: bool = False
+    """Whether the batch's slices were the last ones of a sweep."""
+
+
+def find_absent(  # each is a part of the question
+    connections: Connections,
+    staged: Staged,
+    live: pl.DataFrame,
+    keys: pl.Series,
+    lease: Lease,
+    now: datetime,
+) -> Absence:
+    """The records that a complete scan, or a complete sweep, did not see.
+
+    Args:
+        connections: The staged frames and the database.
+        staged: The batch.
+        live: ``columns.KNOWN``, the deleted ones left out.
+        keys: The key hashes of all accepted rows.
+        lease: Checked where a slice's keys are kept.
+        now: When the slice was seen.
+    """
+    if staged.kind not in {"full", "slice"}:
+        return Absence(live.clear())
+    refused = pl.concat(
+        [connections.frames.read(staged.frames[name]) for name in ("rejected", "losers")]
+    )
+    # a row that could not be read is not a row that is gone
+    seen = pl.concat([keys, refused[KEY_HASH].drop_nulls()])
+    unkeyed = refused.filter(pl.col(KEY_HASH).is_null() & (pl.col("rule") != "null_key")).height
+    if staged.kind == "slice":
+        return _after_slice(connections, staged, live, seen, unkeyed, lease, now)
+    if staged.shape.entity.deletes == "ignore":
+        return Absence(live.clear())
+    absent = gone(live, seen)
+    why_not = None
+    if not staged.complete:
+        why_not = "the scan is not proven complete"
+    elif unkeyed:
+        why_not = f"{unkeyed} rejected rows have no readable key"
+    if why_not is None or absent.is_empty():
+        return Absence(absent)
+    note = f"{absent.height} records were not seen, but {why_not}: none is deleted"
+    return Absence(live.clear(), (note,))
+
+
+def _after_slice(  # each is a part of the question
+    connections: Connections,
+    staged: Staged,
+    live: pl.DataFrame,
+    seen: pl.Series,
+    unkeyed: int,
+    lease: Lease,
+    now: datetime,
+) -> Absence:
+    """Keep what the slices saw; after the last of them, what none of them saw."""
+    if staged.order.dry_run:
+        return Absence(live.clear())
+    with connections.database.begin() as connection:
+        lease.check(connection)
+        for at, found in enumerate(staged.slices):
+            sweeps.save_slice(
+                connection,
+                staged.name,
+                Slice(
+                    slice=found.number,
+                    slices=staged.order.of,
+                    batch=staged.batch,
+                    counted=found.counted,
+                    complete=found.complete,
+                    unkeyed=0 if at else unkeyed,
+                    head=found.head,
+                    tail=found.tail,
+                ),
+                # rows of several slices read together are told apart by nobody: the first has them all
+                seen.clear() if at else seen,
+                now,
+            )
+        slices = sweeps.load_slices(connection, staged.name)
+        if len(slices) < staged.order.of:
+            return Absence(live.clear())
+        everything = sweeps.load_seen(connection, staged.name)
+    if staged.shape.entity.deletes == "ignore":
+        return Absence(live.clear(), ends_sweep=True)
+    absent = gone(live, everything)
+    broken = [str(found.slice) for found in slices if not found.complete]
+    lost = sum(found.unkeyed for found in slices)
+    why_not = None
+    if broken:
+        why_not = f"slice {', '.join(broken)} is not proven complete"
+    elif lost:
+        why_not = f"{lost} rejected rows have no readable key"
+    if why_not is None or absent.is_empty():
+        return Absence(absent, ends_sweep=True)
+    note = f"{absent.height} records were seen in no slice, but {why_not}: none is deleted"
+    return Absence(live.clear(), (note,), ends_sweep=True)
+
+
+def prove_absent(
+    connections: Connections, staged: Staged, absent: pl.DataFrame
+) -> tuple[pl.DataFrame, list[str]]:
+    """Those of the records that the source, asked by their keys, does not have; and what it said."""
+    if absent.is_empty():
+        return absent, []
+    found = look_again(connections, staged, absent, trust_scan=staged.kind == "full")
+    notes = []
+    if found.there:
+        notes.append(
+            f"{found.there} records that were not seen are in the source after all: rows moved "
+            "while they were read; the next sync reads them"
+        )
+    if found.unasked and staged.kind != "full":
+        notes.append(f"{found.unasked} records cannot be asked for by their key: none is deleted")
+    return found.gone, notes

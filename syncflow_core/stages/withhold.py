@@ -1,0 +1,110 @@
+"""Withhold: keep what the brake holds back as a plan that a person can look at and approve.
+
+Belongs here: the plan of a withheld batch, and the history of the records that wait in it.
+Does not belong here: when the brake holds (``brake``), plans that were asked for (``plan``).
+
+Source: product.md 4, "Brake".
+"""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+import polars as pl
+
+from syncflow_core.bridge import events, plans, records
+from syncflow_core.bridge.leases import Lease
+from syncflow_core.columns import DATA_HASH, KEY_HASH, OP, PARENT_REFS, REFERENCE, ROW
+from syncflow_core.stages.work import Connections, Staged
+
+SAMPLES = 20
+"""Records that a plan shows of each operation."""
+
+
+@dataclass(frozen=True)
+class Held:
+    """What is held back: verdicts of rows, and known records."""
+
+    updates: pl.DataFrame
+    deletes: pl.DataFrame
+
+
+def withhold(  # each is a part of the plan
+    connections: Connections,
+    staged: Staged,
+    held: Held,
+    known: int,
+    reason: str | None,
+    lease: Lease,
+    now: datetime,
+) -> list[str]:
+    """Keep the plan of what is held back, and say where it is; where nothing is, an open one expires.
+
+    Records that an earlier open plan held too have their line of history already.
+    """
+    if held.updates.is_empty() and held.deletes.is_empty():
+        if staged.kind == "full" and staged.complete:
+            with connections.database.begin() as connection:
+                lease.check(connection)
+                plans.expire_plans(connection, staged.name, "withheld")
+        return []
+    rows = connections.frames.read(
+        staged.frames["distinct"], columns=[ROW, DATA_HASH, PARENT_REFS, REFERENCE]
+    )
+    updates = held.updates.select(ROW, KEY_HASH).join(rows, on=ROW, how="left")
+    with connections.database.begin() as connection:
+        named = records.load_key_sources(connection, staged.name, held.deletes[KEY_HASH])
+    planned = pl.concat(
+        [
+            planned_frame(updates, "update"),
+            planned_frame(
+                held.deletes.select(KEY_HASH, DATA_HASH, PARENT_REFS).join(
+                    named.select(KEY_HASH, REFERENCE), on=KEY_HASH, how="left"
+                ),
+                "delete",
+            ),
+        ]
+    )
+    with connections.database.begin() as connection:
+        lease.check(connection)
+        earlier = [
+            plans.load_records(connection, plan.uid)[KEY_HASH]
+            for plan in plans.list_plans(connection, entity=staged.name, statuses=["open"])
+            if plan.kind == "withheld"
+        ]
+        uid = plans.save_plan(
+            connection,
+            entity=staged.name,
+            kind="withheld",
+            batch=staged.batch,
+            counts={
+                "updates": held.updates.height,
+                "deletes": held.deletes.height,
+                "known": known,
+                "fetched": staged.counts["fetched"],
+            },
+            records=planned,
+            samples=[
+                {"op": op, "record": reference}
+                for op in ("update", "delete")
+                for reference in planned.filter(pl.col(OP) == op)[REFERENCE].head(SAMPLES)
+            ],
+            reason=reason,
+            run_id=staged.order.run_id,
+            now=now,
+        )
+        before = pl.concat([planned[KEY_HASH].clear(), *earlier])
+        fresh = planned.filter(~pl.col(KEY_HASH).is_in(before.implode()))
+        detail = pl.concat_str(pl.lit('{"op":"'), pl.col(OP), pl.lit('"}'))
+        events.record(
+            connection,
+            staged.name,
+            fresh.select(KEY_HASH, pl.lit("withheld").alias("event"), detail.alias("detail")),
+            staged.batch,
+            now,
+        )
+    return [f"withheld: {reason}; plan {uid} (syncflow apply {uid})"]
+
+
+def planned_frame(rows: pl.DataFrame, op: str) -> pl.DataFrame:
+    """Rows as ``plans.PLANNED``."""
+    return rows.select(KEY_HASH, pl.lit(op).alias(OP), REFERENCE, DATA_HASH, PARENT_REFS)

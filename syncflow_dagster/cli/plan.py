@@ -1,0 +1,185 @@
+"""``syncflow plan`` and ``syncflow apply``: what a sync would do, and yes to it.
+
+Belongs here: choosing what is planned, printing plans.
+Does not belong here: making and applying them (``planning``, ``syncflow_core.stages.plan``).
+
+Source: product.md 4 and 10.
+"""
+
+import getpass
+import sys
+from collections.abc import Sequence
+from uuid import UUID
+
+import msgspec
+from rich.table import Table
+
+from syncflow_core.bridge import plans
+from syncflow_core.bridge.database import Database
+from syncflow_core.bridge.plans import Plan
+from syncflow_core.errors import ConfigError
+from syncflow_core.settings import read_settings
+from syncflow_dagster.cli.session import session
+from syncflow_dagster.cli.show import batch_table, console, printable, progress_bars
+from syncflow_dagster.cli.sync import (
+    Choice,
+    Signals,
+    exit_status,
+    json_line,
+    quiet_dagster,
+    tell_on_stderr,
+)
+from syncflow_dagster.launch import run_job
+from syncflow_dagster.ops import utc_now
+from syncflow_dagster.planning import SAMPLE_COLUMNS
+
+COUNTS = ("inserts", "updates", "deletes", "pending", "unchanged", "rejected", "fetched", "known")
+
+
+def run(choice: Choice) -> int:
+    """Plan what was chosen and print the plans; the exit status, as a sync's."""
+    choice.check("plan")
+    quiet_dagster()
+    with session() as opened:
+        stop = Signals()
+        with stop, progress_bars(show=not choice.as_json):
+            result = run_job(
+                opened.instance,
+                opened.database,
+                opened.entities,
+                "plan",
+                {
+                    "entities": list(choice.names),
+                    "mode": choice.mode,
+                    "slice": choice.slice_ or 0,
+                    "wait_s": choice.wait_s,
+                },
+                slices=opened.settings.slices,
+            )
+        with opened.database.begin() as connection:
+            made = [
+                plan
+                for plan in plans.list_plans(connection, limit=10_000)
+                if plan.dagster_run_id == result.run_id and plan.kind == "sync"
+            ][::-1]
+    _print(made, as_json=choice.as_json)
+    planned = {plan.batch for plan in made}
+    failed = [batch for batch in result.batches if batch.uid not in planned]
+    tell_on_stderr(failed)
+    if result.stopped:
+        return 128 + stop.last()
+    if not result.succeeded and not failed:
+        raise ConfigError(f"run {result.run_id} failed; the Dagster UI has its log")
+    return exit_status(failed)
+
+
+def show(texts: Sequence[str], *, as_json: bool) -> None:
+    """Print these plans, or all that are open."""
+    settings = read_settings()
+    with Database.open(settings) as database:
+        database.check_schema()
+        with database.begin() as connection:
+            found = (
+                [plans.load_plan(connection, uid_of(text)) for text in texts]
+                if texts
+                else plans.list_plans(connection)
+            )
+    if not found and not as_json:
+        console().print("no plan is open (syncflow plan ENTITY... makes one)")
+    _print(found, as_json=as_json)
+
+
+def apply(texts: Sequence[str], *, wait_s: float, as_json: bool) -> int:
+    """Approve these plans and do what they say; the exit status, as a sync's."""
+    uids = [uid_of(text) for text in texts]
+    quiet_dagster()
+    with session() as opened:
+        with opened.database.begin() as connection:
+            for uid in uids:  # said here at once what the run would say in its log
+                plans.approve_plan(connection, uid, by=_who(), now=utc_now())
+        stop = Signals()
+        with stop, progress_bars(show=not as_json):
+            result = run_job(
+                opened.instance,
+                opened.database,
+                opened.entities,
+                "apply_plan",
+                {"plans": [str(uid) for uid in uids], "approved_by": _who(), "wait_s": wait_s},
+                slices=opened.settings.slices,
+            )
+    if as_json:
+        for batch in result.batches:
+            if batch.kind != "retry":
+                sys.stdout.write(json_line(batch) + "\n")
+        tell_on_stderr(result.batches)
+    else:
+        batch_table(result.batches)
+    if result.stopped:
+        return 128 + stop.last()
+    return exit_status(result.batches)
+
+
+def uid_of(text: str) -> UUID:
+    """The plan's uid.
+
+    Raises:
+        ConfigError: The text is none.
+    """
+    try:
+        return UUID(text)
+    except ValueError as error:
+        raise ConfigError(f"{text!r} is no plan's id (syncflow plan lists them)") from error
+
+
+def is_uid(text: str) -> bool:
+    """Whether the text is a plan's id and no entity's name."""
+    try:
+        UUID(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _who() -> str:
+    return getpass.getuser()
+
+
+def _print(found: Sequence[Plan], *, as_json: bool) -> None:
+    if as_json:
+        for plan in found:
+            sys.stdout.write(msgspec.json.encode(_plain(plan)).decode() + "\n")
+        return
+    screen = console()
+    for plan in found:
+        screen.print(
+            f"\n{plan.entity}  plan {plan.uid}  {plan.kind}, {plan.status}",
+            markup=False,
+            style="bold",
+        )
+        shown = [f"{name} {plan.counts[name]:,}" for name in COUNTS if plan.counts.get(name)]
+        screen.print("  " + (", ".join(shown) or "nothing"), markup=False)
+        if plan.reason:
+            screen.print(f"  {printable(plan.reason)}", markup=False, style="dim")
+        if plan.samples:
+            table = Table(box=None, pad_edge=False)
+            for heading in SAMPLE_COLUMNS:
+                table.add_column(heading, overflow="fold")
+            for row in plan.samples:
+                table.add_row(*(printable(str(row.get(name) or "")) for name in SAMPLE_COLUMNS))
+            screen.print(table)
+        if plan.status == "open":
+            screen.print(f"  syncflow apply {plan.uid}", markup=False)
+
+
+def _plain(plan: Plan) -> dict[str, object]:
+    return {
+        "entity": plan.entity,
+        "plan": str(plan.uid),
+        "kind": plan.kind,
+        "status": plan.status,
+        "counts": dict(plan.counts),
+        "samples": [dict(row) for row in plan.samples],
+        "reason": plan.reason,
+        "batch": None if plan.batch is None else str(plan.batch),
+        "created_at": plan.created_at.isoformat(),
+    }

@@ -1,0 +1,57 @@
+"""Small tables made by hand in the sandbox's ERP, and what its hub holds of them."""
+
+import httpx
+from place import Place
+
+from syncflow_core.entity import ParentRef
+from syncflow_core.sandbox import database, store
+from syncflow_core.sandbox.store import ColumnInfo, Row
+
+
+def table(
+    place: Place, name: str, columns: dict[str, str], rows: list[Row], key: str = "ID"
+) -> None:
+    described: list[ColumnInfo] = [{"name": c, "data_type": t} for c, t in columns.items()]
+    with database.connect(place.url) as connection:
+        store.load_table(
+            connection,
+            store.Table(
+                name=name,
+                columns=described,
+                business_key=[key],
+                key_fields=[key.lower()],
+                rowversion_column="RV" if "RV" in columns else None,
+            ),
+            rows,
+        )
+
+
+def hub(place: Place, collection: str) -> dict[str, str]:
+    """Live records: reference to the document's text."""
+    with database.connect(place.url) as connection:
+        rows = connection.execute(
+            "SELECT r.doc::json ->> 'erp_ref_str', r.doc FROM hub.records r JOIN hub.collections c ON c.id = r.collection "
+            "WHERE c.name = %s AND NOT r.deleted",
+            [collection],
+        ).fetchall()
+    return {str(reference): str(document) for reference, document in rows}
+
+
+def references(place: Place, *known: tuple[str, str, str]) -> None:
+    httpx.post(
+        f"{place.sandbox.schedulehub_url}/sandbox/references",
+        json=[{"collection": c, "name": n, "parent": p} for c, n, p in known],
+        trust_env=False,
+    ).raise_for_status()
+
+
+def link(entity: str, field: str) -> ParentRef:
+    return ParentRef(entity=entity, key={"id": field})
+
+
+def effects(place: Place) -> int:
+    """How many lines the hub's log of effects has."""
+    with database.connect(place.url) as connection:
+        row = connection.execute("SELECT count(*) FROM hub.effects").fetchone()
+    assert row is not None
+    return int(str(row[0]))

@@ -1,0 +1,237 @@
+"""Plans and approvals: what is shown before, what is applied, what has changed since."""
+
+import json
+from typing import Any
+
+import pytest
+from place import Place, lines, outcome
+from tables import effects, hub, link, references, table
+
+from syncflow_core.bridge import events, plans
+from syncflow_core.bridge.plans import Plan
+from syncflow_core.bridge.records import load_known
+from syncflow_core.entity import Brake, Entity, Field
+from syncflow_core.sandbox.store import Row
+
+pytestmark = pytest.mark.e2e
+
+COLUMNS = {"ID": "VARCHAR2(9)", "NAME": "VARCHAR2(9)", "QTY": "NUMBER(9)"}
+ITEM = Entity(name="itm", brake=Brake(rows=2, share=0.1), fields=[Field(source="NAME", pii="mask")])
+
+
+def items(count: int, **changed: str) -> list[Row]:
+    return [{"ID": f"I{n}", "NAME": changed.get(f"I{n}", "a"), "QTY": n} for n in range(count)]
+
+
+def open_plans(place: Place, entity: str) -> list[Plan]:
+    with place.database.begin() as connection:
+        return plans.list_plans(connection, entity=entity)
+
+
+def planned(place: Place, *arguments: str) -> dict[str, Any]:
+    ended = place.command("plan", *arguments, "--json")
+    assert ended.returncode == 0, ended.stderr
+    return lines(ended.stdout)[0]
+
+
+def test_a_plan_shows_old_and_new_values_and_pushes_nothing(place: Place) -> None:
+    table(place, "itm", COLUMNS, items(10))
+    place.apply([ITEM])
+    place.sync()
+    before = effects(place)
+    rows = [*items(11, I3="b")[1:]]
+    rows[1] = {**rows[1], "QTY": 77}
+    table(place, "itm", COLUMNS, rows)
+
+    plan = planned(place, "itm")
+
+    wanted = {"inserts": 1, "updates": 2, "deletes": 1, "unchanged": 7, "fetched": 10, "known": 10}
+    assert {name: number for name, number in plan["counts"].items() if number} == wanted
+    assert plan["samples"] == [
+        {"op": "insert", "record": "id=I10"},
+        {"op": "delete", "record": "id=I0"},
+        {"op": "update", "record": "id=I2", "field": "qty", "old": "2", "new": "77"},
+        {"op": "update", "record": "id=I3", "field": "name", "old": "***", "new": "***"},
+    ]
+    assert effects(place) == before
+
+    ended = place.command("apply", plan["plan"], "--json")
+
+    assert ended.returncode == 0, ended.stderr
+    counts = lines(ended.stdout)[0]["counts"]
+    assert (counts["inserted"], counts["updated"], counts["deleted"]) == (1, 2, 1)
+    assert effects(place) == before + 4
+    assert outcome(place.sync(), "itm")["unchanged"] == 10
+
+
+def test_a_plan_that_does_not_fit_any_more_is_refused_whole_and_says_what_changed(
+    place: Place,
+) -> None:
+    table(place, "itm", COLUMNS, items(10))
+    place.apply([ITEM])
+    place.sync()
+    table(place, "itm", COLUMNS, items(10, I3="b"))
+    plan = planned(place, "itm")
+    before = effects(place)
+    table(place, "itm", COLUMNS, items(10, I3="b", I4="c"))
+
+    refused = place.command("apply", plan["plan"])
+    again = place.command("apply", plan["plan"])
+
+    assert refused.returncode == 1
+    assert "1 updates were not planned, none were" in refused.stdout
+    assert "the update of id=I4" in refused.stdout
+    assert effects(place) == before
+    assert again.returncode == 2
+    assert "out of date" in again.stderr
+
+
+def test_what_the_brake_withholds_is_a_plan_that_an_approval_lets_through(place: Place) -> None:
+    table(place, "itm", COLUMNS, items(10))
+    place.apply([ITEM])
+    place.sync()
+    table(place, "itm", COLUMNS, [*items(6, I1="b"), {"ID": "N", "NAME": "n", "QTY": 1}])
+
+    run = place.sync()
+
+    assert outcome(run, "itm") == {
+        "fetched": 7,
+        "normalized": 7,
+        "inserted": 1,
+        "updated": 1,
+        "unchanged": 5,
+        "withheld_deletes": 4,
+    }
+    (plan,) = open_plans(place, "itm")
+    assert (plan.kind, plan.counts["deletes"], plan.counts["updates"]) == ("withheld", 4, 0)
+    assert "4 of 10 known records would be deleted" in str(plan.reason)
+
+    ended = place.command("apply", str(plan.uid), "--json")
+
+    assert ended.returncode == 0, ended.stderr
+    assert lines(ended.stdout)[0]["counts"]["deleted"] == 4
+    assert len(hub(place, "itm")) == 7
+    assert open_plans(place, "itm") == []
+
+
+def test_an_approval_is_a_ceiling(place: Place) -> None:
+    table(place, "itm", COLUMNS, items(10))
+    place.apply([ITEM])
+    place.sync()
+    table(place, "itm", COLUMNS, items(6))
+    place.sync()
+    (plan,) = open_plans(place, "itm")
+    table(place, "itm", COLUMNS, items(5))
+
+    ended = place.command("apply", str(plan.uid), "--json")
+
+    assert ended.returncode == 3
+    assert len(hub(place, "itm")) == 10
+    assert "approved were 0 updates and 4 deletes" in ended.stderr
+    (anew,) = [item for item in open_plans(place, "itm") if item.status == "open"]
+    assert anew.counts["deletes"] == 5
+
+
+def test_a_withheld_plan_that_has_not_grown_keeps_its_id_and_its_history(place: Place) -> None:
+    table(place, "itm", COLUMNS, items(10))
+    place.apply([ITEM])
+    place.sync()
+    table(place, "itm", COLUMNS, items(6))
+    place.sync()
+    (first,) = open_plans(place, "itm")
+    place.sync()
+    (second,) = open_plans(place, "itm")
+    table(place, "itm", COLUMNS, items(10))
+    place.sync()
+
+    assert second.uid == first.uid
+    assert open_plans(place, "itm") == []
+    known = load_known(place.database, "itm")
+    withheld = 0
+    with place.database.begin() as connection:
+        for key in known["#key_hash"]:
+            story = events.story(connection, "itm", key)
+            withheld += [event.event for event in story].count("withheld")
+    assert withheld == 4
+
+
+def test_updates_are_withheld_too_and_the_rest_goes_on(place: Place) -> None:
+    table(place, "itm", COLUMNS, items(10))
+    place.apply([ITEM])
+    place.sync()
+    changed = items(10, I1="b", I2="b", I3="b")
+    table(place, "itm", COLUMNS, [*changed, {"ID": "N", "NAME": "n", "QTY": 1}])
+
+    run = place.sync()
+
+    assert outcome(run, "itm")["withheld"] == 3
+    assert outcome(run, "itm")["inserted"] == 1
+    assert run.batches[0].counts.unaccounted == 0
+    (plan,) = open_plans(place, "itm")
+    assert place.command("apply", str(plan.uid)).returncode == 0
+    assert '"name":"b"' in hub(place, "itm")["id=I1"]
+
+
+def test_an_empty_source_never_deletes_not_even_when_approved(place: Place) -> None:
+    table(place, "itm", COLUMNS, items(10))
+    place.apply([ITEM])
+    place.sync()
+    table(place, "itm", COLUMNS, [])
+    run = place.sync()
+    (plan,) = open_plans(place, "itm")
+
+    ended = place.command("apply", str(plan.uid))
+
+    assert run.batches[0].status == "withheld"
+    assert ended.returncode == 3
+    assert len(hub(place, "itm")) == 10
+    assert planned(place, "itm")["counts"]["deletes"] == 0
+
+
+def test_a_plan_of_parents_and_children_counts_the_parents_that_it_would_insert(
+    place: Place,
+) -> None:
+    ids = {"ID": "VARCHAR2(9)"}
+    table(place, "par", ids, [{"ID": "P"}])
+    table(place, "chi", {"ID": "VARCHAR2(9)", "UP": "VARCHAR2(9)"}, [{"ID": "C", "UP": "P"}])
+    references(place, ("chi", "up", "par"))
+    place.apply([Entity(name="par"), Entity(name="chi", parents={"up": link("par", "up")})])
+
+    ended = place.command("plan", "--all", "--json")
+    made = lines(ended.stdout)
+    applied = place.command("apply", *(plan["plan"] for plan in made[::-1]), "--json")
+
+    assert [(plan["entity"], plan["counts"]["inserts"]) for plan in made] == [
+        ("par", 1),
+        ("chi", 1),
+    ]
+    assert applied.returncode == 0, applied.stderr
+    assert len(hub(place, "chi")) == 1
+
+
+def test_a_plan_is_seen_on_its_asset_and_is_no_materialization(place: Place) -> None:
+    table(place, "itm", COLUMNS, items(3))
+    place.apply([ITEM])
+    plan = planned(place, "itm")
+
+    shown = place.command("plan", plan["plan"])
+    listed = place.command("plan")
+
+    assert plan["plan"] in shown.stdout
+    assert plan["plan"] in listed.stdout
+    assert json.dumps(plan["counts"]["inserts"]) == "3"
+    assert hub(place, "itm") == {}
+
+
+def test_an_update_tells_which_fields_changed(place: Place) -> None:
+    table(place, "itm", COLUMNS, items(3))
+    place.apply([ITEM])
+    place.sync()
+    table(place, "itm", COLUMNS, [{"ID": "I0", "NAME": "z", "QTY": 5}, *items(3)[1:]])
+    place.sync()
+
+    told = place.command("trace", "itm", "I0", "--json")
+
+    story = json.loads(told.stdout)["events"]
+    assert [event["event"] for event in story] == ["inserted", "updated"]
+    assert story[1]["detail"] == {"changed": ["name", "qty"]}

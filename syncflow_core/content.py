@@ -17,6 +17,7 @@ import polars as pl
 from syncflow_core.body import BARE
 from syncflow_core.catalog import OracleType
 from syncflow_core.columns import DATA_HASH
+from syncflow_core.digests import field_digests
 from syncflow_core.entity import Field
 from syncflow_core.fields import Shape, TargetField
 from syncflow_core.identity import add_identity
@@ -26,8 +27,8 @@ _OTHER: Final = "\x00"
 """Stands for a value of another JSON type, or none that the field's type knows: no canonical text is it."""
 
 
-def content_hashes(held: Sequence[Mapping[str, str]], shape: Shape) -> pl.Series:
-    """``#data_hash`` of each record, computed from what its fields hold.
+def content_hashes(held: Sequence[Mapping[str, str]], shape: Shape) -> pl.DataFrame:
+    """``#data_hash`` and ``#digests`` of each record, computed from what its fields hold.
 
     Args:
         held: Each record's fields as JSON text by name; a field that is not there is NULL.
@@ -39,7 +40,7 @@ def content_hashes(held: Sequence[Mapping[str, str]], shape: Shape) -> pl.Series
             for item in shape.fields
         ]
     )
-    return add_identity(frame, shape)[DATA_HASH]
+    return pl.DataFrame([add_identity(frame, shape)[DATA_HASH], field_digests(frame, shape)])
 
 
 def _canonical(json_text: pl.Series, field: TargetField) -> pl.Series:

@@ -207,22 +207,26 @@ def save_recomputed(connection: sa.Connection, entity: str, frame: pl.DataFrame)
     Args:
         connection: In a transaction.
         entity: Its name.
-        frame: ``#key_hash`` and ``#data_hash``.
+        frame: ``#key_hash``, ``#data_hash`` and ``#digests``.
 
     Returns:
         How many records' hashes were replaced.
     """
     lines = frame.select(
-        pl.col(columns.KEY_HASH).alias("key_hash"), pl.col(columns.DATA_HASH).alias("data_hash")
+        pl.col(columns.KEY_HASH).alias("key_hash"),
+        pl.col(columns.DATA_HASH).alias("data_hash"),
+        pl.col(DIGESTS).alias("field_digests"),
     )
-    stage(connection, "staged_recomputed", "key_hash bytea, data_hash bytea", lines)
+    shape = "key_hash bytea, data_hash bytea, field_digests bytea"
+    stage(connection, "staged_recomputed", shape, lines)
     done = connection.execute(
         sa.text(
             "UPDATE bridge.synced_records AS known SET data_hash = staged.data_hash, "
-            "hub_hash = coalesce(known.hub_hash, known.data_hash), field_digests = NULL "
+            "hub_hash = CASE WHEN known.data_hash = staged.data_hash THEN known.hub_hash "
+            "ELSE coalesce(known.hub_hash, known.data_hash) END, "
+            "field_digests = staged.field_digests "
             "FROM staged_recomputed AS staged WHERE known.entity = :entity "
-            "AND known.key_hash = staged.key_hash AND NOT known.deleted "
-            "AND known.data_hash IS DISTINCT FROM staged.data_hash"
+            "AND known.key_hash = staged.key_hash AND NOT known.deleted"
         ),
         {"entity": entity},
     )

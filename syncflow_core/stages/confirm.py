@@ -1,6 +1,6 @@
 """Confirm: ask the target what it holds where a known hash was made under another mapping.
 
-Belongs here: telling, by content, which of the supposed updates say nothing new.
+Belongs here: telling, by content, which records hold what is to be sent.
 Does not belong here: comparing hashes (``delta``), reading the target's JSON (``content``).
 
 After a change of mapping or encoding every data hash differs, and of a record that was taken over
@@ -10,6 +10,7 @@ Source: product.md 3 and 4.
 """
 
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 
 import polars as pl
 
@@ -24,29 +25,37 @@ from syncflow_core.stages.work import Connections, Staged
 from syncflow_core.stages.writer import CALLS_AT_ONCE
 
 
-def confirm_updates(
-    connections: Connections, staged: Staged, updates: pl.DataFrame, lease: Lease
-) -> tuple[pl.Series, list[str]]:
-    """Find the supposed updates that the target holds as they are; its hash is known anew then.
+@dataclass(frozen=True)
+class Confirmed:
+    """What the target was found to hold of records whose known hash says nothing."""
+
+    equal: pl.Series
+    """Key hashes of records that hold what is to be sent."""
+    differing: pl.Series
+    """Those that do not."""
+    note: str | None = None
+
+
+def confirm(
+    connections: Connections, staged: Staged, rows: pl.DataFrame, lease: Lease
+) -> Confirmed:
+    """Compare by content where hashes cannot; equal records' hashes are known anew afterwards.
 
     Args:
         connections: The target and the database.
         staged: The batch.
-        updates: ``#key_hash`` and ``#data_hash`` of rows whose data hash is not the known one.
+        rows: ``#key_hash`` and ``#data_hash`` of rows whose record may have been sent otherwise.
         lease: Checked where known hashes are replaced.
-
-    Returns:
-        The key hashes of records whose data need not be sent, and what a person should know.
     """
     nothing = pl.Series(KEY_HASH, [], dtype=pl.Binary)
-    if updates.is_empty():
-        return nothing, []
+    if rows.is_empty():
+        return Confirmed(nothing, nothing)
     shape = staged.shape
     with connections.database.begin() as connection:
-        before = records.load_before(connection, staged.name, updates[KEY_HASH])
+        before = records.load_before(connection, staged.name, rows[KEY_HASH])
     stale = before.filter(~of_layout(pl.col(DIGESTS), shape))[KEY_HASH]
     if stale.is_empty():
-        return nothing, []
+        return Confirmed(nothing, nothing)
     entity = shape.entity
     chunks = [stale[at : at + BATCH_LIMIT].to_list() for at in range(0, len(stale), BATCH_LIMIT)]
     equal, done = [nothing], 0
@@ -57,7 +66,7 @@ def confirm_updates(
     with ThreadPoolExecutor(CALLS_AT_ONCE, thread_name_prefix="confirm") as pool:
         for found in pool.map(held, chunks):
             same = found.join(
-                updates.select(KEY_HASH, DATA_HASH), on=[KEY_HASH, DATA_HASH], how="semi"
+                rows.select(KEY_HASH, DATA_HASH), on=[KEY_HASH, DATA_HASH], how="semi"
             )
             with connections.database.begin() as connection:
                 lease.check(connection)
@@ -66,16 +75,17 @@ def confirm_updates(
             done += found.height
             connections.progress(staged.name, "confirm", done, len(stale))
     unsent = pl.concat(equal)
+    differing = stale.filter(~stale.is_in(unsent.implode()))
     note = (
         f"{len(stale)} known records were sent under another mapping or by another program: "
-        f"{len(stale) - len(unsent)} differ in content"
+        f"{len(differing)} differ in content"
     )
-    return unsent, [note]
+    return Confirmed(unsent, differing, note)
 
 
 def _content(held: list[HubRecord], staged: Staged) -> pl.DataFrame:
-    """``#key_hash`` and ``#data_hash`` by content of the records that are alive."""
+    """``#key_hash``, ``#data_hash`` and ``#digests`` by content of the records that are alive."""
     live = [record for record in held if not record.is_deleted]
-    hashes = content_hashes([record.fields for record in live], staged.shape)
     keys = pl.Series(KEY_HASH, [record.key_hash for record in live], dtype=pl.Binary)
-    return pl.DataFrame([keys, hashes.rename(DATA_HASH)])
+    hashes = content_hashes([record.fields for record in live], staged.shape)
+    return pl.DataFrame([keys, *hashes])

@@ -15,6 +15,7 @@ import polars as pl
 from syncflow_core.brake import Ceiling, Verdict, judge
 from syncflow_core.bridge import pending, plans, records
 from syncflow_core.bridge.leases import Lease
+from syncflow_core.bridge.state import load_state
 from syncflow_core.columns import (
     DATA_HASH,
     HUB_UID,
@@ -30,7 +31,7 @@ from syncflow_core.errors import ConfigError
 from syncflow_core.identity import split_collided, text_hash_expr
 from syncflow_core.stages.absent import find_absent, prove_absent
 from syncflow_core.stages.adopt import adopt
-from syncflow_core.stages.confirm import confirm_updates
+from syncflow_core.stages.confirm import confirm
 from syncflow_core.stages.normalize import FILED
 from syncflow_core.stages.settle import settle_open
 from syncflow_core.stages.withhold import Held, withhold
@@ -148,28 +149,38 @@ def _confirmed(
     incoming: pl.DataFrame,
     lease: Lease,
 ) -> tuple[pl.DataFrame, list[str]]:
-    """The verdicts, with updates that say nothing new as unchanged."""
-    hashes = incoming.select(ROW, DATA_HASH, PARENT_REFS)
-    supposed = (
-        verdicts.filter(pl.col(OP) == "update")
-        .join(hashes, on=ROW, how="left")
-        .filter(pl.col(DATA_HASH).ne_missing(pl.col(KNOWN_DATA_HASH)))
+    """The verdicts, by content for records whose known hash was made under another mapping.
+
+    An update that says nothing new is unchanged. A hash does not cover the fields' types: after a
+    change of the declaration a record with the same one may be an update nevertheless.
+    """
+    with connections.database.begin() as connection:
+        before = load_state(connection, staged.name, staged.shape.entity.api)
+    remapped = before.entity_version not in {None, staged.version}
+    differs = pl.col(DATA_HASH).ne_missing(pl.col(KNOWN_DATA_HASH))
+    supposed = verdicts.join(
+        incoming.select(ROW, DATA_HASH, PARENT_REFS), on=ROW, how="left"
+    ).filter(
+        (pl.col(OP) != "insert")
+        & pl.col(HUB_UID).is_not_null()
+        & ~pl.col(OLDER)
+        & (differs | pl.lit(remapped))
     )
-    equal, notes = confirm_updates(connections, staged, supposed, lease)
-    if equal.is_empty():
-        return verdicts, notes
-    same = supposed.filter(
-        pl.col(KEY_HASH).is_in(equal.implode())
-        & pl.col(PARENT_REFS).eq_missing(pl.col(KNOWN_PARENT_REFS))
-    )[ROW]
-    unchanged = pl.col(ROW).is_in(same.implode())
-    return verdicts.with_columns(
-        pl.when(unchanged)
+    found = confirm(connections, staged, supposed, lease)
+    if found.note is None:
+        return verdicts, []
+    refs_same = pl.col(PARENT_REFS).eq_missing(pl.col(KNOWN_PARENT_REFS))
+    same = supposed.filter(pl.col(KEY_HASH).is_in(found.equal.implode()) & refs_same)[ROW]
+    other = supposed.filter(pl.col(KEY_HASH).is_in(found.differing.implode()))[ROW]
+    judged = (
+        pl.when(pl.col(ROW).is_in(same.implode()))
         .then(pl.lit("unchanged"))
+        .when(pl.col(ROW).is_in(other.implode()))
+        .then(pl.lit("update"))
         .otherwise(pl.col(OP))
         .cast(verdicts.schema[OP])
-        .alias(OP)
-    ), notes
+    )
+    return verdicts.with_columns(judged.alias(OP)), [found.note]
 
 
 def _backwards(verdicts: pl.DataFrame, *, guarded: bool) -> list[str]:

@@ -221,6 +221,9 @@ def _advance(
         last_full_scan_at=now if staged.complete else before.last_full_scan_at,
         last_batch=staged.batch,
         encoding_version=ENCODING_VERSION,
-        entity_version=staged.version,
+        # until every record was seen under it, a batch looks at records of the version before
+        entity_version=staged.version
+        if staged.kind == "full" or staged.ends_sweep
+        else before.entity_version,
     )
     state.save_state(connection, staged.name, source, after, now)

@@ -1,0 +1,242 @@
+"""What the hub holds already: first runs, lost and restored bridge databases, other mappings, contracts."""
+
+import json
+
+import httpx
+import pytest
+import sqlalchemy as sa
+from place import Place, lines, outcome
+from tables import effects, hub, table
+
+from syncflow_core.bridge import schema
+from syncflow_core.bridge.batches import Batch
+from syncflow_core.entity import Brake, Entity, Field
+from syncflow_core.sandbox.store import Row
+
+pytestmark = pytest.mark.e2e
+
+COLUMNS = {"ID": "VARCHAR2(9)", "NAME": "VARCHAR2(9)", "QTY": "NUMBER(12,2)", "AT": "DATE"}
+ITEM = Entity(name="ado", brake=Brake(rows=100, share=1))
+
+
+def items(count: int, **changed: str) -> list[Row]:
+    return [
+        {
+            "ID": f"I{n}",
+            "NAME": changed.get(f"I{n}", 'a"ä'),
+            "QTY": f"{n}.50",
+            "AT": "2025-12-08 10:30:00",
+        }
+        for n in range(count)
+    ]
+
+
+def notes(batch: Batch) -> str:
+    return " ".join((batch.proof or {}).get("notes", ()))
+
+
+def forget_bridge(place: Place) -> None:
+    schema.downgrade(place.url)
+    schema.upgrade(place.url)
+    place.apply([ITEM])
+
+
+@pytest.fixture
+def synced(place: Place) -> Place:
+    table(place, "ado", COLUMNS, items(20))
+    place.apply([ITEM])
+    place.sync()
+    return place
+
+
+def test_a_lost_bridge_database_doubles_nothing_and_sends_only_real_differences(
+    synced: Place,
+) -> None:
+    before = effects(synced)
+    forget_bridge(synced)
+    table(synced, "ado", COLUMNS, items(21, I3="b")[1:])
+
+    run = synced.sync()
+
+    assert "20 records were in the target before the first batch" in notes(run.batches[0])
+    assert outcome(run, "ado") == {
+        "fetched": 20,
+        "normalized": 20,
+        "inserted": 1,
+        "updated": 1,
+        "deleted": 1,
+        "unchanged": 18,
+    }
+    assert effects(synced) == before + 3
+
+
+def test_a_hub_filled_by_other_means_is_compared_by_content(synced: Place) -> None:
+    forget_bridge(synced)
+    with synced.database.begin() as connection:
+        connection.execute(
+            sa.text("UPDATE hub.records SET data_hash = '00' || left(data_hash, 62)")
+        )
+    before = effects(synced)
+
+    run = synced.sync()
+
+    assert "20 known records were sent under another mapping or by another program: 0 differ" in (
+        notes(run.batches[0])
+    )
+    assert outcome(run, "ado")["unchanged"] == 20
+    assert effects(synced) == before
+    assert outcome(synced.sync(), "ado")["unchanged"] == 20
+
+
+def test_a_bridge_database_restored_from_yesterday_takes_over_what_the_hub_holds(
+    synced: Place,
+) -> None:
+    with synced.database.begin() as connection:
+        for name in ("synced_records", "erp_sync_state"):
+            connection.execute(sa.text(f"CREATE TABLE public.y_{name} AS TABLE bridge.{name}"))
+    table(synced, "ado", COLUMNS, items(25, I3="b")[2:])
+    synced.sync()
+    with synced.database.begin() as connection:  # as a dump is loaded: rows written anew
+        for statement in (
+            "CREATE TABLE public.y_installation AS TABLE bridge.installation",
+            "DELETE FROM bridge.synced_records",
+            "DELETE FROM bridge.erp_sync_state",
+            "DELETE FROM bridge.installation",
+            "INSERT INTO bridge.synced_records SELECT * FROM public.y_synced_records",
+            "INSERT INTO bridge.erp_sync_state SELECT * FROM public.y_erp_sync_state",
+            "INSERT INTO bridge.installation SELECT * FROM public.y_installation",
+        ):
+            connection.execute(sa.text(statement))
+    before = effects(synced)
+    table(synced, "ado", COLUMNS, items(25, I3="b", I4="c")[2:])
+
+    run = synced.sync()
+
+    assert "the bridge database was restored from a copy" in notes(run.batches[0])
+    assert outcome(run, "ado")["updated"] == 1
+    assert outcome(run, "ado")["unchanged"] == 22
+    assert effects(synced) == before + 1
+    assert len(hub(synced, "ado")) == 23
+    assert "restored" not in notes(synced.sync().batches[0])
+
+
+def test_a_change_of_mapping_sends_only_records_whose_content_differs(synced: Place) -> None:
+    before = effects(synced)
+    synced.apply(
+        [
+            ITEM.model_copy(
+                update={
+                    "unmapped": "drop",
+                    "fields": [
+                        Field(source="ID", target="id"),
+                        Field(source="NAME", target="name"),
+                        Field(source="QTY", target="qty"),
+                        Field(target="kind", default="x"),
+                    ],
+                }
+            )
+        ]
+    )
+    shown = synced.command("plan", "ado", "--json")
+    run = synced.sync()
+
+    plan = lines(shown.stdout)[0]
+    assert plan["counts"]["updates"] == 20  # every record lacks the new field
+    assert "20 known records were sent under another mapping" in plan["reason"]
+    assert outcome(run, "ado")["updated"] == 20
+
+    dropped = ITEM.model_copy(
+        update={"unmapped": "drop", "fields": [Field(source="ID", target="id")]}
+    )
+    synced.apply([dropped])
+    again = synced.sync()
+
+    assert outcome(again, "ado")["unchanged"] == 20  # nothing that is still mapped differs
+    assert "20 known records were sent under another mapping" in notes(again.batches[0])
+    assert effects(synced) == before + 20
+    assert notes(synced.sync().batches[0]) == ""
+
+
+def test_a_field_that_becomes_another_type_is_sent_though_its_text_is_the_same(
+    synced: Place,
+) -> None:
+    synced.apply(
+        [ITEM.model_copy(update={"fields": [Field(source="QTY", target="qty", type="text")]})]
+    )
+
+    run = synced.sync()
+
+    assert outcome(run, "ado")["updated"] == 20
+    assert '"qty":"1.5"' in hub(synced, "ado")["id=I1"]
+
+
+def test_what_the_hub_lost_is_pushed_again_after_its_bridge_was_forgotten(synced: Place) -> None:
+    httpx.post(
+        f"{synced.sandbox.schedulehub_url}/sandbox/reset", timeout=30, trust_env=False
+    ).raise_for_status()
+    forget_bridge(synced)
+
+    assert outcome(synced.sync(), "ado")["inserted"] == 20
+
+
+def test_a_column_that_is_gone_stops_the_entity_until_a_person_accepts_it(synced: Place) -> None:
+    before = effects(synced)
+    fewer = {name: kind for name, kind in COLUMNS.items() if name != "QTY"}
+    table(synced, "ado", fewer, [{k: r[k] for k in fewer} for r in items(20)])
+
+    stopped = synced.command("sync", "ado", "--full")
+    accepted = synced.command("entities", "accept", "ado")
+    run = synced.sync()
+
+    assert stopped.returncode == 1
+    assert "QTY (NUMBER(12,2)) is gone; nothing was read or written" in stopped.stdout
+    assert "syncflow entities accept ado" in stopped.stdout
+    assert "contract version 2: QTY (NUMBER(12,2)) is gone" in accepted.stdout
+    assert outcome(run, "ado")["unchanged"] == 20  # the hub keeps what is not mapped any more
+    assert effects(synced) == before
+
+
+@pytest.mark.parametrize(
+    ("kind", "stops"), [("VARCHAR2(20)", True), ("NUMBER(14,2)", False), ("NUMBER", False)]
+)
+def test_a_column_of_another_type_stops_the_entity_a_wider_one_is_reported(
+    synced: Place,
+    kind: str,
+    stops: bool,  # noqa: FBT001  # the table's last column
+) -> None:
+    table(synced, "ado", {**COLUMNS, "QTY": kind}, items(20))
+
+    ended = synced.command("sync", "ado", "--full", "--json")
+
+    line = lines(ended.stdout)[0]
+    assert line["status"] == ("failed" if stops else "completed")
+    assert f"QTY was NUMBER(12,2) and is {kind}" in ended.stderr
+
+
+def test_a_new_column_is_reported_and_its_nulls_send_nothing(synced: Place) -> None:
+    before = effects(synced)
+    table(synced, "ado", {**COLUMNS, "NEW": "VARCHAR2(9)"}, items(20))
+
+    run = synced.sync()
+    with synced.database.begin() as connection:
+        kept = connection.execute(
+            sa.text("SELECT version, change FROM bridge.entity_contracts ORDER BY version")
+        ).all()
+
+    assert "NEW (VARCHAR2(9)) is new" in notes(run.batches[0])
+    assert outcome(run, "ado")["unchanged"] == 20
+    assert effects(synced) == before
+    assert [tuple(row) for row in kept] == [(1, "first seen"), (2, "NEW (VARCHAR2(9)) is new")]
+    assert json.loads(hub(synced, "ado")["id=I1"])["qty"] == 1.5
+
+
+def test_strategy_full_reads_everything_whatever_is_asked(place: Place) -> None:
+    columns = {"ID": "VARCHAR2(9)", "RV": "NUMBER(9)"}
+    table(place, "ful", columns, [{"ID": "A", "RV": 1}, {"ID": "B", "RV": 2}])
+    place.apply([Entity(name="ful", delta="full")])
+    place.sync()
+
+    run = place.sync(mode="incremental")
+
+    assert (run.batches[0].kind, outcome(run, "ful")["fetched"]) == ("full", 2)
+    assert "everything was read: its strategy is full" in notes(run.batches[0])

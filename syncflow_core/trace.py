@@ -15,10 +15,12 @@ import polars as pl
 import sqlalchemy as sa
 
 from syncflow_core.apismith import Source
-from syncflow_core.bridge import events, failed, pending, records
+from syncflow_core.bridge import batches, events, failed, pending, plans, records
+from syncflow_core.bridge.batches import Batch, Status
 from syncflow_core.bridge.database import Database
 from syncflow_core.bridge.entities import load_registered
 from syncflow_core.bridge.events import Event
+from syncflow_core.bridge.plans import Plan
 from syncflow_core.columns import KEY_HASH, KEY_SOURCE, REFERENCE, ROW
 from syncflow_core.errors import ConfigError
 from syncflow_core.fields import Shape, shape_of
@@ -43,6 +45,10 @@ class Story:
     """Its open dead letter."""
     pending: Sequence[Mapping[str, object]]
     """What it waits for."""
+    withheld: Sequence[Plan]
+    """The open plans that hold a write of it back."""
+    last_read: Batch | None
+    """The newest batch that read the entity's rows to its end."""
     row: Mapping[str, str | None] | None
     """Its row in the source now, else the one that its dead letter kept; None where there is none."""
     kept: bool
@@ -78,6 +84,9 @@ def trace(database: Database, source: Source, entity: str, key: str) -> Story:
         )
         waiting = pending.open_pending(connection, entity).filter(pl.col(KEY_HASH) == wanted)
         told = events.story(connection, entity, wanted)
+        withheld = plans.withheld_of(connection, entity, wanted)
+        ended: list[Status] = ["completed", "partial", "withheld"]
+        read = batches.history(connection, entities=[entity], statuses=ended, limit=20)
     row = _row(source, shape, wanted, _key_sources(shape, sources, letters, values))
     kept = None if row is not None else _kept(letters)
     told_of = row if row is not None else kept
@@ -89,6 +98,8 @@ def trace(database: Database, source: Source, entity: str, key: str) -> Story:
         events=told,
         failed=letters.row(0, named=True) if letters.height else None,
         pending=list(waiting.iter_rows(named=True)),
+        withheld=withheld,
+        last_read=next((item for item in read if item.kind not in {"plan", "retry"}), None),
         row=told_of,
         kept=kept is not None,
         steps=explain(told_of, shape) if told_of is not None else (),

@@ -15,7 +15,7 @@ from syncflow_core.settings import read_settings
 from syncflow_dagster.assets import build_assets
 from syncflow_dagster.frame_io import FrameIOManager
 from syncflow_dagster.jobs import build_jobs
-from syncflow_dagster.planning import build_plan_jobs
+from syncflow_dagster.planning import build_plan_jobs, build_reconcile_check
 from syncflow_dagster.registry import read_entities
 from syncflow_dagster.resources import resources
 
@@ -24,6 +24,7 @@ def build(entities: Sequence[Entity], slices: int) -> dg.Definitions:
     """The definitions of these entities."""
     return dg.Definitions(
         assets=build_assets(entities, slices),
+        asset_checks=[build_reconcile_check(entity.name) for entity in entities],
         jobs=[*build_jobs([entity.name for entity in entities], slices), *build_plan_jobs()],
         resources={**resources(), "frame_io": FrameIOManager()},
         executor=dg.in_process_executor,

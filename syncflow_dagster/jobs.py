@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import dagster as dg
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
+from syncflow_dagster.ops import ACCOUNTS_CLOSE
 from syncflow_dagster.partitions import range_tags
 
 
@@ -22,17 +23,23 @@ def build_jobs(names: Sequence[str], slices: int) -> list[UnresolvedAssetJobDefi
     return [
         dg.define_asset_job(
             "sync_all",
-            selection=dg.AssetSelection.assets(*names),
+            selection=_synced(names),
             tags=tags,
             description="Every entity, whole: parents first, all slices in one run.",
         ),
         *(
             dg.define_asset_job(
                 f"sync_{name}",
-                selection=dg.AssetSelection.assets(name),
+                selection=_synced([name]),
                 tags=tags,
                 description=f"{name}, whole: all slices in one run.",
             )
             for name in names
         ),
     ]
+
+
+def _synced(names: Sequence[str]) -> dg.AssetSelection:
+    """The assets with the check that their own ops make; the others run when they are asked for."""
+    own = [dg.AssetCheckKey(dg.AssetKey([name]), ACCOUNTS_CLOSE) for name in names]
+    return dg.AssetSelection.assets(*names).without_checks() | dg.AssetSelection.checks(*own)

@@ -22,7 +22,7 @@ from syncflow_core.bridge.entities import load_registered
 from syncflow_core.entity import Entity
 from syncflow_core.errors import ConfigError, SyncFlowError
 from syncflow_dagster.definitions import build
-from syncflow_dagster.ops import utc_now
+from syncflow_dagster.ops import ACCOUNTS_CLOSE, utc_now
 from syncflow_dagster.partitions import range_tags, slice_key
 
 CANCELED = frozenset({dg.DagsterRunStatus.CANCELED, dg.DagsterRunStatus.CANCELING})
@@ -73,7 +73,8 @@ def run_sync(  # each is a choice of whoever starts it
         raise ConfigError(f"slice {slice_} does not exist: slices are 1 to {slices}")
     keys = {dg.AssetKey([name]) for name in names}
     job = build(entities, slices).resolve_implicit_global_asset_job_def()
-    subset = job.get_subset(asset_selection=keys)
+    own = {dg.AssetCheckKey(key, ACCOUNTS_CLOSE) for key in keys}
+    subset = job.get_subset(asset_selection=keys, asset_check_selection=own)
     tags = range_tags([1, slices]) if slice_ is None else {"dagster/partition": slice_key(slice_)}
     config = {
         **QUIET,
@@ -99,11 +100,10 @@ def run_job(
     *,
     slices: int = 7,
 ) -> Run:
-    """Run one of the jobs that are not an asset's, its one op of the same name, in this process."""
+    """Run one of the jobs that are not an asset's, of one op each, in this process."""
     job = build(entities, slices).resolve_job_def(name)
-    run_id, succeeded, stopped = _execute(
-        instance, database, job, {**QUIET, "ops": {name: {"config": dict(config)}}}, {}, None
-    )
+    ops = {node.name: {"config": dict(config)} for node in job.graph.nodes}
+    run_id, succeeded, stopped = _execute(instance, database, job, {**QUIET, "ops": ops}, {}, None)
     with database.begin() as connection:
         found = batches.history(connection, dagster_run_id=run_id, limit=10_000)[::-1]
     return Run(run_id=run_id, succeeded=succeeded, stopped=stopped, batches=tuple(found))

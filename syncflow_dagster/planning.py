@@ -1,4 +1,4 @@
-"""The jobs ``plan`` and ``apply_plan``: see what a sync would do, and say yes to it.
+"""The jobs ``plan``, ``apply_plan`` and ``reconcile``: see what a sync would do, and say yes to it.
 
 Belongs here: running all stages of an entity in one op, and showing what came of it on the asset.
 Does not belong here: plans themselves (``syncflow_core.stages.plan``), the assets' ops (``ops``).
@@ -25,6 +25,7 @@ from syncflow_core.entity import Entity
 from syncflow_core.errors import ConfigError, SyncFlowError
 from syncflow_core.parents import Lineage, lineage
 from syncflow_core.stages.plan import make_plan
+from syncflow_core.stages.reconcile import Reconciled, reconcile_sample, reconcile_whole
 from syncflow_core.stages.whole import stage, sync
 from syncflow_core.stages.work import Connections, Order
 from syncflow_dagster.failures import as_failure
@@ -63,8 +64,21 @@ class ApplyConfig(dg.Config):
     """How long to wait, in seconds, while another sync holds an entity."""
 
 
+class ReconcileConfig(dg.Config):
+    """What is compared, for the launchpad."""
+
+    entities: list[str] = pydantic.Field(default_factory=list)
+    """Entities by name; none for all enabled ones."""
+    sample: int = 0
+    """So many records of each, drawn by chance and compared by content; 0 for all, by hash."""
+    repair: bool = False
+    """Whether what the hub really holds is taken over, so that the plan sets it right."""
+    wait_s: float = 60.0
+    """How long to wait, in seconds, while a sync holds an entity."""
+
+
 @dg.op(
-    name="plan",
+    name="make_plan",
     description="What a sync would do, record by record; nothing is pushed.",
     required_resource_keys=RESOURCES,
 )
@@ -89,7 +103,7 @@ def plan_op(context: dg.OpExecutionContext, config: PlanConfig) -> None:
 
 
 @dg.op(
-    name="apply_plan",
+    name="apply",
     description="Approve plans and do what they say, or say what has changed since.",
     required_resource_keys=RESOURCES,
 )
@@ -115,27 +129,111 @@ def apply_op(context: dg.OpExecutionContext, config: ApplyConfig) -> None:
                 )
 
 
-def build_plan_jobs() -> list[dg.JobDefinition]:
-    """``plan`` and ``apply_plan``."""
+@dg.op(
+    name="compare",
+    description="Compare records with hub and source; a plan sets right what differs.",
+    required_resource_keys=RESOURCES,
+)
+def reconcile_op(context: dg.OpExecutionContext, config: ReconcileConfig) -> None:
+    """Reconcile the entities, parents first."""
+    connections = connections_of(context)
+    entities, order = _declared(connections)
+    with _telling_last() as attempt:
+        for name in _chosen(config.entities, entities, order):
+            with attempt():
+                if config.sample:
+                    asked = Order(
+                        entity=name, batch=new_uid(), run_id=context.run_id, wait_s=config.wait_s
+                    )
+                    done = reconcile_sample(connections, asked, config.sample, now=utc_now)
+                else:
+                    asked = _dry(
+                        _order(context, connections, name, order, config.wait_s), "full", ()
+                    )
+                    with closing_on_error(connections, asked):
+                        done = reconcile_whole(
+                            connections, asked, repair=config.repair, now=utc_now
+                        )
+                context.log_event(
+                    dg.AssetObservation(asset_key=[name], metadata=reconciled_metadata(done))
+                )
 
-    @dg.graph(name="plan")
-    def plan_graph() -> None:
+
+def build_reconcile_check(name: str) -> dg.AssetChecksDefinition:
+    """The asset check that compares a sample of the entity's records by content."""
+
+    @dg.asset_check(
+        asset=dg.AssetKey([name]),
+        name=RECONCILED,
+        description=f"{SAMPLE} records drawn by chance are the same in source and hub.",
+        required_resource_keys=RESOURCES,
+    )
+    def check(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
+        order = Order(entity=name, batch=new_uid(), run_id=context.run.run_id)
+        try:
+            done = reconcile_sample(
+                connections_of(context.op_execution_context), order, SAMPLE, now=utc_now
+            )
+        except SyncFlowError as error:
+            raise as_failure(error) from error
+        return dg.AssetCheckResult(
+            passed=done.found.differences == 0,
+            severity=dg.AssetCheckSeverity.WARN,
+            metadata=reconciled_metadata(done),
+        )
+
+    return check
+
+
+RECONCILED = "reconciliation"
+SAMPLE = 100
+"""Records that the asset check compares."""
+
+
+def reconciled_metadata(done: Reconciled) -> dict[str, Any]:
+    """What the asset shows of a reconciliation."""
+    found = done.found
+    names = ("side", "kind", "record")
+    records = [dg.TableRecord({name: str(row[name]) for name in names}) for row in found.samples]
+    schema = dg.TableSchema([dg.TableColumn(name, "string") for name in names])
+    return {
+        "reconciled": found.kind,
+        "compared": found.compared,
+        "accuracy": found.accuracy,
+        "accuracy_at_least": found.bound,
+        **dict(found.counts),
+        "differences": dg.MetadataValue.table(records=records, schema=schema)
+        if records
+        else dg.MetadataValue.text("none"),
+        **({"plan": str(done.plan.uid)} if done.plan is not None else {}),
+    }
+
+
+def build_plan_jobs() -> list[dg.JobDefinition]:
+    """``plan``, ``apply_plan`` and ``reconcile``: one op each."""
+
+    @dg.job(
+        name="plan",
+        description="What a sync would do: counts, samples, old and new values. Nothing is pushed.",
+    )
+    def plan_job() -> None:
         plan_op()
 
-    @dg.graph(name="apply_plan")
-    def apply_graph() -> None:
+    @dg.job(
+        name="apply_plan",
+        description="Approve plans by their ids: a withheld one as a ceiling, another exactly.",
+    )
+    def apply_job() -> None:
         apply_op()
 
-    return [
-        plan_graph.to_job(
-            name="plan",
-            description="What a sync would do: counts, samples, old and new values. Nothing is pushed.",
-        ),
-        apply_graph.to_job(
-            name="apply_plan",
-            description="Approve plans by their ids: a withheld one as a ceiling, another exactly.",
-        ),
-    ]
+    @dg.job(
+        name="reconcile",
+        description="Compare records with hub and source, all or a sample; repair through a plan.",
+    )
+    def reconcile_job() -> None:
+        reconcile_op()
+
+    return [plan_job, apply_job, reconcile_job]
 
 
 def plan_metadata(plan: Plan) -> dict[str, Any]:

@@ -57,6 +57,29 @@ def load_known(database: Database, entity: str) -> pl.DataFrame:
     return frame.rename(_KNOWN_NAMES).cast(columns.KNOWN)
 
 
+def load_expected(database: Database, entity: str) -> pl.DataFrame:
+    """What the hub must show of every record that is alive there, as it was acknowledged.
+
+    Returns:
+        ``#key_hash``, ``#data_hash`` (the one that was sent), ``#parent_refs``, ``#reference`` and
+        ``#key_source``.
+    """
+    frame = database.frame(
+        "SELECT key_hash, coalesce(hub_hash, data_hash) AS data_hash, parent_refs, reference, "
+        "key_source FROM bridge.synced_records WHERE entity = $1 AND NOT deleted",
+        [entity],
+    )
+    return frame.rename(
+        {
+            "key_hash": columns.KEY_HASH,
+            "data_hash": columns.DATA_HASH,
+            "parent_refs": columns.PARENT_REFS,
+            "reference": columns.REFERENCE,
+            "key_source": columns.KEY_SOURCE,
+        }
+    )
+
+
 def load_known_of(connection: sa.Connection, entity: str, key_hashes: pl.Series) -> pl.DataFrame:
     """Those of *key_hashes* that the hub ever acknowledged, in the shape ``columns.KNOWN``."""
     stage_keys(connection, key_hashes)

@@ -27,6 +27,7 @@ from syncflow_core.columns import (
     ROWVERSION,
 )
 from syncflow_core.delta import gone
+from syncflow_core.entity import Entity
 from syncflow_core.parents import refs_expr
 from syncflow_core.stages.work import Connections, Staged
 
@@ -57,17 +58,8 @@ def adopt(connections: Connections, staged: Staged, lease: Lease, now: datetime)
     adopted, foreign = 0, 0
     listed = [pl.Series(KEY_HASH, [], dtype=pl.Binary)]
     for page in connections.target.pages(entity.collection, FIELDS):
-        keyed = pl.col("erp_key_hash").is_not_null()
-        foreign += page.filter(~keyed).height
-        live = page.filter(keyed & ~pl.col("is_deleted").fill_null(value=False)).select(
-            pl.col("erp_key_hash").alias(KEY_HASH),
-            pl.col("erp_data_hash").alias(DATA_HASH),
-            refs_expr(pl.col("parent_refs"), entity.parents).alias(PARENT_REFS),
-            pl.col("erp_rowversion").alias(ROWVERSION),
-            pl.col("uid").alias(HUB_UID),
-            pl.col("erp_ref_str").alias(REFERENCE),
-            pl.lit(None, dtype=pl.String).alias(KEY_SOURCE),
-        )
+        foreign += page["erp_key_hash"].null_count()
+        live = live_records(page, entity)
         with connections.database.begin() as connection:
             lease.check(connection)
             records.save_acknowledged(connection, entity.name, live, staged.batch)
@@ -96,3 +88,17 @@ def adopt(connections: Connections, staged: Staged, lease: Lease, now: datetime)
     if foreign:
         notes.append(f"{foreign} records of the target have no key hash; they are left alone")
     return notes
+
+
+def live_records(page: pl.DataFrame, entity: Entity) -> pl.DataFrame:
+    """The records of a listed page that are alive and have a key, as ``save_acknowledged`` takes them."""
+    keyed = pl.col("erp_key_hash").is_not_null()
+    return page.filter(keyed & ~pl.col("is_deleted").fill_null(value=False)).select(
+        pl.col("erp_key_hash").alias(KEY_HASH),
+        pl.col("erp_data_hash").alias(DATA_HASH),
+        refs_expr(pl.col("parent_refs"), entity.parents).alias(PARENT_REFS),
+        pl.col("erp_rowversion").alias(ROWVERSION),
+        pl.col("uid").alias(HUB_UID),
+        pl.col("erp_ref_str").alias(REFERENCE),
+        pl.lit(None, dtype=pl.String).alias(KEY_SOURCE),
+    )

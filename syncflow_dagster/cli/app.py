@@ -149,6 +149,36 @@ def apply(
     raise typer.Exit(run(plans, wait_s=wait, as_json=as_json))
 
 
+@app.command(
+    epilog="Exit status: 0; 1 where records differ; 4 unavailable; 2 wrong usage; 143 after SIGTERM."
+)
+def reconcile(
+    entities: Annotated[
+        list[str] | None, typer.Argument(help="Entities to compare; all without any.")
+    ] = None,
+    *,
+    sample: Annotated[
+        int, typer.Option(min=0, help="Compare so many records by content; 0: all by hash.")
+    ] = 0,
+    repair: Annotated[
+        bool, typer.Option("--repair", help="Make a plan that also mends what the hub lost.")
+    ] = False,
+    wait: Annotated[
+        float, typer.Option(min=0, help="Seconds to wait while a sync holds an entity.")
+    ] = 60.0,
+    as_json: Json = False,
+) -> None:
+    """Compare what SyncFlow believes with what hub and source hold.
+
+    Example: syncflow reconcile order_lines --repair, then syncflow apply PLAN
+    """
+    from syncflow_dagster.cli.reconcile import run
+
+    raise typer.Exit(
+        run(entities or [], sample=sample, repair=repair, wait_s=wait, as_json=as_json)
+    )
+
+
 @app.command()
 def trace(
     entity: Annotated[str, typer.Argument(help="The record's entity.")],

@@ -18,6 +18,9 @@ from syncflow_core.settings import read_settings
 from syncflow_core.trace import Story, trace
 from syncflow_dagster.cli.show import console, printable
 
+CHANGES = frozenset({"inserted", "updated", "deleted", "adopted"})
+"""Events after which the hub's record was another one, or known anew."""
+
 
 def run(entity: str, key: str, *, as_json: bool) -> None:
     """Print the story of the record that the key names."""
@@ -44,9 +47,9 @@ def _show(story: Story) -> None:
         state = "deleted" if known["deleted"] else "in the hub"
         screen.print(f"{state} as {known['#hub_uid']}, rowversion {known['#rowversion']}")
     for event in story.events:
-        screen.print(
-            f"{event.at:%Y-%m-%d %H:%M:%S}  {event.event}  batch {event.batch}", markup=False
-        )
+        words = f"{event.at:%Y-%m-%d %H:%M:%S}  {event.event}{_detail(event.detail)}"
+        screen.print(printable(f"{words}  batch {event.batch}"), markup=False)
+    screen.print(_since(story), markup=False)
     if story.failed is not None:
         letter = story.failed
         words = f"open failure: {letter['stage']} {letter['rule']}: column {letter['column']}, value {letter['value']!r}: {letter['message']}"
@@ -56,6 +59,9 @@ def _show(story: Story) -> None:
         screen.print(
             f"waits ({line['state']}) for {line['reference_name']}: {parent}", markup=False
         )
+    for plan in story.withheld:
+        words = f"withheld: {plan.reason}; plan {plan.uid} (syncflow apply {plan.uid})"
+        screen.print(printable(words), markup=False, style="red")
     if story.row is None:
         screen.print("not in the source now")
         return
@@ -76,6 +82,28 @@ def _show(story: Story) -> None:
     screen.print(table)
 
 
+def _detail(detail: Mapping[str, object]) -> str:
+    """What an event says besides its name: the fields that changed, the rule that refused."""
+    changed = detail.get("changed")
+    if isinstance(changed, list):
+        return f" {', '.join(map(str, changed))}"
+    return f" {' '.join(str(value) for value in detail.values() if value)}" if detail else ""
+
+
+def _since(story: Story) -> str:
+    """How long nothing has happened, and when that was last looked at."""
+    read = story.last_read
+    looked = (
+        "the entity was never read to its end"
+        if read is None or read.finished_at is None
+        else f"last read {read.finished_at:%Y-%m-%d %H:%M:%S} by {read.kind} batch {read.uid}"
+    )
+    changes = [event for event in story.events if event.event in CHANGES]
+    if not changes:
+        return looked
+    return f"unchanged since {changes[-1].at:%Y-%m-%d %H:%M:%S}; {looked}"
+
+
 def _hex(value: object) -> str:
     return value.hex() if isinstance(value, bytes) else str(value)
 
@@ -85,4 +113,4 @@ def _plain(story: Story) -> Mapping[str, object]:
 
 
 def _encoded(value: object) -> object:
-    return _hex(value)
+    return dict(value) if isinstance(value, Mapping) else _hex(value)

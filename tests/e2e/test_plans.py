@@ -235,3 +235,22 @@ def test_an_update_tells_which_fields_changed(place: Place) -> None:
     story = json.loads(told.stdout)["events"]
     assert [event["event"] for event in story] == ["inserted", "updated"]
     assert story[1]["detail"] == {"changed": ["name", "qty"]}
+
+
+def test_a_withheld_record_tells_its_plan_and_an_unchanged_one_since_when(place: Place) -> None:
+    table(place, "itm", COLUMNS, items(10))
+    place.apply([ITEM])
+    place.sync()
+    table(place, "itm", COLUMNS, items(6))
+    place.sync()
+    (plan,) = open_plans(place, "itm")
+
+    withheld = place.command("trace", "itm", "I8")
+    unchanged = place.command("trace", "itm", "I1")
+    told = place.command("trace", "itm", "I8", "--json")
+
+    assert f"plan {plan.uid}" in withheld.stdout
+    assert "withheld delete" in withheld.stdout
+    assert "unchanged since" in unchanged.stdout
+    assert "by full batch" in unchanged.stdout
+    assert json.loads(told.stdout)["withheld"][0]["counts"]["deletes"] == 4

@@ -1,0 +1,100 @@
+"""``syncflow reconcile``: compare records with hub and source, all or a sample.
+
+Belongs here: choosing what is compared, printing what was found.
+Does not belong here: comparing (``syncflow_core.stages.reconcile``).
+
+Source: product.md 10 and 13.
+"""
+
+import sys
+from collections.abc import Sequence
+
+import msgspec
+from rich.table import Table
+
+from syncflow_core.bridge import plans, reconciliations
+from syncflow_core.bridge.reconciliations import Reconciliation
+from syncflow_core.errors import ConfigError
+from syncflow_dagster.cli.session import session
+from syncflow_dagster.cli.show import console, printable, progress_bars
+from syncflow_dagster.cli.sync import Signals, exit_status, quiet_dagster, tell_on_stderr
+from syncflow_dagster.launch import run_job
+
+
+def run(names: Sequence[str], *, sample: int, repair: bool, wait_s: float, as_json: bool) -> int:
+    """Reconcile these entities, all without any; 1 where records differ, else as a sync's."""
+    if sample and repair:
+        raise ConfigError("--repair needs all records, not a sample: leave --sample out")
+    quiet_dagster()
+    with session() as opened:
+        stop = Signals()
+        with stop, progress_bars(show=not as_json):
+            result = run_job(
+                opened.instance,
+                opened.database,
+                opened.entities,
+                "reconcile",
+                {"entities": list(names), "sample": sample, "repair": repair, "wait_s": wait_s},
+                slices=opened.settings.slices,
+            )
+        with opened.database.begin() as connection:
+            last = [
+                reconciliations.last_reconciliation(connection, entity.name)
+                for entity in opened.entities
+            ]
+            found = [item for item in last if item and item.dagster_run_id == result.run_id]
+            made = {
+                plan.entity: str(plan.uid)
+                for plan in plans.list_plans(connection, limit=10_000)
+                if plan.dagster_run_id == result.run_id
+            }
+    for item in found:
+        if as_json:
+            sys.stdout.write(
+                msgspec.json.encode(_plain(item, made.get(item.entity))).decode() + "\n"
+            )
+        else:
+            _show(item, made.get(item.entity))
+    failed = [batch for batch in result.batches if batch.status in {"failed", "stopped"}]
+    tell_on_stderr(failed)
+    if result.stopped:
+        return 128 + stop.last()
+    if not result.succeeded and not failed:
+        raise ConfigError(f"run {result.run_id} failed; the Dagster UI has its log")
+    return max(exit_status(failed), int(any(item.differences for item in found)))
+
+
+def _show(found: Reconciliation, plan: str | None) -> None:
+    screen = console()
+    share = f"{found.accuracy:.4%} of {found.compared:,} records are as they must be"
+    if found.kind == "sample":
+        share += f" (a sample: at least {found.bound:.4%} of all, at 95 % confidence)"
+    screen.print(f"\n{found.entity}: {share}", markup=False, style="bold")
+    counts = [f"{name.replace('_', ' ')} {n:,}" for name, n in found.counts.items() if n]
+    screen.print("  " + (", ".join(counts) or "no difference"), markup=False)
+    if found.samples:
+        table = Table(box=None, pad_edge=False)
+        for heading in ("side", "kind", "record"):
+            table.add_column(heading, overflow="fold")
+        for row in found.samples:
+            table.add_row(*(printable(str(row[name])) for name in ("side", "kind", "record")))
+        screen.print(table)
+    if plan is not None and found.differences:
+        hub = any(n for name, n in found.counts.items() if name.startswith("hub_"))
+        if hub and not found.repaired:
+            screen.print("  --repair takes over what the hub holds, so that a plan sets it right")
+        screen.print(f"  syncflow apply {plan}", markup=False)
+
+
+def _plain(found: Reconciliation, plan: str | None) -> dict[str, object]:
+    return {
+        "entity": found.entity,
+        "kind": found.kind,
+        "compared": found.compared,
+        "counts": dict(found.counts),
+        "accuracy": found.accuracy,
+        "accuracy_at_least": found.bound,
+        "samples": [dict(row) for row in found.samples],
+        "repaired": found.repaired,
+        "plan": plan,
+    }

@@ -1,0 +1,155 @@
+"""Comparing with hub and source, whole and by a sample, and the plan that repairs."""
+
+import json
+from typing import Any
+
+import dagster as dg
+import pytest
+import sqlalchemy as sa
+from place import Place, lines, outcome
+from tables import hub, table
+
+from syncflow_core.bridge.entities import load_entities
+from syncflow_core.bridge.reconciliations import last_reconciliation
+from syncflow_core.entity import Brake, Entity
+from syncflow_core.sandbox.store import Row
+from syncflow_dagster.definitions import build
+from syncflow_dagster.planning import RECONCILED
+
+pytestmark = pytest.mark.e2e
+
+COLUMNS = {"ID": "VARCHAR2(9)", "NAME": "VARCHAR2(9)"}
+
+
+def items(count: int, **changed: str) -> list[Row]:
+    return [{"ID": f"I{n}", "NAME": changed.get(f"I{n}", "a")} for n in range(count)]
+
+
+@pytest.fixture
+def synced(place: Place) -> Place:
+    table(place, "rec", COLUMNS, items(40))
+    place.apply([Entity(name="rec", brake=Brake(rows=100, share=1))])
+    place.sync()
+    return place
+
+
+def reconciled(place: Place, *arguments: str, status: int = 0) -> dict[str, Any]:
+    ended = place.command("reconcile", "rec", "--json", *arguments)
+    assert ended.returncode == status, ended.stderr + ended.stdout
+    return lines(ended.stdout)[0]
+
+
+def counted(found: dict[str, Any]) -> dict[str, int]:
+    return {name: number for name, number in found["counts"].items() if number}
+
+
+def spoil_hub(place: Place) -> None:
+    """Somebody works in the hub behind SyncFlow's back."""
+    with place.database.begin() as connection:
+        for statement in (
+            "DELETE FROM hub.records WHERE doc::json ->> 'erp_ref_str' = 'id=I1'",
+            (
+                "UPDATE hub.records SET data_hash = '00' || left(data_hash, 62), "
+                'doc = replace(doc, \'"name":"a"\', \'"name":"z"\') '
+                "WHERE doc::json ->> 'erp_ref_str' = 'id=I2'"
+            ),
+            "DELETE FROM bridge.synced_records WHERE reference = 'id=I3'",
+        ):
+            assert connection.execute(sa.text(statement)).rowcount == 1
+
+
+def test_equal_sides_reconcile_without_a_difference(synced: Place) -> None:
+    whole = reconciled(synced)
+    sample = reconciled(synced, "--sample", "30")
+
+    assert (counted(whole), whole["compared"], whole["accuracy"]) == ({}, 40, 1.0)
+    assert (counted(sample), sample["compared"], sample["accuracy"]) == ({}, 30, 1.0)
+    assert sample["accuracy_at_least"] == pytest.approx(0.05 ** (1 / 30))
+
+
+def test_what_the_hub_lost_changed_or_gained_is_named_and_repaired_through_a_plan(
+    synced: Place,
+) -> None:
+    spoil_hub(synced)
+    table(synced, "rec", COLUMNS, [*items(39, I5="new")[1:], {"ID": "N", "NAME": "n"}])
+
+    found = reconciled(synced, status=1)
+    repaired = reconciled(synced, "--repair", status=1)
+    quiet = synced.sync(
+        "rec", mode="incremental"
+    )  # another sync in between changes the plan's ground
+    refused = synced.command("apply", repaired["plan"])
+    again = reconciled(synced)
+
+    expected = {"hub_missing": 1, "hub_extra": 1, "hub_different": 1}
+    assert counted(found) == expected | {
+        "source_missing": 2,  # N, and I3, which the bridge does not know
+        "source_different": 1,
+        "source_extra": 2,
+    }
+    named = {(row["side"], row["kind"], row["record"]) for row in found["samples"]}
+    assert named >= {
+        ("hub", "missing", "id=I1"),
+        ("hub", "extra", "id=I3"),
+        ("hub", "different", "id=I2"),
+        ("source", "missing", "id=N"),
+        ("source", "extra", "id=I0"),
+    }
+    assert repaired["repaired"]
+    assert outcome(quiet, "rec")["inserted"] == 2  # I1 and N
+    assert outcome(quiet, "rec")["updated"] == 2  # I2 and I5
+    assert refused.returncode == 1
+    assert "does not fit any more" in refused.stdout
+    assert counted(again) == {}
+    assert json.loads(hub(synced, "rec")["id=I2"])["name"] == "a"
+
+
+def test_the_plan_of_a_repair_sets_the_hub_right(synced: Place) -> None:
+    spoil_hub(synced)
+    plan = reconciled(synced, "--repair", status=1)["plan"]
+
+    applied = synced.command("apply", plan, "--json")
+
+    assert applied.returncode == 0, applied.stderr
+    counts = lines(applied.stdout)[0]["counts"]
+    assert (counts["inserted"], counts["updated"], counts["deleted"]) == (1, 1, 0)
+    assert counted(reconciled(synced)) == {}
+    assert len(hub(synced, "rec")) == 40
+
+
+def test_a_sample_sees_what_was_changed_behind_its_hash(synced: Place) -> None:
+    with synced.database.begin() as connection:
+        connection.execute(
+            sa.text('UPDATE hub.records SET doc = replace(doc, \'"name":"a"\', \'"name":"z"\')')
+        )
+
+    sample = reconciled(synced, "--sample", "40", status=1)
+
+    assert counted(sample) == {"source_different": 40}
+    assert (sample["accuracy"], sample["accuracy_at_least"]) == (0.0, 0.0)
+
+
+def test_a_repair_by_a_sample_is_refused(synced: Place) -> None:
+    refused = synced.command("reconcile", "rec", "--sample", "3", "--repair")
+
+    assert refused.returncode == 2
+    assert "--repair needs all records" in refused.stderr
+
+
+def test_the_asset_check_compares_a_sample(synced: Place) -> None:
+    with synced.database.begin() as connection:
+        defs = build(load_entities(connection), 7)
+    key = dg.AssetCheckKey(dg.AssetKey(["rec"]), RECONCILED)
+    job = defs.resolve_implicit_global_asset_job_def().get_subset(
+        asset_selection=set(), asset_check_selection={key}
+    )
+
+    result = job.execute_in_process(instance=synced.instance)
+
+    (evaluation,) = result.get_asset_check_evaluations()
+    assert evaluation.passed
+    assert evaluation.metadata["compared"].value == 40
+    with synced.database.begin() as connection:
+        found = last_reconciliation(connection, "rec", "sample")
+    assert found is not None
+    assert (found.compared, found.dagster_run_id) == (40, result.run_id)

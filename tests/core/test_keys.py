@@ -1,0 +1,60 @@
+"""Keys of single rows: read whatever else is wrong, and spelled for the source."""
+
+import polars as pl
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from syncflow_core.catalog import Api, Column
+from syncflow_core.columns import KEY_HASH, ROW
+from syncflow_core.entity import Entity
+from syncflow_core.fields import Shape, shape_of
+from syncflow_core.identity import key_hash, reference_text
+from syncflow_core.keys import keys_of, source_key, values_of
+
+
+def shape() -> Shape:
+    columns = (
+        Column(name="NO", data_type="VARCHAR2"),
+        Column(name="LINE", data_type="NUMBER(9)"),
+        Column(name="QTY", data_type="NUMBER(9)"),
+    )
+    api = Api(uid="u", slug="t", name="t", business_key_columns=("NO", "LINE"), columns=columns)
+    return shape_of(Entity(name="t"), api)
+
+
+def test_a_row_with_another_field_wrong_has_its_key() -> None:
+    raw = pl.DataFrame(
+        {
+            ROW: [0, 1, 2],
+            "NO": [" A ", None, "B"],
+            "LINE": ["01", "2", "x"],
+            "QTY": ["bad", "1", "1"],
+        },
+        schema_overrides={ROW: pl.UInt32},
+    )
+
+    found = keys_of(raw, shape())
+
+    assert found.select(ROW, KEY_HASH).rows() == [(0, key_hash({"no": "A", "line": "1"}))]
+
+
+@given(st.dictionaries(st.text("ab|=\\", min_size=1), st.text("ab|=\\"), min_size=1, max_size=3))
+def test_a_reference_gives_its_values_back(values: dict[str, str]) -> None:
+    assert values_of(reference_text(values, list(values))) == values
+
+
+@pytest.mark.parametrize(
+    ("key_source", "reference", "expected"),
+    [
+        ('{"NO":" A","LINE":1}', None, {"NO": " A", "LINE": 1}),
+        (None, "no=A|line=1", {"NO": "A", "LINE": "1"}),
+        ('{"OLD":1}', "no=A|line=1", {"NO": "A", "LINE": "1"}),
+        (None, "part=A", None),
+        (None, None, None),
+    ],
+)
+def test_a_key_is_spelled_as_the_source_sent_it_else_as_the_reference_has_it(
+    key_source: str | None, reference: str | None, expected: dict[str, object] | None
+) -> None:
+    assert source_key(key_source, reference, shape()) == expected

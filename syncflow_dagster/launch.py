@@ -82,7 +82,7 @@ def run_sync(  # each is a choice of whoever starts it
             name: {"ops": {"fetch": {"config": {"mode": mode, "wait_s": wait_s}}}} for name in names
         },
     }
-    run_id, succeeded, stopped = _execute(instance, database, subset, config, tags, keys)
+    run_id, succeeded, stopped = _execute(instance, database, subset, config, tags, keys, own)
     return Run(
         run_id=run_id,
         succeeded=succeeded,
@@ -103,7 +103,7 @@ def run_job(
     """Run one of the jobs that are not an asset's, of one op each, in this process."""
     job = build(entities, slices).resolve_job_def(name)
     ops = {node.name: {"config": dict(config)} for node in job.graph.nodes}
-    run_id, succeeded, stopped = _execute(instance, database, job, {**QUIET, "ops": ops}, {}, None)
+    run_id, succeeded, stopped = _execute(instance, database, job, {**QUIET, "ops": ops}, {})
     with database.begin() as connection:
         found = batches.history(connection, dagster_run_id=run_id, limit=10_000)[::-1]
     return Run(run_id=run_id, succeeded=succeeded, stopped=stopped, batches=tuple(found))
@@ -115,7 +115,8 @@ def _execute(
     job: dg.JobDefinition,
     config: Mapping[str, object],
     tags: Mapping[str, str],
-    keys: set[dg.AssetKey] | None,
+    keys: set[dg.AssetKey] | None = None,
+    checks: set[dg.AssetCheckKey] | None = None,
 ) -> tuple[str, bool, bool]:
     """Run a job in this process: the run's id, whether it succeeded, whether it was stopped."""
     run = instance.create_run_for_job(
@@ -123,6 +124,7 @@ def _execute(
         run_config=config,
         tags={**tags, "syncflow/started_by": "command line"},
         asset_selection=keys,
+        asset_check_selection=checks,
     )
     interrupted = False
     try:

@@ -40,10 +40,12 @@ def source_of(handler: Handler, *, page_paging: bool = False, lines: bool = Fals
         return handler(request)
 
     return Source.open(
-        Settings.model_construct(apismith_url="http://source.test"),
+        Settings.model_construct(
+            apismith_url="http://source.test",
+            apismith_pagination="page" if page_paging else "offset",
+        ),
         transport=httpx.MockTransport(system),
         limits=Limits(attempts=3, backoff_s=0),
-        pagination="page" if page_paging else "offset",
         wire="ndjson" if lines else "json",
     )
 

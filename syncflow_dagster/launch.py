@@ -14,6 +14,7 @@ import dagster as dg
 from dagster._core.definitions.job_base import InMemoryJob
 from dagster._core.errors import DagsterExecutionInterruptedError
 from dagster._core.execution.api import execute_run_iterator
+from dagster_shared.record import replace
 
 from syncflow_core.bridge import batches
 from syncflow_core.bridge.batches import Batch, Counts
@@ -124,8 +125,9 @@ def _execute(
         run_config=config,
         tags={**tags, "syncflow/started_by": "command line"},
         asset_selection=keys,
-        asset_check_selection=checks,
     )
+    # create_run_for_job takes no checks; without them the run takes all that the assets have
+    run = replace(run, asset_check_selection=checks)
     interrupted = False
     try:
         for _ in execute_run_iterator(InMemoryJob(job), run, instance):

@@ -20,11 +20,21 @@ from syncflow_dagster.registry import read_entities
 from syncflow_dagster.resources import resources
 
 
-def build(entities: Sequence[Entity], slices: int) -> dg.Definitions:
-    """The definitions of these entities."""
+def build(
+    entities: Sequence[Entity], slices: int, *, own_checks_only: bool = False
+) -> dg.Definitions:
+    """The definitions of these entities.
+
+    Args:
+        entities: The enabled ones.
+        slices: How many slices each has.
+        own_checks_only: Whether the checks that are runs of their own are left out: Dagster runs an
+            asset's checks with it unless they do not exist.
+    """
+    checks = [] if own_checks_only else [build_reconcile_check(item.name) for item in entities]
     return dg.Definitions(
         assets=build_assets(entities, slices),
-        asset_checks=[build_reconcile_check(entity.name) for entity in entities],
+        asset_checks=checks,
         jobs=[*build_jobs([entity.name for entity in entities], slices), *build_plan_jobs()],
         resources={**resources(), "frame_io": FrameIOManager()},
         executor=dg.in_process_executor,

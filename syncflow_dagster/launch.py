@@ -14,7 +14,6 @@ import dagster as dg
 from dagster._core.definitions.job_base import InMemoryJob
 from dagster._core.errors import DagsterExecutionInterruptedError
 from dagster._core.execution.api import execute_run_iterator
-from dagster_shared.record import replace
 
 from syncflow_core.bridge import batches
 from syncflow_core.bridge.batches import Batch, Counts
@@ -23,7 +22,7 @@ from syncflow_core.bridge.entities import load_registered
 from syncflow_core.entity import Entity
 from syncflow_core.errors import ConfigError, SyncFlowError
 from syncflow_dagster.definitions import build
-from syncflow_dagster.ops import ACCOUNTS_CLOSE, utc_now
+from syncflow_dagster.ops import utc_now
 from syncflow_dagster.partitions import range_tags, slice_key
 
 CANCELED = frozenset({dg.DagsterRunStatus.CANCELED, dg.DagsterRunStatus.CANCELING})
@@ -73,9 +72,9 @@ def run_sync(  # each is a choice of whoever starts it
     if slice_ is not None and not 1 <= slice_ <= slices:
         raise ConfigError(f"slice {slice_} does not exist: slices are 1 to {slices}")
     keys = {dg.AssetKey([name]) for name in names}
-    job = build(entities, slices).resolve_implicit_global_asset_job_def()
-    own = {dg.AssetCheckKey(key, ACCOUNTS_CLOSE) for key in keys}
-    subset = job.get_subset(asset_selection=keys, asset_check_selection=own)
+    # the checks that are not the ops' own run when they are asked for, not with each sync
+    job = build(entities, slices, own_checks_only=True).resolve_implicit_global_asset_job_def()
+    subset = job.get_subset(asset_selection=keys)
     tags = range_tags([1, slices]) if slice_ is None else {"dagster/partition": slice_key(slice_)}
     config = {
         **QUIET,
@@ -83,7 +82,7 @@ def run_sync(  # each is a choice of whoever starts it
             name: {"ops": {"fetch": {"config": {"mode": mode, "wait_s": wait_s}}}} for name in names
         },
     }
-    run_id, succeeded, stopped = _execute(instance, database, subset, config, tags, keys, own)
+    run_id, succeeded, stopped = _execute(instance, database, subset, config, tags, keys)
     return Run(
         run_id=run_id,
         succeeded=succeeded,
@@ -117,7 +116,6 @@ def _execute(
     config: Mapping[str, object],
     tags: Mapping[str, str],
     keys: set[dg.AssetKey] | None = None,
-    checks: set[dg.AssetCheckKey] | None = None,
 ) -> tuple[str, bool, bool]:
     """Run a job in this process: the run's id, whether it succeeded, whether it was stopped."""
     run = instance.create_run_for_job(
@@ -126,8 +124,6 @@ def _execute(
         tags={**tags, "syncflow/started_by": "command line"},
         asset_selection=keys,
     )
-    # create_run_for_job takes no checks; without them the run takes all that the assets have
-    run = replace(run, asset_check_selection=checks)
     interrupted = False
     try:
         for _ in execute_run_iterator(InMemoryJob(job), run, instance):

@@ -58,8 +58,9 @@ KNOWN: Final = pl.Schema(
         DATA_HASH: pl.Binary(),
         ROWVERSION: pl.String(),
         PARENT_REFS: pl.String(),
-        HUB_UID: pl.String(),
-        "deleted": pl.Boolean(),
     }
 )
-"""What the hub last acknowledged, one line per key hash."""
+"""What the hub last acknowledged and holds alive, one line per key hash."""
+
+KNOWN_WHOLE: Final = pl.Schema({**KNOWN, HUB_UID: pl.String(), "deleted": pl.Boolean()})
+"""The same of single records, with the hub's uid; deleted ones too."""

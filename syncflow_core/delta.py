@@ -13,7 +13,6 @@ import polars as pl
 
 from syncflow_core.columns import (
     DATA_HASH,
-    HUB_UID,
     KEY_HASH,
     OP,
     OPS,
@@ -51,8 +50,8 @@ def classify(
         guarded: Whether an older row is left alone.
 
     Returns:
-        ``(n, 8)``: ``#row``, ``#key_hash``, ``#op``, ``#hub_uid``, ``#known_data_hash``,
-        ``#known_parent_refs`` (these three null for a record that was not known or is deleted),
+        ``(n, 7)``: ``#row``, ``#key_hash``, ``#op``, ``#known_data_hash`` and ``#known_parent_refs``
+        (these two null for a record that is not known),
         ``#older``: whether the row's rowversion went backwards, and ``#advanced``: whether it is newer
         than the known one.
 
@@ -60,11 +59,10 @@ def classify(
         ContractError: Two incoming rows share a key. Keeping either one would make the result
             depend on page order.
     """
-    if incoming[KEY_HASH].is_duplicated().any():
+    if incoming[KEY_HASH].n_unique() < incoming.height:
         raise ContractError("two incoming rows share a business key")
-    before = known.filter(~pl.col("deleted")).select(
+    before = known.select(
         KEY_HASH,
-        HUB_UID,
         pl.col(DATA_HASH).alias(KNOWN_DATA_HASH),
         pl.col(PARENT_REFS).alias(KNOWN_PARENT_REFS),
         pl.col(ROWVERSION).alias("#known_rowversion"),
@@ -90,7 +88,6 @@ def classify(
         .otherwise(pl.lit("update"))
         .cast(OPS)
         .alias(OP),
-        HUB_UID,
         KNOWN_DATA_HASH,
         KNOWN_PARENT_REFS,
         older.alias(OLDER),
@@ -107,6 +104,6 @@ def gone(known: pl.DataFrame, seen: pl.Series) -> pl.DataFrame:
             not be read is not a row that is gone.
 
     Returns:
-        ``columns.KNOWN`` rows, the deleted ones left out.
+        Rows of *known*.
     """
-    return known.filter(~pl.col("deleted") & ~pl.col(KEY_HASH).is_in(seen.implode()))
+    return known.join(seen.to_frame(KEY_HASH), on=KEY_HASH, how="anti")

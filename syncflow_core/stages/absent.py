@@ -45,7 +45,7 @@ def find_absent(  # each is a part of the question
     Args:
         connections: The staged frames and the database.
         staged: The batch.
-        live: ``columns.KNOWN``, the deleted ones left out.
+        live: ``columns.KNOWN``.
         keys: The key hashes of all accepted rows.
         lease: Checked where a slice's keys are kept.
         now: When the slice was seen.

@@ -47,7 +47,7 @@ def find_changes(
 
     Returns:
         ``changes``: the rows to insert or update, with ``#op``, ``#hub_uid`` and what is known of
-        them. ``gone``: ``columns.KNOWN``, the records to delete. ``collided``: ``FILED``, rows whose
+        them. ``gone``: ``columns.KNOWN`` with ``#hub_uid``, the records to delete. ``collided``: ``FILED``, rows whose
         key hash is another key's. ``counts``: ``unchanged``, ``withheld``, ``withheld_deletes``.
     """
     seconds: dict[str, float] = {}
@@ -67,12 +67,11 @@ def find_changes(
             connections, staged, verdicts.filter(pl.col(OP) != "unchanged")
         )
         notes += [*confirmed, *_backwards(verdicts, guarded=guarded)]
-        live = known.filter(~pl.col("deleted"))
-        absence = find_absent(connections, staged, live, incoming[KEY_HASH], lease, now())
+        absence = find_absent(connections, staged, known, incoming[KEY_HASH], lease, now())
         updates = changed.filter(pl.col(OP) == "update")
         verdict = judge(
             shape.entity.brake,
-            known=live.height,
+            known=known.height,
             incoming=staged.counts["fetched"],
             updates=updates.height,
             deletes=absence.absent.height,
@@ -91,7 +90,7 @@ def find_changes(
         if held.updates.height:
             changed = changed.filter(pl.col(OP) != "update")
         if not staged.order.dry_run:
-            notes += withhold(connections, staged, held, live.height, verdict.reason, lease, now())
+            notes += withhold(connections, staged, held, known.height, verdict.reason, lease, now())
             _keep_up(connections, staged, verdicts, incoming, lease)
         elif verdict.reason:
             notes.append(f"without an approval the brake would hold this back: {verdict.reason}")
@@ -101,7 +100,13 @@ def find_changes(
                     str(staged.batch), "changes", _changes(connections, staged, changed)
                 ),
                 "gone": frames.write(
-                    str(staged.batch), "gone", [deletes.clear() if held.deletes.height else deletes]
+                    str(staged.batch),
+                    "gone",
+                    [
+                        _with_uids(
+                            connections, staged, deletes.clear() if holds_deletes else deletes
+                        )
+                    ],
                 ),
                 "collided": frames.write(str(staged.batch), "collided", [collided]),
             },
@@ -117,6 +122,13 @@ def find_changes(
         )
         frames.drop(staged.frames["distinct"])
     return staged.having(seconds=seconds)
+
+
+def _with_uids(connections: Connections, staged: Staged, rows: pl.DataFrame) -> pl.DataFrame:
+    """Known records with the hub's uid of each."""
+    with connections.database.begin() as connection:
+        whole = records.load_known_of(connection, staged.name, rows[KEY_HASH])
+    return rows.join(whole.select(KEY_HASH, HUB_UID), on=KEY_HASH, how="left")
 
 
 def _holds_deletes(staged: Staged, verdict: Verdict) -> bool:
@@ -160,12 +172,7 @@ def _confirmed(
     differs = pl.col(DATA_HASH).ne_missing(pl.col(KNOWN_DATA_HASH))
     supposed = verdicts.join(
         incoming.select(ROW, DATA_HASH, PARENT_REFS), on=ROW, how="left"
-    ).filter(
-        (pl.col(OP) != "insert")
-        & pl.col(HUB_UID).is_not_null()
-        & ~pl.col(OLDER)
-        & (differs | pl.lit(remapped))
-    )
+    ).filter((pl.col(OP) != "insert") & ~pl.col(OLDER) & (differs | pl.lit(remapped)))
     found = confirm(connections, staged, supposed, lease)
     if found.note is None:
         return verdicts, []
@@ -242,7 +249,12 @@ def _changes(
     connections: Connections, staged: Staged, changed: pl.DataFrame
 ) -> Iterator[pl.DataFrame]:
     """The whole rows of what changed, part by part."""
-    labels = changed.select(ROW, OP, HUB_UID, KNOWN_DATA_HASH, KNOWN_PARENT_REFS)
+    named = _with_uids(
+        connections, staged, changed.select(KEY_HASH).filter(changed[OP] != "insert")
+    )
+    labels = changed.join(named, on=KEY_HASH, how="left").select(
+        ROW, OP, HUB_UID, KNOWN_DATA_HASH, KNOWN_PARENT_REFS
+    )
     done = 0
     for part in connections.frames.parts(staged.frames["distinct"]):
         done += part.height

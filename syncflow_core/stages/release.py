@@ -216,11 +216,14 @@ def _outgoing(connections: Connections, entity: Entity, ready: pl.DataFrame) -> 
     )
     with connections.database.begin() as connection:
         known = records.load_known_of(connection, entity.name, incoming[KEY_HASH])
-    verdicts = classify(incoming, known, kind=kind, guarded=declared is not None).filter(
+    live = known.filter(~pl.col("deleted"))
+    verdicts = classify(incoming, live, kind=kind, guarded=declared is not None).filter(
         pl.col(OP) != "unchanged"
     )
-    return incoming.join(verdicts.select(ROW, OP, HUB_UID), on=ROW, how="inner").select(
-        OUTGOING.names()
+    return (
+        incoming.join(verdicts.select(ROW, OP), on=ROW, how="inner")
+        .join(live.select(KEY_HASH, HUB_UID), on=KEY_HASH, how="left")
+        .select(OUTGOING.names())
     )
 
 

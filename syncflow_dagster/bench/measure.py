@@ -10,7 +10,7 @@ import resource
 import statistics
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -29,11 +29,22 @@ class Step:
     seconds: list[float] = field(default_factory=list)
     """Wall seconds of each repetition; what it does in several pieces is added up."""
     cpu_seconds: list[float] = field(default_factory=list)
+    megabytes: float = 0.0
+    """The most memory that the process held at once during any repetition; 0 where the system cannot tell."""
 
     @property
     def median(self) -> float:
         """Wall seconds, the median."""
         return statistics.median(self.seconds)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What one piece of a step took."""
+
+    seconds: float
+    cpu_seconds: float
+    megabytes: float
 
 
 class Benchmark:
@@ -62,21 +73,30 @@ class Benchmark:
     @contextmanager
     def step(self, name: str) -> Iterator[None]:
         """Measure the block as a piece of this repetition's step."""
+        forget_peak()
         wall, cpu = time.perf_counter(), time.process_time()
         yield
-        taken = time.perf_counter() - wall, time.process_time() - cpu
+        self.add(
+            name,
+            Measured(time.perf_counter() - wall, time.process_time() - cpu, peak_since()),
+        )
+
+    def add(self, name: str, taken: Measured) -> None:
+        """Add a piece that was measured elsewhere to this repetition's step."""
         step = self.steps.setdefault(name, Step(name))
+        step.megabytes = max(step.megabytes, taken.megabytes)
         if len(step.seconds) < max(self._repetition, 1):
             step.seconds.append(0.0)
             step.cpu_seconds.append(0.0)
-        step.seconds[-1] += taken[0]
-        step.cpu_seconds[-1] += taken[1]
+        step.seconds[-1] += taken.seconds
+        step.cpu_seconds[-1] += taken.cpu_seconds
 
     def report(self, floor: str, together: Sequence[str], save: Path | None) -> None:
         """Print the table, with each step's ratio to the step ``floor``, and save the numbers as JSON."""
         chosen = "".join(f", {name} {value}" for name, value in self.parameters.items())
+        pages = f", {self.megabytes:,.0f} MB of pages" if self.megabytes else ""
         table = Table(
-            title=f"{self.name}: {self.rows:,} rows, {self.megabytes:,.0f} MB of pages{chosen}",
+            title=f"{self.name}: {self.rows:,} rows{pages}{chosen}",
             box=None,
         )
         table.add_column("step")
@@ -87,6 +107,7 @@ class Benchmark:
             "CPU s",
             "rows/s",
             "MB/s",
+            "peak MB",
             f"ratio to {floor}",
         ):
             table.add_column(heading, justify="right")
@@ -99,7 +120,8 @@ class Benchmark:
         screen = console()
         screen.print(table)
         screen.print(
-            f"peak memory of the process {peak_megabytes():,.0f} MB; {machine()}", markup=False
+            f"peak memory of the process, data and all, {peak_megabytes():,.0f} MB; {machine()}",
+            markup=False,
         )
         if save is not None:
             save.write_bytes(msgspec.json.format(msgspec.json.encode(self._content()), indent=2))
@@ -113,7 +135,8 @@ class Benchmark:
             "" if step is None else f"{min(step.seconds):.2f}-{max(step.seconds):.2f}",
             "" if step is None else f"{statistics.median(step.cpu_seconds):.2f}",
             f"{self.rows / seconds:,.0f}",
-            f"{self.megabytes / seconds:,.0f}",
+            f"{self.megabytes / seconds:,.0f}" if self.megabytes else "",
+            "" if step is None else f"{step.megabytes:,.0f}",
             f"{seconds / base:.2f}",
         )
 
@@ -133,6 +156,7 @@ class Benchmark:
                     "step": step.name,
                     "seconds": [round(value, 4) for value in step.seconds],
                     "cpu_seconds": [round(value, 4) for value in step.cpu_seconds],
+                    "peak_megabytes": round(step.megabytes),
                 }
                 for step in self.steps.values()
             ],
@@ -142,6 +166,22 @@ class Benchmark:
 def peak_megabytes() -> float:
     """The most memory that this process has held at once."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024  # kilobytes on Linux
+
+
+def forget_peak() -> None:
+    """Let the peak of memory be measured from here on."""
+    with suppress(OSError):  # no Linux: then it is not measured
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+
+
+def peak_since() -> float:
+    """The most memory that the process held since ``forget_peak``, in MB; 0 where nobody can tell."""
+    try:
+        status = Path("/proc/self/status").read_text(encoding="ascii")
+    except OSError:
+        return 0.0
+    found = next((line for line in status.splitlines() if line.startswith("VmHWM:")), "VmHWM: 0 kB")
+    return int(found.split()[1]) / 1024
 
 
 def machine() -> str:

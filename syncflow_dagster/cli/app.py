@@ -276,6 +276,22 @@ def bench_normalize(
     run(rows=rows, times=times, slices=slices, odd=odd, dirty=dirty, save=save)
 
 
+@bench_app.command("delta")
+def bench_delta(
+    *,
+    rows: Annotated[int, typer.Option(min=10_000, help="Known records.")] = 1_000_000,
+    times: Annotated[int, typer.Option(min=1, help="Repetitions.")] = 3,
+    changed: Annotated[
+        float, typer.Option(min=0, max=1, help="Share of the records that has changed.")
+    ] = 0.01,
+    save: Annotated[Path | None, typer.Option(help="Write the numbers to this JSON file.")] = None,
+) -> None:
+    """Measure the delta of incoming against known records, and saving them."""
+    from syncflow_dagster.bench.delta import run
+
+    run(rows=rows, times=times, changed=changed, save=save)
+
+
 @app.command()
 def sandbox(
     *,

@@ -6,7 +6,6 @@ from hypothesis import strategies as st
 from syncflow_core.brake import judge
 from syncflow_core.columns import (
     DATA_HASH,
-    HUB_UID,
     KEY_HASH,
     KNOWN,
     OP,
@@ -14,7 +13,7 @@ from syncflow_core.columns import (
     ROW,
     ROWVERSION,
 )
-from syncflow_core.delta import OLDER, classify, gone
+from syncflow_core.delta import KNOWN_DATA_HASH, OLDER, classify, gone
 from syncflow_core.entity import Brake
 from syncflow_core.errors import ContractError
 
@@ -33,15 +32,13 @@ def incoming(*lines: Line) -> pl.DataFrame:
     )
 
 
-def known(*lines: Line, deleted: bool = False) -> pl.DataFrame:
+def known(*lines: Line) -> pl.DataFrame:
     return pl.DataFrame(
         {
             KEY_HASH: [key.encode() for key, *_ in lines],
             DATA_HASH: [line[1].encode() for line in lines],
             ROWVERSION: [line[2] for line in lines],
             PARENT_REFS: [line[3] for line in lines],
-            HUB_UID: [f"uid-{line[0]}" for line in lines],
-            "deleted": [deleted for _ in lines],
         },
         schema=KNOWN,
     )
@@ -60,7 +57,7 @@ def test_new_changed_and_unchanged_records_are_told_apart() -> None:
     )
 
     assert ops(found) == ["insert", "update", "unchanged"]
-    assert found[HUB_UID].to_list() == [None, "uid-b", "uid-c"]
+    assert found[KNOWN_DATA_HASH].to_list() == [None, b"9", b"3"]
 
 
 def test_another_parent_is_a_change_though_the_data_is_the_same() -> None:
@@ -72,17 +69,6 @@ def test_another_parent_is_a_change_though_the_data_is_the_same() -> None:
     )
 
     assert ops(found) == ["update"]
-
-
-def test_a_deleted_record_that_comes_back_is_an_insert() -> None:
-    found = classify(
-        incoming(("a", "1", None, "{}")),
-        known(("a", "1", None, "{}"), deleted=True),
-        kind="integer",
-        guarded=True,
-    )
-
-    assert ops(found) == ["insert"]
 
 
 def test_an_older_row_never_overwrites_a_newer_one() -> None:
@@ -119,15 +105,10 @@ def test_two_rows_of_one_key_are_refused() -> None:
         )
 
 
-def test_only_live_records_that_were_not_seen_are_gone() -> None:
-    before = pl.concat(
-        [
-            known(("a", "1", None, "{}"), ("b", "1", None, "{}")),
-            known(("c", "1", None, "{}"), deleted=True),
-        ]
-    )
+def test_records_that_were_not_seen_are_gone() -> None:
+    before = known(("a", "1", None, "{}"), ("b", "1", None, "{}"))
 
-    assert gone(before, pl.Series([b"a"])).select(KEY_HASH).to_series().to_list() == [b"b"]
+    assert gone(before, pl.Series([b"a"]))[KEY_HASH].to_list() == [b"b"]
 
 
 @given(

@@ -1,5 +1,7 @@
 """Small tables made by hand in the sandbox's ERP, and what its hub holds of them."""
 
+from collections.abc import Sequence
+
 import httpx
 from place import Place
 
@@ -9,7 +11,12 @@ from syncflow_core.sandbox.store import ColumnInfo, Row
 
 
 def table(
-    place: Place, name: str, columns: dict[str, str], rows: list[Row], key: str = "ID"
+    place: Place,
+    name: str,
+    columns: dict[str, str],
+    rows: list[Row],
+    key: str = "ID",
+    keys: Sequence[str] = (),
 ) -> None:
     described: list[ColumnInfo] = [{"name": c, "data_type": t} for c, t in columns.items()]
     with database.connect(place.url) as connection:
@@ -18,8 +25,8 @@ def table(
             store.Table(
                 name=name,
                 columns=described,
-                business_key=[key],
-                key_fields=[key.lower()],
+                business_key=list(keys) or [key],
+                key_fields=[name.lower() for name in keys or [key]],
                 rowversion_column="RV" if "RV" in columns else None,
             ),
             rows,

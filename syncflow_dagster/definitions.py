@@ -15,7 +15,8 @@ from syncflow_core.settings import read_settings
 from syncflow_dagster.assets import build_assets
 from syncflow_dagster.frame_io import FrameIOManager
 from syncflow_dagster.jobs import build_jobs
-from syncflow_dagster.planning import build_plan_jobs, build_reconcile_check
+from syncflow_dagster.planning import build_plan_jobs
+from syncflow_dagster.reconciling import build_reconcile_check, build_reconcile_job
 from syncflow_dagster.registry import read_entities
 from syncflow_dagster.resources import resources
 
@@ -35,7 +36,11 @@ def build(
     return dg.Definitions(
         assets=build_assets(entities, slices),
         asset_checks=checks,
-        jobs=[*build_jobs([entity.name for entity in entities], slices), *build_plan_jobs()],
+        jobs=[
+            *build_jobs([entity.name for entity in entities], slices),
+            *build_plan_jobs(),
+            build_reconcile_job(),
+        ],
         resources={**resources(), "frame_io": FrameIOManager()},
         executor=dg.in_process_executor,
     )

@@ -8,7 +8,7 @@ Source: design.md, "Command line".
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final
 
 import dagster as dg
 from dagster._core.definitions.job_base import InMemoryJob
@@ -23,6 +23,7 @@ from syncflow_core.entity import Entity
 from syncflow_core.errors import ConfigError, SyncFlowError
 from syncflow_dagster.definitions import build
 from syncflow_dagster.ops import utc_now
+from syncflow_dagster.orders import Mode, refuse_unknown
 from syncflow_dagster.partitions import range_tags, slice_key
 
 CANCELED = frozenset({dg.DagsterRunStatus.CANCELED, dg.DagsterRunStatus.CANCELING})
@@ -31,8 +32,6 @@ QUIET: Final[dict[str, object]] = {
     # the events are in the UI; the terminal shows progress and the end
     "loggers": {"console": {"config": {"log_level": "CRITICAL"}}}
 }
-
-Mode = Literal["auto", "full", "incremental"]
 
 
 @dataclass(frozen=True)
@@ -62,13 +61,7 @@ def run_sync(  # each is a choice of whoever starts it
     Raises:
         ConfigError: A name that is no entity's, or a slice that does not exist.
     """
-    known = {entity.name for entity in entities}
-    unknown = [name for name in names if name not in known]
-    if unknown:
-        raise ConfigError(
-            f"unknown entity {', '.join(unknown)}; known are {', '.join(sorted(known)) or 'none'}"
-            " (syncflow entities apply FILE declares more)"
-        )
+    refuse_unknown(names, entities)
     if slice_ is not None and not 1 <= slice_ <= slices:
         raise ConfigError(f"slice {slice_} does not exist: slices are 1 to {slices}")
     keys = {dg.AssetKey([name]) for name in names}

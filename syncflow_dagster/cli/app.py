@@ -44,6 +44,15 @@ def _options(
     _State.debug = debug
 
 
+Every = Annotated[bool, typer.Option("--all", help="All enabled entities.")]
+Full = Annotated[bool, typer.Option("--full", help="Read everything, all slices.")]
+Incremental = Annotated[
+    bool, typer.Option("--incremental", help="Read what changed since the watermark.")
+]
+Slice = Annotated[int | None, typer.Option("--slice", min=1, help="Read one slice, from 1.")]
+Wait = Annotated[
+    float, typer.Option(min=0, help="Seconds to wait while another sync holds an entity.")
+]
 Json = Annotated[bool, typer.Option("--json", help="One line of JSON per entity, nothing else.")]
 
 
@@ -51,17 +60,11 @@ Json = Annotated[bool, typer.Option("--json", help="One line of JSON per entity,
 def sync(
     entities: Annotated[list[str] | None, typer.Argument(help="Entities to sync.")] = None,
     *,
-    every: Annotated[bool, typer.Option("--all", help="All enabled entities.")] = False,
-    full: Annotated[bool, typer.Option("--full", help="Read everything, all slices.")] = False,
-    incremental: Annotated[
-        bool, typer.Option("--incremental", help="Read what changed since the watermark.")
-    ] = False,
-    slice_: Annotated[
-        int | None, typer.Option("--slice", min=1, help="Read one slice, from 1.")
-    ] = None,
-    wait: Annotated[
-        float, typer.Option(min=0, help="Seconds to wait while another sync holds an entity.")
-    ] = 60.0,
+    every: Every = False,
+    full: Full = False,
+    incremental: Incremental = False,
+    slice_: Slice = None,
+    wait: Wait = 60.0,
     as_json: Json = False,
 ) -> None:
     """Sync entities, parents first.
@@ -92,17 +95,11 @@ def plan(
         typer.Argument(help="Entities to plan, or ids of plans to show; nothing: the open plans."),
     ] = None,
     *,
-    every: Annotated[bool, typer.Option("--all", help="All enabled entities.")] = False,
-    full: Annotated[bool, typer.Option("--full", help="Read everything, all slices.")] = False,
-    incremental: Annotated[
-        bool, typer.Option("--incremental", help="Read what changed since the watermark.")
-    ] = False,
-    slice_: Annotated[
-        int | None, typer.Option("--slice", min=1, help="Read one slice, from 1.")
-    ] = None,
-    wait: Annotated[
-        float, typer.Option(min=0, help="Seconds to wait while another sync holds an entity.")
-    ] = 60.0,
+    every: Every = False,
+    full: Full = False,
+    incremental: Incremental = False,
+    slice_: Slice = None,
+    wait: Wait = 60.0,
     as_json: Json = False,
 ) -> None:
     """Say what a sync would do, with old and new values; nothing is pushed.
@@ -135,9 +132,7 @@ def plan(
 def apply(
     plans: Annotated[list[str], typer.Argument(help="Ids of plans, as syncflow plan shows them.")],
     *,
-    wait: Annotated[
-        float, typer.Option(min=0, help="Seconds to wait while another sync holds an entity.")
-    ] = 60.0,
+    wait: Wait = 60.0,
     as_json: Json = False,
 ) -> None:
     """Approve plans and do what they say, or say what has changed since.
@@ -163,9 +158,7 @@ def reconcile(
     repair: Annotated[
         bool, typer.Option("--repair", help="Make a plan that also mends what the hub lost.")
     ] = False,
-    wait: Annotated[
-        float, typer.Option(min=0, help="Seconds to wait while a sync holds an entity.")
-    ] = 60.0,
+    wait: Wait = 60.0,
     as_json: Json = False,
 ) -> None:
     """Compare what SyncFlow believes with what hub and source hold.

@@ -31,6 +31,7 @@ from syncflow_dagster.cli.sync import (
 )
 from syncflow_dagster.launch import run_job
 from syncflow_dagster.ops import utc_now
+from syncflow_dagster.orders import refuse_unknown
 from syncflow_dagster.planning import SAMPLE_COLUMNS
 
 COUNTS = ("inserts", "updates", "deletes", "pending", "unchanged", "rejected", "fetched", "known")
@@ -41,6 +42,7 @@ def run(choice: Choice) -> int:
     choice.check("plan")
     quiet_dagster()
     with session() as opened:
+        refuse_unknown(choice.names, opened.entities)
         stop = Signals()
         with stop, progress_bars(show=not choice.as_json):
             result = run_job(

@@ -19,6 +19,7 @@ from syncflow_dagster.cli.session import session
 from syncflow_dagster.cli.show import console, printable, progress_bars
 from syncflow_dagster.cli.sync import Signals, exit_status, quiet_dagster, tell_on_stderr
 from syncflow_dagster.launch import run_job
+from syncflow_dagster.orders import refuse_unknown
 
 
 def run(names: Sequence[str], *, sample: int, repair: bool, wait_s: float, as_json: bool) -> int:
@@ -27,6 +28,7 @@ def run(names: Sequence[str], *, sample: int, repair: bool, wait_s: float, as_js
         raise ConfigError("--repair needs all records, not a sample: leave --sample out")
     quiet_dagster()
     with session() as opened:
+        refuse_unknown(names, opened.entities)
         stop = Signals()
         with stop, progress_bars(show=not as_json):
             result = run_job(

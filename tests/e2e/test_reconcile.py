@@ -14,7 +14,7 @@ from syncflow_core.bridge.reconciliations import last_reconciliation
 from syncflow_core.entity import Brake, Entity
 from syncflow_core.sandbox.store import Row
 from syncflow_dagster.definitions import build
-from syncflow_dagster.planning import RECONCILED
+from syncflow_dagster.reconciling import RECONCILED
 
 pytestmark = pytest.mark.e2e
 

@@ -1,0 +1,111 @@
+"""What the jobs of one op share: which entities, an order for each, failures told at the end.
+
+Belongs here: turning a launchpad's choice into orders.
+Does not belong here: what is ordered (``planning``, ``reconciling``), the assets' own ops (``ops``).
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Literal
+
+import dagster as dg
+import msgspec
+
+from syncflow_core.bridge import batches
+from syncflow_core.bridge.entities import load_entities, load_registered
+from syncflow_core.bridge.identifiers import new_uid
+from syncflow_core.entity import Entity
+from syncflow_core.errors import ConfigError, SyncFlowError
+from syncflow_core.parents import Lineage, lineage
+from syncflow_core.stages.work import Connections, Order
+from syncflow_dagster.failures import as_failure
+from syncflow_dagster.ops import utc_now
+
+Mode = Literal["auto", "full", "incremental"]
+
+
+def declared(connections: Connections) -> tuple[list[Entity], Lineage]:
+    """The enabled entities, and their order."""
+    with connections.database.begin() as connection:
+        entities = load_entities(connection)
+    return entities, lineage(entities)
+
+
+def chosen(names: Sequence[str], entities: Sequence[Entity], order: Lineage) -> list[str]:
+    """The entities of these names, all without any, parents first.
+
+    Raises:
+        dagster.Failure: A name that is no entity's.
+    """
+    try:
+        refuse_unknown(names, entities)
+    except ConfigError as error:
+        raise as_failure(error) from error
+    return [name for name in order.order if not names or name in names]
+
+
+def refuse_unknown(names: Sequence[str], entities: Sequence[Entity]) -> None:
+    """Return where every name is an entity's.
+
+    Raises:
+        ConfigError: Those that are not, and those that there are.
+    """
+    known = {entity.name for entity in entities}
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise ConfigError(
+            f"unknown entity {', '.join(unknown)}; known are {', '.join(sorted(known)) or 'none'}"
+            " (syncflow entities apply FILE declares more)"
+        )
+
+
+def order_for(
+    context: dg.OpExecutionContext,
+    connections: Connections,
+    name: str,
+    order: Lineage,
+    wait_s: float,
+) -> Order:
+    """An order for one entity, its batch written down as pending."""
+    asked = Order(
+        entity=name,
+        batch=new_uid(),
+        run_id=context.run_id,
+        wait_s=wait_s,
+        deferred=tuple(sorted(reference for child, reference in order.deferred if child == name)),
+    )
+    with connections.database.begin() as connection:
+        batches.open_batch(
+            connection,
+            uid=asked.batch,
+            entity=name,
+            entity_version=load_registered(connection, [name], enabled=None)[0].version,
+            kind="full",
+            now=utc_now(),
+            status="pending",
+            dagster_run_id=asked.run_id,
+        )
+    return asked
+
+
+def dry_run(order: Order, mode: Mode, slices: tuple[int, ...]) -> Order:
+    """The order as one that only makes a plan."""
+    kind = None if mode == "auto" else mode
+    return msgspec.structs.replace(order, dry_run=True, kind=kind, slices=slices)
+
+
+@contextmanager
+def telling_last() -> Iterator[Callable[[], Any]]:
+    """Let each block of the inner context fail by itself; the first failure is raised at the end."""
+    failures: list[SyncFlowError | dg.Failure] = []
+
+    @contextmanager
+    def attempt() -> Iterator[None]:
+        try:
+            yield
+        except (SyncFlowError, dg.Failure) as error:
+            failures.append(error)
+
+    yield attempt
+    if failures:
+        raise failures[0]

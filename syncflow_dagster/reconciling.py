@@ -1,0 +1,126 @@
+"""The job ``reconcile`` and the asset check of the same kind: records compared with hub and source.
+
+Belongs here: running a reconciliation in one op, and showing what it found on the asset.
+Does not belong here: comparing (``syncflow_core.stages.reconcile``).
+
+Source: product.md 8 and 13; design.md, "Dagster".
+"""
+
+from typing import Any
+
+import dagster as dg
+import pydantic
+
+from syncflow_core.bridge.identifiers import new_uid
+from syncflow_core.errors import SyncFlowError
+from syncflow_core.stages.reconcile import Reconciled, reconcile_sample, reconcile_whole
+from syncflow_core.stages.work import Order
+from syncflow_dagster.failures import as_failure
+from syncflow_dagster.ops import RESOURCES, closing_on_error, connections_of, utc_now
+from syncflow_dagster.orders import chosen, declared, dry_run, order_for, telling_last
+
+
+class ReconcileConfig(dg.Config):
+    """What is compared, for the launchpad."""
+
+    entities: list[str] = pydantic.Field(default_factory=list)
+    """Entities by name; none for all enabled ones."""
+    sample: int = 0
+    """So many records of each, drawn by chance and compared by content; 0 for all, by hash."""
+    repair: bool = False
+    """Whether what the hub really holds is taken over, so that the plan sets it right."""
+    wait_s: float = 60.0
+    """How long to wait, in seconds, while a sync holds an entity."""
+
+
+@dg.op(
+    name="compare",
+    description="Compare records with hub and source; a plan sets right what differs.",
+    required_resource_keys=RESOURCES,
+)
+def reconcile_op(context: dg.OpExecutionContext, config: ReconcileConfig) -> None:
+    """Reconcile the entities, parents first."""
+    connections = connections_of(context)
+    entities, order = declared(connections)
+    with telling_last() as attempt:
+        for name in chosen(config.entities, entities, order):
+            with attempt():
+                if config.sample:
+                    asked = Order(
+                        entity=name, batch=new_uid(), run_id=context.run_id, wait_s=config.wait_s
+                    )
+                    done = reconcile_sample(connections, asked, config.sample, now=utc_now)
+                else:
+                    asked = dry_run(
+                        order_for(context, connections, name, order, config.wait_s), "full", ()
+                    )
+                    with closing_on_error(connections, asked):
+                        done = reconcile_whole(
+                            connections, asked, repair=config.repair, now=utc_now
+                        )
+                context.log_event(
+                    dg.AssetObservation(asset_key=[name], metadata=reconciled_metadata(done))
+                )
+
+
+def build_reconcile_check(name: str) -> dg.AssetChecksDefinition:
+    """The asset check that compares a sample of the entity's records by content."""
+
+    @dg.asset_check(
+        asset=dg.AssetKey([name]),
+        name=RECONCILED,
+        description=f"{SAMPLE} records drawn by chance are the same in source and hub.",
+        required_resource_keys=RESOURCES,
+    )
+    def check(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
+        order = Order(entity=name, batch=new_uid(), run_id=context.run.run_id)
+        try:
+            done = reconcile_sample(
+                connections_of(context.op_execution_context), order, SAMPLE, now=utc_now
+            )
+        except SyncFlowError as error:
+            raise as_failure(error) from error
+        return dg.AssetCheckResult(
+            passed=done.found.differences == 0,
+            severity=dg.AssetCheckSeverity.WARN,
+            metadata=reconciled_metadata(done),
+        )
+
+    return check
+
+
+RECONCILED = "reconciliation"
+SAMPLE = 100
+"""Records that the asset check compares."""
+
+
+def reconciled_metadata(done: Reconciled) -> dict[str, Any]:
+    """What the asset shows of a reconciliation."""
+    found = done.found
+    names = ("side", "kind", "record")
+    records = [dg.TableRecord({name: str(row[name]) for name in names}) for row in found.samples]
+    schema = dg.TableSchema([dg.TableColumn(name, "string") for name in names])
+    return {
+        "reconciled": found.kind,
+        "compared": found.compared,
+        "accuracy": found.accuracy,
+        "accuracy_at_least": found.bound,
+        **dict(found.counts),
+        "differences": dg.MetadataValue.table(records=records, schema=schema)
+        if records
+        else dg.MetadataValue.text("none"),
+        **({"plan": str(done.plan.uid)} if done.plan is not None else {}),
+    }
+
+
+def build_reconcile_job() -> dg.JobDefinition:
+    """``reconcile``."""
+
+    @dg.job(
+        name="reconcile",
+        description="Compare records with hub and source, all or a sample; repair through a plan.",
+    )
+    def reconcile_job() -> None:
+        reconcile_op()
+
+    return reconcile_job

@@ -30,6 +30,8 @@ class Absence:
     notes: tuple[str, ...] = ()
     ends_sweep: bool = False
     """Whether the batch's slices were the last ones of a sweep."""
+    rows: int = 0
+    """Rows that the scan, or the whole sweep, saw: none at all is an empty source."""
 
 
 def find_absent(  # each is a part of the question
@@ -69,7 +71,7 @@ def find_absent(  # each is a part of the question
     elif unkeyed:
         why_not = f"{unkeyed} rejected rows have no readable key"
     if why_not is None or absent.is_empty():
-        return Absence(absent)
+        return Absence(absent, rows=staged.counts["fetched"])
     note = f"{absent.height} records were not seen, but {why_not}: none is deleted"
     return Absence(live.clear(), (note,))
 
@@ -121,7 +123,8 @@ def _after_slice(  # each is a part of the question
     elif lost:
         why_not = f"{lost} rejected rows have no readable key"
     if why_not is None or absent.is_empty():
-        return Absence(absent, ends_sweep=True)
+        rows = sum(found.counted for found in slices)
+        return Absence(absent, ends_sweep=True, rows=rows)
     note = f"{absent.height} records were seen in no slice, but {why_not}: none is deleted"
     return Absence(live.clear(), (note,), ends_sweep=True)
 

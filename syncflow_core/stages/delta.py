@@ -12,7 +12,7 @@ from datetime import datetime
 
 import polars as pl
 
-from syncflow_core.brake import Ceiling, Verdict, judge
+from syncflow_core.brake import Ceiling, judge
 from syncflow_core.bridge import pending, plans, records
 from syncflow_core.bridge.leases import Lease
 from syncflow_core.bridge.state import load_state
@@ -29,7 +29,7 @@ from syncflow_core.columns import (
 from syncflow_core.delta import ADVANCED, KNOWN_DATA_HASH, KNOWN_PARENT_REFS, OLDER, classify
 from syncflow_core.errors import ConfigError
 from syncflow_core.identity import split_collided, text_hash_expr
-from syncflow_core.stages.absent import find_absent, prove_absent
+from syncflow_core.stages.absent import Absence, find_absent, prove_absent
 from syncflow_core.stages.adopt import adopt
 from syncflow_core.stages.confirm import confirm
 from syncflow_core.stages.normalize import FILED
@@ -47,8 +47,9 @@ def find_changes(
 
     Returns:
         ``changes``: the rows to insert or update, with ``#op``, ``#hub_uid`` and what is known of
-        them. ``gone``: ``columns.KNOWN`` with ``#hub_uid``, the records to delete. ``collided``: ``FILED``, rows whose
-        key hash is another key's. ``counts``: ``unchanged``, ``withheld``, ``withheld_deletes``.
+        them. ``gone``: ``columns.KNOWN`` with ``#hub_uid``, the records to delete. ``collided``:
+        ``FILED``, rows whose key hash is another key's. ``counts``: ``unchanged``, ``withheld``,
+        ``withheld_deletes``.
     """
     seconds: dict[str, float] = {}
     with timed(connections, seconds, "delta"):
@@ -68,45 +69,22 @@ def find_changes(
         )
         notes += [*confirmed, *_backwards(verdicts, guarded=guarded)]
         absence = find_absent(connections, staged, known, incoming[KEY_HASH], lease, now())
-        updates = changed.filter(pl.col(OP) == "update")
-        verdict = judge(
-            shape.entity.brake,
-            known=known.height,
-            incoming=staged.counts["fetched"],
-            updates=updates.height,
-            deletes=absence.absent.height,
-            ceiling=_ceiling(connections, staged),
-        )
-        deletes = absence.absent
-        notes += absence.notes
-        holds_deletes = _holds_deletes(staged, verdict)
-        if not holds_deletes:
-            deletes, seen_again = prove_absent(connections, staged, deletes)
-            notes += seen_again
-        held = Held(
-            updates if verdict.updates and not staged.order.dry_run else updates.clear(),
-            deletes if holds_deletes else deletes.clear(),
-        )
+        held, deletes, reason, why = _braked(connections, staged, changed, absence, known.height)
+        notes += why
         if held.updates.height:
             changed = changed.filter(pl.col(OP) != "update")
         if not staged.order.dry_run:
-            notes += withhold(connections, staged, held, known.height, verdict.reason, lease, now())
+            notes += withhold(connections, staged, held, known.height, reason, lease, now())
             _keep_up(connections, staged, verdicts, incoming, lease)
-        elif verdict.reason:
-            notes.append(f"without an approval the brake would hold this back: {verdict.reason}")
+        elif reason:
+            notes.append(f"without an approval the brake would hold this back: {reason}")
         staged = staged.having(
             frames={
                 "changes": frames.write(
                     str(staged.batch), "changes", _changes(connections, staged, changed)
                 ),
                 "gone": frames.write(
-                    str(staged.batch),
-                    "gone",
-                    [
-                        _with_uids(
-                            connections, staged, deletes.clear() if holds_deletes else deletes
-                        )
-                    ],
+                    str(staged.batch), "gone", [_with_uids(connections, staged, deletes)]
                 ),
                 "collided": frames.write(str(staged.batch), "collided", [collided]),
             },
@@ -131,9 +109,37 @@ def _with_uids(connections: Connections, staged: Staged, rows: pl.DataFrame) -> 
     return rows.join(whole.select(KEY_HASH, HUB_UID), on=KEY_HASH, how="left")
 
 
-def _holds_deletes(staged: Staged, verdict: Verdict) -> bool:
-    """An empty source never deletes, not even in a plan; else a plan shows what the brake would hold."""
-    return verdict.deletes and not (staged.order.dry_run and staged.counts["fetched"])
+def _braked(
+    connections: Connections,
+    staged: Staged,
+    changed: pl.DataFrame,
+    absence: Absence,
+    known: int,
+) -> tuple[Held, pl.DataFrame, str | None, list[str]]:
+    """What the brake holds back, the records to delete, why it holds, and what a person should know.
+
+    A plan shows what the brake would hold, too, but for an empty source, which never deletes.
+    """
+    updates = changed.filter(pl.col(OP) == "update")
+    verdict = judge(
+        staged.shape.entity.brake,
+        known=known,
+        incoming=absence.rows,
+        updates=updates.height,
+        deletes=absence.absent.height,
+        ceiling=_ceiling(connections, staged),
+    )
+    dry = staged.order.dry_run
+    held = Held(
+        updates if verdict.updates and not dry else updates.clear(),
+        absence.absent
+        if verdict.deletes and not (dry and absence.rows)
+        else absence.absent.clear(),
+    )
+    if held.deletes.height:
+        return held, absence.absent.clear(), verdict.reason, list(absence.notes)
+    deletes, seen_again = prove_absent(connections, staged, absence.absent)
+    return held, deletes, verdict.reason, [*absence.notes, *seen_again]
 
 
 def _ceiling(connections: Connections, staged: Staged) -> Ceiling | None:

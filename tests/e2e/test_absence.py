@@ -140,6 +140,22 @@ def test_a_sweep_with_a_row_whose_key_cannot_be_read_deletes_nothing_and_says_so
     assert len(hub(swept, "swp")) == 7_000
 
 
+def test_a_last_slice_without_rows_does_not_make_the_source_empty(place: Place) -> None:
+    table(place, "swp", COLUMNS, rows_of(range(5)))
+    place.apply([Entity(name="swp", brake=LOOSE)])
+    place.sync()
+    for number in range(1, 7):
+        place.sync(slice_=number)
+    delete(place, [3, 4])
+    table(place, "swp", COLUMNS, rows_of(range(3)))
+
+    for number in range(1, 8):
+        last = place.sync(slice_=number)
+
+    assert last.batches[0].status == "completed"
+    assert len(hub(place, "swp")) == 3
+
+
 class Shifting(Source):
     """A source whose rows move by one while its pages are read: one row is passed over, one comes twice."""
 

@@ -20,10 +20,10 @@ from syncflow_core.bridge.batches import Batch, Counts
 from syncflow_core.bridge.database import Database
 from syncflow_core.bridge.entities import load_registered
 from syncflow_core.entity import Entity
-from syncflow_core.errors import ConfigError, SyncFlowError
+from syncflow_core.errors import SyncFlowError
 from syncflow_dagster.definitions import build
 from syncflow_dagster.ops import utc_now
-from syncflow_dagster.orders import Mode, refuse_unknown
+from syncflow_dagster.orders import Mode, refuse_slice, refuse_unknown
 from syncflow_dagster.partitions import range_tags, slice_key
 
 CANCELED = frozenset({dg.DagsterRunStatus.CANCELED, dg.DagsterRunStatus.CANCELING})
@@ -62,8 +62,7 @@ def run_sync(  # each is a choice of whoever starts it
         ConfigError: A name that is no entity's, or a slice that does not exist.
     """
     refuse_unknown(names, entities)
-    if slice_ is not None and not 1 <= slice_ <= slices:
-        raise ConfigError(f"slice {slice_} does not exist: slices are 1 to {slices}")
+    refuse_slice(slice_, slices)
     keys = {dg.AssetKey([name]) for name in names}
     # the checks that are not the ops' own run when they are asked for, not with each sync
     job = build(entities, slices, own_checks_only=True).resolve_implicit_global_asset_job_def()

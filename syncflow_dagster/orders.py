@@ -59,6 +59,16 @@ def refuse_unknown(names: Sequence[str], entities: Sequence[Entity]) -> None:
         )
 
 
+def refuse_slice(number: int | None, slices: int) -> None:
+    """Return where there is such a slice, or none is asked for.
+
+    Raises:
+        ConfigError: There is none of this number.
+    """
+    if number is not None and not 1 <= number <= slices:
+        raise ConfigError(f"slice {number} does not exist: slices are 1 to {slices}")
+
+
 def order_for(
     context: dg.OpExecutionContext,
     connections: Connections,

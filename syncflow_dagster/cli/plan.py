@@ -31,7 +31,7 @@ from syncflow_dagster.cli.sync import (
 )
 from syncflow_dagster.launch import run_job
 from syncflow_dagster.ops import utc_now
-from syncflow_dagster.orders import refuse_unknown
+from syncflow_dagster.orders import refuse_slice, refuse_unknown
 from syncflow_dagster.planning import SAMPLE_COLUMNS
 
 COUNTS = ("inserts", "updates", "deletes", "pending", "unchanged", "rejected", "fetched", "known")
@@ -43,6 +43,7 @@ def run(choice: Choice) -> int:
     quiet_dagster()
     with session() as opened:
         refuse_unknown(choice.names, opened.entities)
+        refuse_slice(choice.slice_, opened.settings.slices)
         stop = Signals()
         with stop, progress_bars(show=not choice.as_json):
             result = run_job(

@@ -15,6 +15,7 @@ from rich.table import Table
 from syncflow_core.bridge import plans, reconciliations
 from syncflow_core.bridge.reconciliations import Reconciliation
 from syncflow_core.errors import ConfigError
+from syncflow_core.parents import lineage
 from syncflow_dagster.cli.session import session
 from syncflow_dagster.cli.show import console, printable, progress_bars
 from syncflow_dagster.cli.sync import Signals, exit_status, quiet_dagster, tell_on_stderr
@@ -41,8 +42,8 @@ def run(names: Sequence[str], *, sample: int, repair: bool, wait_s: float, as_js
             )
         with opened.database.begin() as connection:
             last = [
-                reconciliations.last_reconciliation(connection, entity.name)
-                for entity in opened.entities
+                reconciliations.last_reconciliation(connection, name)
+                for name in lineage(opened.entities).order
             ]
             found = [item for item in last if item and item.dagster_run_id == result.run_id]
             made = {

@@ -156,6 +156,22 @@ def test_a_last_slice_without_rows_does_not_make_the_source_empty(place: Place) 
     assert len(hub(place, "swp")) == 3
 
 
+def test_a_sweep_of_an_empty_table_deletes_nothing(place: Place) -> None:
+    table(place, "swp", COLUMNS, rows_of(range(3)))
+    place.apply([Entity(name="swp", brake=LOOSE)])
+    for number in (7, 6, 5, 4, 3, 2, 1):
+        place.sync(slice_=number)
+    assert len(hub(place, "swp")) == 3
+    table(place, "swp", COLUMNS, [])
+
+    for number in range(1, 8):
+        last = place.sync(slice_=number)
+
+    assert last.batches[0].status == "withheld"
+    assert "the source is empty" in notes(last.batches[0])
+    assert len(hub(place, "swp")) == 3
+
+
 class Shifting(Source):
     """A source whose rows move by one while its pages are read: one row is passed over, one comes twice."""
 

@@ -10,7 +10,7 @@ from tables import effects, hub, table
 
 from syncflow_core.bridge import schema
 from syncflow_core.bridge.batches import Batch
-from syncflow_core.entity import Brake, Entity, Field
+from syncflow_core.entity import Brake, Entity, Field, Rowversion
 from syncflow_core.sandbox.store import Row
 
 pytestmark = pytest.mark.e2e
@@ -240,3 +240,45 @@ def test_strategy_full_reads_everything_whatever_is_asked(place: Place) -> None:
 
     assert (run.batches[0].kind, outcome(run, "ful")["fetched"]) == ("full", 2)
     assert "everything was read: its strategy is full" in notes(run.batches[0])
+
+
+def test_a_rowversion_column_that_is_gone_stops_the_entity_and_its_return_goes_on(
+    place: Place,
+) -> None:
+    columns = {"ID": "VARCHAR2(9)", "RV": "NUMBER(9)"}
+    rows: list[Row] = [{"ID": f"I{n}", "RV": n} for n in range(5)]
+    table(place, "ado", columns, rows)
+    place.apply([Entity(name="ado", delta="rowversion", rowversion=Rowversion(column="RV"))])
+    place.sync()
+    before = effects(place)
+    table(place, "ado", {"ID": "VARCHAR2(9)"}, [{"ID": row["ID"]} for row in rows])
+    stopped = place.command("sync", "ado")
+    table(place, "ado", dict(reversed(columns.items())), rows)  # in another order, too
+
+    back = place.sync()
+
+    assert stopped.returncode == 1
+    assert "RV (NUMBER(9)) is gone" in stopped.stdout
+    assert outcome(back, "ado")["unchanged"] == 5
+    assert effects(place) == before
+
+
+def test_after_a_change_of_mapping_slices_send_only_what_differs(place: Place) -> None:
+    columns = {"ID": "NUMBER(9)", "NAME": "VARCHAR2(9)"}
+    table(place, "ado", columns, [{"ID": n, "NAME": "aB"[n % 2]} for n in range(700)])
+    place.apply([ITEM])
+    place.sync()
+    before = effects(place)
+    upper = [Field.model_validate({"source": "NAME", "transform": "upper", "volatile": True})]
+    place.apply([ITEM.model_copy(update={"fields": [Field(source="NAME", volatile=True)]})])
+    volatile = [place.sync(slice_=number) for number in range(1, 8)]
+    place.apply(
+        [ITEM.model_copy(update={"fields": [upper[0].model_copy(update={"volatile": False})]})]
+    )
+
+    mapped = [place.sync(slice_=number) for number in range(1, 8)]
+
+    assert [run.batches[0].counts.updated for run in volatile] == [0] * 7
+    assert sum(run.batches[0].counts.updated for run in mapped) == 350
+    assert effects(place) == before + 350
+    assert outcome(place.sync(), "ado")["unchanged"] == 700

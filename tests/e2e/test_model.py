@@ -173,10 +173,10 @@ class Erp(RuleBasedStateMachine):
     @rule()
     def sync_what_changed(self) -> None:
         self._run(mode="incremental")
-        held = {name: _documents(self.place, name) for name in ("ord", "prt")}
-        for name, documents in held.items():
-            wanted = self._wanted()[name]
-            late = {key: fields for key, fields in wanted.items() if documents.get(key) != fields}
+        held = {name: _documents(self.place, name) for name in COLUMNS}
+        for name in ("ord", "prt"):
+            wanted = self._wanted(held)[name]
+            late = {key: row for key, row in wanted.items() if held[name].get(key) != row}
             assert (name, late) == (name, {})
 
     @rule(name=NAME)
@@ -201,10 +201,13 @@ class Erp(RuleBasedStateMachine):
 
     def _equal(self) -> None:
         held = {name: _documents(self.place, name) for name in COLUMNS}
-        assert held == self._wanted()
+        assert held == self._wanted(held)
 
-    def _wanted(self) -> dict[str, dict[str, ROW]]:
-        """What the hub must hold: reference to fields, the parent by its reference."""
+    def _wanted(self, held: dict[str, dict[str, ROW]]) -> dict[str, dict[str, ROW]]:
+        """What the hub must hold: reference to fields, the parent by its reference.
+
+        A part that was moved below one that is not there waits; the hub keeps it as it was before.
+        """
         orders = {
             f"id={no}": {"id": no, "name": row["NAME"]} for (no,), row in self.rows["ord"].items()
         }
@@ -222,7 +225,9 @@ class Erp(RuleBasedStateMachine):
         while missing := {
             no
             for no in there
-            if (up := self.rows["prt"][(no,)]["UP"]) is not None and up not in there
+            if (up := self.rows["prt"][(no,)]["UP"]) is not None
+            and up not in there
+            and f"id={up}" not in held["prt"]
         }:
             there -= missing
         parts = {
@@ -235,6 +240,8 @@ class Erp(RuleBasedStateMachine):
             for (no,), row in self.rows["prt"].items()
             if no in there
         }
+        waiting = {f"id={no}" for (no,) in self.rows["prt"]} - parts.keys()
+        parts |= {key: row for key, row in held["prt"].items() if key in waiting}
         return {"ord": orders, "lin": lines, "prt": parts}
 
 

@@ -1,10 +1,15 @@
 """Plans and approvals: what is shown before, what is applied, what has changed since."""
 
 import json
+import os
+import signal
+import subprocess
+import time
 from typing import Any
 
 import pytest
-from place import Place, lines, outcome
+import sqlalchemy as sa
+from place import SYNCFLOW, Place, lines, outcome
 from tables import effects, hub, link, references, table
 
 from syncflow_core.bridge import events, plans
@@ -254,3 +259,141 @@ def test_a_withheld_record_tells_its_plan_and_an_unchanged_one_since_when(place:
     assert "unchanged since" in unchanged.stdout
     assert "by full batch" in unchanged.stdout
     assert json.loads(told.stdout)["withheld"][0]["counts"]["deletes"] == 4
+
+
+KEPT = (
+    "erp_sync_state",
+    "failed_records",
+    "pending_children",
+    "pending_deletes",
+    "synced_records",
+    "sweep_slices",
+    "record_events",
+    "push_journal",
+)
+"""What a plan must leave as it is."""
+
+
+def kept(place: Place) -> dict[str, list[str]]:
+    with place.database.begin() as connection:
+        return {
+            name: sorted(
+                str(row)
+                for row in connection.execute(sa.text(f"SELECT * FROM bridge.{name}"))  # noqa: S608  # constants
+            )
+            for name in KEPT
+        }
+
+
+def test_a_plan_changes_nothing_of_what_is_kept(place: Place) -> None:
+    columns = {**COLUMNS, "UP": "VARCHAR2(9)"}
+
+    def children(*rows: tuple[str, str, object]) -> list[Row]:
+        return [{"ID": key, "NAME": "x", "QTY": quantity, "UP": up} for key, up, quantity in rows]
+
+    table(place, "itm", COLUMNS, items(5))
+    table(place, "chi", columns, children(("A", "I0", 1), ("B", "none", 1), ("C", "I1", "bad")))
+    references(place, ("chi", "up", "itm"))
+    place.apply([ITEM, Entity(name="chi", parents={"up": link("itm", "up")})])
+    place.sync()
+    before, pushed = kept(place), effects(place)
+    table(place, "itm", COLUMNS, items(7, I1="b")[1:])
+    table(place, "chi", columns, children(("A", "I1", 2), ("D", "none", "bad")))
+
+    ended = place.command("plan", "--all", "--full", "--json")
+
+    assert ended.returncode == 0, ended.stderr
+    assert [plan["counts"]["rejected"] for plan in lines(ended.stdout)] == [0, 1]
+    assert kept(place) == before
+    assert effects(place) == pushed
+
+
+def test_an_approved_plan_survives_a_kill_and_is_done_once(place: Place) -> None:
+    count = 4_000
+    table(place, "itm", COLUMNS, items(count))
+    place.apply([ITEM])
+    place.sync()
+    table(place, "itm", COLUMNS, [{**row, "NAME": "b"} for row in items(count)])
+    place.sync()
+    (plan,) = open_plans(place, "itm")
+    before = effects(place)
+    dying = subprocess.Popen(
+        [SYNCFLOW, "apply", str(plan.uid)],
+        env=place.environment,
+        cwd=place.home,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    deadline = time.monotonic() + 60
+    while effects(place) < before + 1_000 and time.monotonic() < deadline:
+        time.sleep(0.005)
+    os.kill(dying.pid, signal.SIGKILL)
+    dying.wait()
+
+    ended = place.command("apply", str(plan.uid), "--json")
+
+    assert ended.returncode == 0, ended.stderr
+    assert effects(place) == before + count
+    assert outcome(place.sync(), "itm")["unchanged"] == count
+
+
+def test_deletes_of_parents_and_children_are_withheld_and_applied_together(place: Place) -> None:
+    columns = {"ID": "VARCHAR2(9)", "UP": "VARCHAR2(9)"}
+
+    def load(count: int) -> None:
+        table(place, "itm", COLUMNS, items(count))
+        table(place, "chi", columns, [{"ID": f"C{n}", "UP": f"I{n}"} for n in range(count)])
+
+    load(30)
+    references(place, ("chi", "up", "itm"))
+    brake = Brake(rows=2, share=0.1)
+    place.apply([ITEM, Entity(name="chi", brake=brake, parents={"up": link("itm", "up")})])
+    place.sync()
+    load(10)
+    place.sync()
+    uids = [str(plan.uid) for name in ("itm", "chi") for plan in open_plans(place, name)]
+
+    ended = place.command("apply", *uids)
+    place.sync()
+
+    assert ended.returncode == 0, ended.stdout
+    assert (len(hub(place, "itm")), len(hub(place, "chi"))) == (10, 10)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "words"),
+    [
+        (("plan", "nope"), 2, "unknown entity nope; known are itm"),
+        (("plan", "itm", "--all"), 2, "name the entities to plan, or give --all"),
+        (("plan", "itm", "--full", "--incremental"), 2, "exclude each other"),
+        (("plan", "itm", "--slice", "9"), 2, "slice 9 does not exist"),
+        (("apply", "nope"), 2, "'nope' is no plan's id"),
+        (("apply", "01983b1e-7c1e-7cc3-98c4-dc0c0c07398f"), 2, "there is no plan 01983b1e"),
+        (("reconcile", "nope"), 2, "unknown entity nope"),
+        (("entities", "accept", "nope"), 2, "there is no entity nope"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused_in_one_line(
+    place: Place, arguments: tuple[str, ...], status: int, words: str
+) -> None:
+    table(place, "itm", COLUMNS, items(1))
+    place.apply([ITEM])
+
+    ended = place.command(*arguments)
+
+    assert (ended.returncode, ended.stdout) == (status, "")
+    assert words in ended.stderr
+    assert ended.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("system", ["SYNCFLOW_APISMITH_URL", "SYNCFLOW_SCHEDULEHUB_URL"])
+@pytest.mark.parametrize("command", [("plan", "itm"), ("reconcile", "itm")])
+def test_a_system_that_is_away_ends_a_plan_with_status_4(
+    place: Place, command: tuple[str, ...], system: str
+) -> None:
+    table(place, "itm", COLUMNS, items(1))
+    place.apply([ITEM])
+
+    ended = place.command(*command, **{system: "http://127.0.0.1:9"})
+
+    assert ended.returncode == 4, ended.stdout + ended.stderr

@@ -4,10 +4,11 @@ import json
 from typing import Any
 
 import dagster as dg
+import httpx
 import pytest
 import sqlalchemy as sa
 from place import Place, lines, outcome
-from tables import hub, table
+from tables import hub, link, table
 
 from syncflow_core.bridge.entities import load_entities
 from syncflow_core.bridge.reconciliations import last_reconciliation
@@ -153,3 +154,32 @@ def test_the_asset_check_compares_a_sample(synced: Place) -> None:
         found = last_reconciliation(connection, "rec", "sample")
     assert found is not None
     assert (found.compared, found.dagster_run_id) == (40, result.run_id)
+
+
+def test_an_emptied_hub_with_parents_and_children_is_repaired_through_plans(place: Place) -> None:
+    children: list[Row] = [
+        {"ID": "A", "UP": "I0", "N": 1},
+        {"ID": "B", "UP": "none", "N": 1},
+        {"ID": "C", "UP": "I1", "N": "bad"},
+        {"ID": "D", "UP": "I2", "N": 1},
+    ]
+    table(place, "rec", COLUMNS, items(5))
+    table(place, "chi", {"ID": "VARCHAR2(9)", "UP": "VARCHAR2(9)", "N": "NUMBER(9)"}, children)
+    place.apply([Entity(name="rec"), Entity(name="chi", parents={"up": link("rec", "up")})])
+    place.sync()
+    equal = place.command("reconcile", "--json", "--sample", "1000")
+    httpx.post(
+        f"{place.sandbox.schedulehub_url}/sandbox/reset", timeout=30, trust_env=False
+    ).raise_for_status()
+
+    found = place.command("reconcile", "--json", "--repair")
+    plans = [line["plan"] for line in lines(found.stdout)]
+    applied = place.command("apply", *plans)
+    again = place.command("reconcile", "--json")
+
+    assert equal.returncode == 0, equal.stdout
+    assert [line["counts"]["hub_missing"] for line in lines(found.stdout)] == [5, 2]
+    assert applied.returncode == 1, applied.stdout  # the seeded bad row makes it partial
+    assert (len(hub(place, "rec")), len(hub(place, "chi"))) == (5, 2)
+    assert again.returncode == 0, again.stdout
+    assert [line["counts"]["pending"] for line in lines(again.stdout)] == [0, 1]

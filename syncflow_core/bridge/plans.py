@@ -174,13 +174,16 @@ def list_plans(
     connection: sa.Connection,
     *,
     entity: str | None = None,
+    run_id: str | None = None,
     statuses: Sequence[Status] = ("open", "approved"),
     limit: int = 100,
 ) -> list[Plan]:
-    """Plans, newest first."""
+    """Plans, newest first; every filter given must hold."""
     query = plans.select().where(plans.c.status.in_(statuses))
     if entity is not None:
         query = query.where(plans.c.entity == entity)
+    if run_id is not None:
+        query = query.where(plans.c.dagster_run_id == run_id)
     rows = connection.execute(query.order_by(plans.c.created_at.desc()).limit(limit))
     return [_plan(row) for row in rows.mappings()]
 

@@ -286,6 +286,40 @@ def bench_delta(
 
 
 @app.command()
+def api(
+    *,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen on.")] = 8008,
+    dagster_url: Annotated[
+        str, typer.Option(help="The Dagster webserver that runs are launched through.")
+    ] = "http://127.0.0.1:3000",
+) -> None:
+    """Serve the REST API. Ctrl-C ends it.
+
+    Example: syncflow api --port 8008
+    """
+    from syncflow_dagster.cli.api import run
+
+    run(host=host, port=port, dagster_url=dagster_url)
+
+
+@app.command()
+def token(
+    name: Annotated[str, typer.Argument(help="Who it is for.")],
+    *,
+    role: Annotated[str, typer.Option(help="viewer, operator or admin.")] = "viewer",
+    days: Annotated[float, typer.Option(min=0.0001, max=3660, help="How long it is good.")] = 30.0,
+) -> None:
+    """Print a token for the REST API.
+
+    Example: syncflow token nightly-report --role viewer --days 365
+    """
+    from syncflow_dagster.cli.api import token as run
+
+    run(name=name, role=role, days=days)
+
+
+@app.command()
 def sandbox(
     *,
     rows: Annotated[int, typer.Option(min=1_000, help="Rows of the seeded ERP.")] = 50_000,
@@ -318,10 +352,10 @@ def demo(
 def up(
     *,
     ui_port: Annotated[int, typer.Option(help="The Dagster UI.")] = 3000,
-    api_port: Annotated[int, typer.Option(help="Kept free for the REST API.")] = 8008,
+    api_port: Annotated[int, typer.Option(help="The REST API.")] = 8008,
     rows: Annotated[int, typer.Option(min=1_000, help="Rows of the sandbox's ERP.")] = 50_000,
 ) -> None:
-    """Run everything on this machine: database, sandbox (unless URLs are set), UI, daemon. Ctrl-C ends it."""
+    """Run everything on this machine: database, sandbox (unless URLs are set), UI, daemon, API. Ctrl-C ends it."""
     from syncflow_dagster.cli.up import run
 
     raise typer.Exit(run(ui_port=ui_port, api_port=api_port, rows=rows))

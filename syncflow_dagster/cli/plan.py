@@ -62,8 +62,8 @@ def run(choice: Choice) -> int:
         with opened.database.begin() as connection:
             made = [
                 plan
-                for plan in plans.list_plans(connection, limit=10_000)
-                if plan.dagster_run_id == result.run_id and plan.kind == "sync"
+                for plan in plans.list_plans(connection, run_id=result.run_id, limit=10_000)
+                if plan.kind == "sync"
             ][::-1]
     _print(made, as_json=choice.as_json)
     planned = {plan.batch for plan in made}

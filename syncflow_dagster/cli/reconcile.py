@@ -48,8 +48,7 @@ def run(names: Sequence[str], *, sample: int, repair: bool, wait_s: float, as_js
             found = [item for item in last if item and item.dagster_run_id == result.run_id]
             made = {
                 plan.entity: str(plan.uid)
-                for plan in plans.list_plans(connection, limit=10_000)
-                if plan.dagster_run_id == result.run_id
+                for plan in plans.list_plans(connection, run_id=result.run_id, limit=10_000)
             }
     for item in found:
         if as_json:

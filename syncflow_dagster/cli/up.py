@@ -65,10 +65,11 @@ def run(*, ui_port: int, api_port: int, rows: int) -> int:
                 os.environ.update(environment(sandbox))
                 screen.print(f"APISmith     {sandbox.apismith_url} (sandbox)")
                 screen.print(f"ScheduleHub  {sandbox.schedulehub_url} (sandbox)")
-            processes = _dagster(settings, ui_port)
-            _await_ui(ui_port, processes[0])
+            processes = _start(settings, ui_port, api_port)
+            _await(f"http://127.0.0.1:{ui_port}/server_info", processes[0], "the Dagster UI")
             screen.print(f"Dagster UI   http://127.0.0.1:{ui_port}", style="bold")
-            screen.print(f"API port     {api_port} is kept for the REST API")
+            _await(f"http://127.0.0.1:{api_port}/api/v1/health", processes[2], "the REST API")
+            screen.print(f"REST API     http://127.0.0.1:{api_port}/api/v1 (syncflow token NAME)")
             screen.print("Ctrl-C ends all")
             return _wait(processes)
         except KeyboardInterrupt:
@@ -99,8 +100,8 @@ def _sandbox(database: Database, rows: int) -> Sandbox:
     )
 
 
-def _dagster(settings: Settings, ui_port: int) -> list[subprocess.Popen[bytes]]:
-    """The webserver and the daemon, over one code location that both load."""
+def _start(settings: Settings, ui_port: int, api_port: int) -> list[subprocess.Popen[bytes]]:
+    """Dagster's webserver and daemon, over one code location that both load, and the REST API."""
     folder = Path(os.environ["DAGSTER_HOME"])
     workspace = str(shipped("workspace.yaml"))
     log = (settings.home_path / "up.log").open("ab")
@@ -108,6 +109,10 @@ def _dagster(settings: Settings, ui_port: int) -> list[subprocess.Popen[bytes]]:
     commands = [
         [*python, "dagster_webserver", "-h", "127.0.0.1", "-p", str(ui_port), "-w", workspace],
         [*python, "dagster._daemon", "run", "-w", workspace],
+        [
+            *[sys.executable, "-c", "from syncflow_dagster.cli import main; main()", "api"],
+            *["--port", str(api_port), "--dagster-url", f"http://127.0.0.1:{ui_port}"],
+        ],
     ]
     return [
         subprocess.Popen(  # noqa: S603  # this interpreter, Dagster's modules
@@ -143,26 +148,24 @@ def _check_ports(ports: Sequence[int]) -> None:
         )
 
 
-def _await_ui(port: int, webserver: subprocess.Popen[bytes]) -> None:
+def _await(url: str, process: subprocess.Popen[bytes], what: str) -> None:
     deadline = time.monotonic() + START_S
     while time.monotonic() < deadline:
-        if webserver.poll() is not None:
+        if process.poll() is not None:
             break
         try:
-            if httpx.get(
-                f"http://127.0.0.1:{port}/server_info", timeout=2, trust_env=False
-            ).is_success:
+            if httpx.get(url, timeout=2, trust_env=False).is_success:
                 return
         except httpx.TransportError:
             pass  # not up yet
         time.sleep(0.2)
-    raise UnavailableError("the Dagster UI did not start; see up.log in the home", system="dagster")
+    raise UnavailableError(f"{what} did not start; see up.log in the home", system="dagster")
 
 
 def _wait(processes: Sequence[subprocess.Popen[bytes]]) -> int:
     while all(process.poll() is None for process in processes):
         time.sleep(0.5)
-    raise UnavailableError("a Dagster process ended; see up.log in the home", system="dagster")
+    raise UnavailableError("one of the processes ended; see up.log in the home", system="dagster")
 
 
 def _end(processes: Sequence[subprocess.Popen[bytes]]) -> None:

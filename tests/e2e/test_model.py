@@ -68,7 +68,12 @@ class Erp(RuleBasedStateMachine):
         super().__init__()
         self.place = place
         self.counter = 100
-        self.rows: dict[str, dict[tuple[Any, ...], ROW]] = {name: {} for name in COLUMNS}
+        # one row of each is never edited: an empty source never deletes
+        self.rows: dict[str, dict[tuple[Any, ...], ROW]] = {
+            "ord": {("OZ",): {"ID": "OZ", "NAME": "Z", "RV": 1}},
+            "lin": {("OZ", 1): {"NO": "OZ", "LINE": 1, "QTY": "1", "RV": 1}},
+            "prt": {("PZ",): {"ID": "PZ", "UP": None, "NAME": "Z", "RV": 1}},
+        }
         self.behind: set[str] = set()
         """Entities that were edited since their tables were written for the source."""
         _empty(place)

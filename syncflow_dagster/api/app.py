@@ -1,0 +1,77 @@
+"""The application: routers, security headers, limits.
+
+Belongs here: assembling.
+Does not belong here: calls (a module for each group).
+"""
+
+from collections.abc import Awaitable, Callable
+from importlib.metadata import version
+from typing import Final
+
+from fastapi import FastAPI, Request, Response
+from pydantic import BaseModel, Field
+
+from syncflow_core.bridge.database import Database
+from syncflow_core.settings import Settings
+from syncflow_dagster.api import plans
+from syncflow_dagster.api.gateway import DagsterGateway
+from syncflow_dagster.api.problems import add_handlers, problem
+
+PREFIX: Final = "/api/v1"
+MOST_BYTES: Final = 1_000_000
+"""Of a request's body."""
+HEADERS: Final = {
+    "Cache-Control": "no-store",
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+}
+
+
+class Alive(BaseModel):
+    """That this process answers."""
+
+    status: str = Field(examples=["alive"])
+
+
+def create_app(
+    settings: Settings, database: Database, gateway: DagsterGateway, secret: str
+) -> FastAPI:
+    """The API over a database and a Dagster webserver; opening and closing both is the caller's."""
+    app = FastAPI(
+        title="SyncFlow",
+        version=version("syncflow"),
+        description="Keeps ScheduleHub equal to an Oracle ERP. Runs that are started here are Dagster's.",
+        openapi_url=f"{PREFIX}/openapi.json",
+        docs_url=None,  # its page loads scripts from elsewhere
+        redoc_url=None,
+    )
+    app.state.settings, app.state.database = settings, database
+    app.state.gateway, app.state.secret = gateway, secret
+    add_handlers(app)
+    app.include_router(plans.router, prefix=PREFIX)
+
+    @app.get(f"{PREFIX}/health", operation_id="health", tags=["health"])
+    def health() -> Alive:
+        """Say that this process answers; no token is needed."""
+        return Alive(status="alive")
+
+    @app.middleware("http")
+    async def guard(
+        request: Request, following: Callable[[Request], Awaitable[Response]]
+    ) -> Response:
+        length = request.headers.get("content-length", "0")
+        if not length.isdigit() or int(length) > MOST_BYTES:
+            answer: Response = problem(
+                413, f"a body of {length[:20]} bytes; {MOST_BYTES:,} at most"
+            )
+        elif "transfer-encoding" in request.headers:
+            answer = problem(413, "a body without its length is not taken")
+        else:
+            answer = await following(request)
+        for name, value in HEADERS.items():
+            answer.headers.setdefault(name, value)
+        return answer
+
+    return app

@@ -1,0 +1,182 @@
+"""``/plans``: make one, look at it, say yes to it.
+
+Belongs here: the calls and their shapes.
+Does not belong here: plans themselves (``syncflow_core.bridge.plans``, ``syncflow_core.stages.plan``).
+
+Source: product.md 4 and 9.
+"""
+
+from datetime import datetime
+from typing import Annotated, Any, Literal
+from uuid import UUID
+
+from fastapi import APIRouter, Depends, HTTPException, Query, Request
+from pydantic import BaseModel, ConfigDict, Field
+
+from syncflow_core.bridge import plans
+from syncflow_core.bridge.database import Database
+from syncflow_core.bridge.entities import load_entities
+from syncflow_core.bridge.plans import Plan
+from syncflow_core.errors import ConfigError
+from syncflow_dagster.api.gateway import DagsterGateway
+from syncflow_dagster.api.problems import described
+from syncflow_dagster.api.security import Caller, may, utc_now
+from syncflow_dagster.orders import refuse_slice, refuse_unknown
+
+router = APIRouter(prefix="/plans", tags=["plans"])
+UID = "01983b1e-7c1e-7cc3-98c4-dc0c0c07398f"
+MOST = 200
+"""Plans of one answer."""
+
+Viewer = Annotated[Caller, Depends(may("viewer"))]
+Operator = Annotated[Caller, Depends(may("operator"))]
+
+
+class PlanSummary(BaseModel):
+    """A plan without its samples."""
+
+    uid: UUID = Field(description="Its id.", examples=[UID])
+    entity: str = Field(description="Whose records it would write.", examples=["order_lines"])
+    kind: Literal["sync", "withheld"] = Field(
+        description="sync: all that a sync would do, applied exactly. withheld: what the brake held "
+        "back; approved, its numbers are a ceiling.",
+        examples=["withheld"],
+    )
+    status: Literal["open", "approved", "applied", "expired"] = Field(examples=["open"])
+    counts: dict[str, int] = Field(
+        description="inserts, updates, deletes, pending, unchanged, rejected, fetched, known.",
+        examples=[{"updates": 0, "deletes": 741, "known": 1076}],
+    )
+    reason: str | None = Field(
+        description="Why it was withheld, or what a person should know.",
+        examples=["741 of 1076 known records would be deleted (more than 100 and 10%)"],
+    )
+    batch: UUID | None = Field(description="The batch that made it.", examples=[UID])
+    run_id: str | None = Field(description="Its Dagster run.", examples=[UID])
+    created_at: datetime = Field(examples=["2026-01-31T19:00:00Z"])
+    approved_at: datetime | None = Field(examples=["2026-02-01T07:30:00Z"])
+    approved_by: str | None = Field(examples=["anna"])
+    applied_batch: UUID | None = Field(description="The batch that applied it.", examples=[UID])
+
+
+class PlanDetail(PlanSummary):
+    """A plan with samples of what it would write."""
+
+    samples: list[dict[str, Any]] = Field(
+        description="Some records of each operation; of updates every field with both values.",
+        examples=[[{"op": "update", "record": "id=1", "field": "qty", "old": "2", "new": "3"}]],
+    )
+
+
+class PlanList(BaseModel):
+    """Plans, newest first."""
+
+    items: list[PlanSummary]
+
+
+class PlanRequest(BaseModel):
+    """What is to be planned."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    entities: list[str] = Field(
+        default=[], description="Entities by name; none for all.", examples=[["order_lines"]]
+    )
+    mode: Literal["auto", "full", "incremental"] = Field(
+        default="auto",
+        description="auto: incremental where the entity's strategy is rowversion and a watermark exists.",
+        examples=["full"],
+    )
+    slice: int | None = Field(default=None, ge=1, description="One slice, from 1.", examples=[3])
+
+
+class Started(BaseModel):
+    """A run that was launched; the Dagster UI shows the same one."""
+
+    run_id: str = Field(description="Its id in Dagster.", examples=[UID])
+
+
+@router.get("", operation_id="list_plans", responses=described(422, 503))
+def list_plans(
+    request: Request,
+    _caller: Viewer,
+    entity: Annotated[str | None, Query(description="Of this entity alone.")] = None,
+    run_id: Annotated[str | None, Query(description="Made by this Dagster run alone.")] = None,
+    status: Annotated[
+        list[Literal["open", "approved", "applied", "expired"]] | None,
+        Query(description="In these states; open and approved without any."),
+    ] = None,
+    limit: Annotated[int, Query(ge=1, le=MOST, description="At most so many.")] = 50,
+) -> PlanList:
+    """List plans, newest first: those that are open, without a state."""
+    with _database(request).begin() as connection:
+        found = plans.list_plans(
+            connection,
+            entity=entity,
+            run_id=run_id,
+            statuses=status or ("open", "approved"),
+            limit=limit,
+        )
+    return PlanList(items=[PlanSummary.model_validate(_row(plan)) for plan in found])
+
+
+@router.post("", status_code=202, operation_id="make_plan", responses=described(409, 422, 503))
+def make_plan(request: Request, caller: Operator, wanted: PlanRequest) -> Started:
+    """Launch a run that plans; its plans are listed by the run's id when it has ended. Nothing is pushed."""
+    with _database(request).begin() as connection:
+        entities = load_entities(connection)
+    refuse_unknown(wanted.entities, entities)
+    refuse_slice(wanted.slice, request.app.state.settings.slices)
+    config = {"entities": wanted.entities, "mode": wanted.mode, "slice": wanted.slice or 0}
+    return Started(run_id=_gateway(request).launch("plan", "make_plan", config, _tags(caller)))
+
+
+@router.get("/{uid}", operation_id="get_plan", responses=described(404, 422, 503))
+def get_plan(request: Request, _caller: Viewer, uid: UUID) -> PlanDetail:
+    """Show one plan, with samples of what it would write."""
+    return PlanDetail.model_validate(_row(_plan(request, uid)))
+
+
+@router.post(
+    "/{uid}/apply",
+    status_code=202,
+    operation_id="apply_plan",
+    responses=described(404, 409, 422, 503),
+)
+def apply_plan(request: Request, caller: Operator, uid: UUID) -> Started:
+    """Say yes to a plan and launch the run that does what it says, or says what has changed since."""
+    plan = _plan(request, uid)
+    try:
+        with _database(request).begin() as connection:
+            plans.approve_plan(connection, plan.uid, by=caller.name, now=utc_now())
+    except ConfigError as error:
+        raise HTTPException(409, str(error)) from error
+    config = {"plans": [str(uid)], "approved_by": caller.name}
+    return Started(run_id=_gateway(request).launch("apply_plan", "apply", config, _tags(caller)))
+
+
+def _plan(request: Request, uid: UUID) -> Plan:
+    try:
+        with _database(request).begin() as connection:
+            return plans.load_plan(connection, uid)
+    except ConfigError as error:
+        raise HTTPException(404, f"there is no plan {uid}") from error
+
+
+def _row(plan: Plan) -> dict[str, Any]:
+    names = [name for name in PlanDetail.model_fields if name != "run_id"]
+    return {"run_id": plan.dagster_run_id, **{name: getattr(plan, name) for name in names}}
+
+
+def _tags(caller: Caller) -> dict[str, str]:
+    return {"syncflow/started_by": f"API: {caller.name}"}
+
+
+def _database(request: Request) -> Database:
+    database: Database = request.app.state.database
+    return database
+
+
+def _gateway(request: Request) -> DagsterGateway:
+    gateway: DagsterGateway = request.app.state.gateway
+    return gateway

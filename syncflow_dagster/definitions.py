@@ -19,28 +19,36 @@ from syncflow_dagster.planning import build_plan_jobs
 from syncflow_dagster.reconciling import build_reconcile_check, build_reconcile_job
 from syncflow_dagster.registry import read_entities
 from syncflow_dagster.resources import resources
+from syncflow_dagster.schedules import build_schedules
 
 
 def build(
-    entities: Sequence[Entity], slices: int, *, own_checks_only: bool = False
+    entities: Sequence[Entity],
+    slices: int,
+    *,
+    time_zone: str = "UTC",
+    own_checks_only: bool = False,
 ) -> dg.Definitions:
     """The definitions of these entities.
 
     Args:
         entities: The enabled ones.
         slices: How many slices each has.
+        time_zone: The installation's, for what the clock starts.
         own_checks_only: Whether the checks that are runs of their own are left out: Dagster runs an
             asset's checks with it unless they do not exist.
     """
     checks = [] if own_checks_only else [build_reconcile_check(item.name) for item in entities]
+    reconcile = build_reconcile_job()
     return dg.Definitions(
         assets=build_assets(entities, slices),
         asset_checks=checks,
         jobs=[
             *build_jobs([entity.name for entity in entities], slices),
             *build_plan_jobs(),
-            build_reconcile_job(),
+            reconcile,
         ],
+        schedules=build_schedules(reconcile, time_zone),
         resources={**resources(), "frame_io": FrameIOManager()},
         executor=dg.in_process_executor,
     )
@@ -50,4 +58,4 @@ def build(
 def defs() -> dg.Definitions:
     """What ``workspace.yaml`` loads."""
     settings = read_settings()
-    return build(read_entities(settings), settings.slices)
+    return build(read_entities(settings), settings.slices, time_zone=settings.time_zone)

@@ -109,10 +109,7 @@ def check_plan(connections: Connections, staged: Staged) -> None:
         wanted = plans.load_records(connection, plan.uid)
     if plan.kind == "withheld":
         return
-    found = _planned(connections, staged)
-    same = [KEY_HASH, OP, DATA_HASH, PARENT_REFS]
-    more = found.join(wanted, on=same, how="anti", nulls_equal=True)
-    fewer = wanted.join(found, on=same, how="anti", nulls_equal=True)
+    more, fewer = _unlike(connections, staged, _planned(connections, staged), wanted)
     if more.is_empty() and fewer.is_empty():
         return
     with connections.database.begin() as connection:
@@ -123,6 +120,28 @@ def check_plan(connections: Connections, staged: Staged) -> None:
         f"{staged.name} makes a new one",
         entity=staged.name,
     )
+
+
+def _unlike(
+    connections: Connections, staged: Staged, found: pl.DataFrame, wanted: pl.DataFrame
+) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """What is to be written beyond the plan, and what the plan says that is neither to do nor done.
+
+    Whether a record is inserted or updated does not matter, only what it then holds: a child that waited
+    may have been released when its parent's plan was applied.
+    """
+    deletes = pl.col(OP) == "delete"
+    same = ["#deletes", KEY_HASH, DATA_HASH, PARENT_REFS]
+    found, wanted = (frame.with_columns(deletes.alias("#deletes")) for frame in (found, wanted))
+    more = found.join(wanted, on=same, how="anti", nulls_equal=True)
+    fewer = wanted.join(found, on=same, how="anti", nulls_equal=True)
+    with connections.database.begin() as connection:
+        known = records.load_known_of(connection, staged.name, fewer[KEY_HASH])
+    live = known.filter(~pl.col("deleted"))
+    written = live.select(pl.lit(value=False).alias("#deletes"), KEY_HASH, DATA_HASH, PARENT_REFS)
+    gone = ~pl.col(KEY_HASH).is_in(live[KEY_HASH].implode())
+    undone = fewer.join(written, on=same, how="anti", nulls_equal=True).filter(~(deletes & gone))
+    return more, undone
 
 
 def _planned(connections: Connections, staged: Staged) -> pl.DataFrame:

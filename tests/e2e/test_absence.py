@@ -1,5 +1,6 @@
 """When absence is deletion: whole scans, sweeps of seven slices, and the second look before a delete."""
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 
 import polars as pl
@@ -239,6 +240,64 @@ def test_a_scan_that_was_not_proven_deletes_nothing_and_says_why(place: Place) -
         ).one()
     assert (proof.declared_total, proof.counted, proof.complete) == (100, 99, False)
     assert proof.digest is not None
+
+
+class Moving(Source):
+    """A source whose total is one more in the answer after the first page of the first scan."""
+
+    scans = 0
+
+    def execute(
+        self,
+        api: Api,
+        *,
+        offset: int = 0,
+        limit: int = 10_000,
+        filters: Sequence[Filter] = (),
+        sort: Sequence[Sort] = (),
+    ) -> Page:
+        page = super().execute(api, offset=offset, limit=limit, filters=filters, sort=sort)
+        if filters or not sort:
+            return page
+        self.scans += offset == 0
+        moved = self.scans == 1 and offset > 0
+        return dataclasses.replace(page, total_rows=page.total_rows + moved)
+
+
+def test_a_scan_whose_total_moved_is_read_once_more(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table(place, "swp", COLUMNS, rows_of(range(100)))
+    place.apply([Entity(name="swp", brake=LOOSE)])
+    place.sync()
+    delete(place, [3])
+    moving = Moving.open(read_settings())
+    monkeypatch.setattr(Source, "open", lambda _settings: moving)
+
+    run = place.sync()
+
+    assert moving.scans == 2
+    assert outcome(run, "swp") == {
+        "fetched": 99,
+        "normalized": 99,
+        "unchanged": 99,
+        "deleted": 1,
+    }
+
+
+def test_rows_of_one_rowversion_across_page_borders_are_all_seen(place: Place) -> None:
+    table(place, "swp", COLUMNS, rows_of(range(12_000)))
+    place.apply([Entity(name="swp", delta="rowversion", brake=LOOSE)])
+    place.sync()
+    changed: list[Row] = [{"ID": n, "NAME": "new", "RV": 9} for n in range(12_000)]
+    table(place, "swp", COLUMNS, [*changed[:11_500], *rows_of(range(11_500, 12_000), rv=2)])
+
+    run = place.sync(mode="incremental")
+    quiet = place.sync(mode="incremental")
+
+    assert outcome(run, "swp")["updated"] == 11_500
+    assert outcome(quiet, "swp")["unchanged"] >= 11_500
+    assert "updated" not in outcome(quiet, "swp")
 
 
 def test_a_look_up_that_brings_an_unreadable_row_deletes_none_of_those_asked_for(

@@ -257,3 +257,24 @@ def test_each_of_several_rows_with_one_key_is_filed_with_what_it_held(place: Pla
     assert '"name":"new"' in hub(place, "dup")["id=A"]
     assert letters["rule"].to_list() == ["duplicate_key"]
     assert json.loads(letters["raw"][0])["name"] == "old"
+
+
+def test_texts_of_megabytes_arrive_whole_and_one_absurd_number_costs_its_row_alone(
+    place: Place,
+) -> None:
+    long = 'Zeile "x" \\ \t ü\r\n' * 200_000
+    rows: list[Row] = [
+        {"ID": "A", "C": long, "J": "{}"},
+        {"ID": "B", "C": "x", "J": '{"a":1e99999999999999999999}'},
+        {"ID": "C", "C": "x" * 3_000_000, "J": '{"b":1,"a":[1.50]}'},
+    ]
+    table(place, "clb", {"ID": "VARCHAR2(9)", "C": "CLOB", "J": "JSON"}, rows)
+    place.apply([Entity(name="clb")])
+
+    run = place.sync()
+
+    assert outcome(run, "clb") == {"fetched": 3, "normalized": 2, "rejected": 1, "inserted": 2}
+    assert json.loads(hub(place, "clb")["id=A"])["c"] == long.replace("\r\n", "\n").strip()
+    assert json.loads(hub(place, "clb")["id=C"])["j"] == {"a": [1.5], "b": 1}
+    with place.database.begin() as connection:
+        assert open_failed(connection, "clb")["rule"].to_list() == ["json"]

@@ -1,31 +1,22 @@
-"""The tables of schema ``bridge``, as SQLAlchemy sees them; ``migrations/`` makes them.
+"""The ten tables that product.md names, and those that only complete one of them.
 
-Belongs here: columns, keys, constraints, indexes, and what each column means (as its comment).
-Does not belong here: statements (one module per table group), the order of changes (``migrations``).
-
-Two tables take a line per record and carry no foreign keys: ``synced_records`` and
-``record_events``. A foreign key is a trigger per row, which costs seconds per million; their
-``entity`` and ``batch`` come from a lease that was checked in the same transaction.
-
-Source: product.md 1; decision 0005.
+Two take a line per record and carry no foreign keys: ``synced_records`` and ``record_events``. A
+foreign key is a trigger per row, which costs seconds per million; their ``entity`` and ``batch``
+come from a lease that was checked in the same transaction.
 """
 
-from typing import Any, Final
+from typing import Final
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
-SCHEMA: Final = "bridge"
-
-metadata = sa.MetaData(
-    schema=SCHEMA,
-    naming_convention={
-        "pk": "pk_%(table_name)s",
-        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
-        "fk": "fk_%(table_name)s_%(column_0_N_name)s_%(referred_table_name)s",
-        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
-        "ck": "ck_%(table_name)s_%(constraint_name)s",
-    },
+from syncflow_core.bridge.tables.shapes import (
+    at_column,
+    batch_column,
+    count_column,
+    entity_column,
+    metadata,
+    one_of,
 )
 
 BATCH_KINDS: Final = ("full", "incremental", "slice", "retry", "plan", "adopt")
@@ -38,7 +29,6 @@ BATCH_STATUSES: Final = (
     "failed",
     "stopped",
 )
-PLAN_KINDS: Final = ("sync", "withheld")
 COUNTS: Final = (
     "fetched",
     "normalized",
@@ -56,29 +46,6 @@ COUNTS: Final = (
 """The count columns of ``sync_batches``."""
 
 
-def _entity(**options: Any) -> sa.Column[str]:  # noqa: ANN401  # Column's own keywords
-    return sa.Column("entity", sa.Text, sa.ForeignKey("bridge.entities.name"), **options)
-
-
-def _batch(name: str, *, nullable: bool = True, primary_key: bool = False) -> sa.Column[Any]:
-    key = sa.ForeignKey("bridge.sync_batches.uid")
-    return sa.Column(name, sa.Uuid, key, nullable=nullable, primary_key=primary_key)
-
-
-def _at(name: str, *, nullable: bool = False, now: bool = False) -> sa.Column[Any]:
-    default = sa.func.now() if now else None
-    return sa.Column(name, sa.TIMESTAMP(timezone=True), nullable=nullable, server_default=default)
-
-
-def _one_of(column: str, values: tuple[str, ...]) -> sa.CheckConstraint:
-    words = ", ".join(f"'{value}'" for value in values)
-    return sa.CheckConstraint(f"{column} IN ({words})", name=column)
-
-
-def _count(name: str) -> sa.Column[int]:
-    return sa.Column(name, sa.BigInteger, nullable=False, server_default="0")
-
-
 entities = sa.Table(
     "entities",
     metadata,
@@ -88,19 +55,30 @@ entities = sa.Table(
     sa.Column("enabled", sa.Boolean, nullable=False, server_default=sa.text("true")),
     sa.Column("contract", JSONB, comment="source columns as last accepted: the schema contract"),
     sa.Column("contract_version", sa.Integer),
-    _at("created_at", now=True),
-    _at("updated_at", now=True),
+    at_column("created_at", now=True),
+    at_column("updated_at", now=True),
     comment="entities by name; their declarations are in entity_versions and field_mappings",
 )
 
 entity_versions = sa.Table(
     "entity_versions",
     metadata,
-    _entity(primary_key=True),
+    entity_column(primary_key=True),
     sa.Column("version", sa.Integer, primary_key=True, autoincrement=False),
     sa.Column("declaration", JSONB, nullable=False, comment="all but the fields"),
-    _at("created_at", now=True),
+    at_column("created_at", now=True),
     comment="each version of an entity's declaration",
+)
+
+entity_contracts = sa.Table(
+    "entity_contracts",
+    metadata,
+    entity_column(primary_key=True),
+    sa.Column("version", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("columns", JSONB, nullable=False, comment="source columns, name to type"),
+    sa.Column("change", sa.Text, nullable=False, comment="against the version before"),
+    at_column("accepted_at"),
+    comment="each version of an entity's schema contract",
 )
 
 field_mappings = sa.Table(
@@ -127,15 +105,15 @@ sync_batches = sa.Table(
     "sync_batches",
     metadata,
     sa.Column("uid", sa.Uuid, primary_key=True, comment="UUID version 7"),
-    _entity(nullable=False),
+    entity_column(nullable=False),
     sa.Column("entity_version", sa.Integer, nullable=False),
     sa.Column("kind", sa.Text, nullable=False),
     sa.Column("dagster_run_id", sa.Text),
     sa.Column("partition", sa.Text, comment="slice keys, comma separated; null for none"),
     sa.Column("status", sa.Text, nullable=False),
-    _at("started_at"),
-    _at("finished_at", nullable=True),
-    *(_count(name) for name in COUNTS),
+    at_column("started_at"),
+    at_column("finished_at", nullable=True),
+    *(count_column(name) for name in COUNTS),
     sa.Column("rows_per_second", sa.Double),
     sa.Column("watermark_before", sa.Text),
     sa.Column("watermark_after", sa.Text),
@@ -143,8 +121,8 @@ sync_batches = sa.Table(
     sa.Column("proof", JSONB(none_as_null=True), comment="what was known of completeness"),
     sa.Column("fence", sa.BigInteger, comment="the lease's number that this batch wrote under"),
     sa.Column("error", sa.Text),
-    _one_of("kind", BATCH_KINDS),
-    _one_of("status", BATCH_STATUSES),
+    one_of("kind", BATCH_KINDS),
+    one_of("status", BATCH_STATUSES),
     sa.ForeignKeyConstraint(
         ["entity", "entity_version"],
         ["bridge.entity_versions.entity", "bridge.entity_versions.version"],
@@ -164,7 +142,7 @@ failed_records = sa.Table(
     "failed_records",
     metadata,
     sa.Column("uid", sa.Uuid, primary_key=True, server_default=sa.text("gen_random_uuid()")),
-    _entity(nullable=False),
+    entity_column(nullable=False),
     sa.Column("key_hash", sa.LargeBinary, comment="16 bytes; null where there is no usable key"),
     sa.Column("raw_digest", sa.LargeBinary, comment="digest of the raw row where there is no key"),
     sa.Column("reference", sa.Text),
@@ -176,12 +154,12 @@ failed_records = sa.Table(
     sa.Column("message", sa.Text, nullable=False),
     sa.Column("raw", sa.Text, comment="the row as the source sent it, JSON"),
     sa.Column("attempts", sa.Integer, nullable=False, server_default="1"),
-    _at("due_at", nullable=True),
-    _batch("first_batch"),
-    _batch("last_batch"),
-    _at("first_seen"),
-    _at("last_seen"),
-    _at("resolved_at", nullable=True),
+    at_column("due_at", nullable=True),
+    batch_column("first_batch"),
+    batch_column("last_batch"),
+    at_column("first_seen"),
+    at_column("last_seen"),
+    at_column("resolved_at", nullable=True),
     sa.Column("resolution", sa.Text),
     sa.CheckConstraint("key_hash IS NOT NULL OR raw_digest IS NOT NULL", name="named"),
     sa.CheckConstraint("(resolved_at IS NULL) = (resolution IS NULL)", name="resolved"),
@@ -206,7 +184,7 @@ pending_children = sa.Table(
     "pending_children",
     metadata,
     sa.Column("uid", sa.Uuid, primary_key=True, server_default=sa.text("gen_random_uuid()")),
-    _entity(nullable=False),
+    entity_column(nullable=False),
     sa.Column("key_hash", sa.LargeBinary, nullable=False),
     sa.Column("reference_name", sa.Text, nullable=False),
     sa.Column("parent_entity", sa.Text, sa.ForeignKey("bridge.entities.name"), nullable=False),
@@ -224,13 +202,13 @@ pending_children = sa.Table(
         comment="deferred: the record is in the hub, only this reference is not",
     ),
     sa.Column("attempts", sa.Integer, nullable=False, server_default="0"),
-    _at("due_at", nullable=True),
+    at_column("due_at", nullable=True),
     sa.Column("state", sa.Text, nullable=False, server_default="waiting"),
-    _batch("batch"),
-    _at("created_at"),
-    _at("updated_at"),
-    _one_of("kind", ("parked", "deferred")),
-    _one_of("state", ("waiting", "released", "dead", "cancelled")),
+    batch_column("batch"),
+    at_column("created_at"),
+    at_column("updated_at"),
+    one_of("kind", ("parked", "deferred")),
+    one_of("state", ("waiting", "released", "dead", "cancelled")),
     sa.Index(
         "uq_pending_children_open",
         "entity",
@@ -257,34 +235,34 @@ pending_children = sa.Table(
 pending_deletes = sa.Table(
     "pending_deletes",
     metadata,
-    _entity(primary_key=True),
+    entity_column(primary_key=True),
     sa.Column("key_hash", sa.LargeBinary, primary_key=True),
     sa.Column("hub_uid", sa.Uuid),
-    _batch("batch"),
-    _at("created_at", now=True),
+    batch_column("batch"),
+    at_column("created_at", now=True),
     comment="deletes that wait until the record's children are gone",
 )
 
 erp_sync_state = sa.Table(
     "erp_sync_state",
     metadata,
-    _entity(primary_key=True),
+    entity_column(primary_key=True),
     sa.Column("source", sa.Text, primary_key=True, comment="APISmith's slug"),
     sa.Column("watermark", sa.Text, comment="last rowversion acknowledged"),
-    _at("last_full_scan_at", nullable=True),
-    _batch("last_batch"),
-    _at("adopted_at", nullable=True),
+    at_column("last_full_scan_at", nullable=True),
+    batch_column("last_batch"),
+    at_column("adopted_at", nullable=True),
     sa.Column("encoding_version", sa.Integer, comment="of the hashes in synced_records"),
     sa.Column("entity_version", sa.Integer, comment="of the hashes in synced_records"),
     sa.Column("counts", JSONB(none_as_null=True)),
-    _at("updated_at", now=True),
+    at_column("updated_at", now=True),
     comment="how far an entity has come",
 )
 
 background_sync_schedule = sa.Table(
     "background_sync_schedule",
     metadata,
-    _entity(primary_key=True),
+    entity_column(primary_key=True),
     sa.Column("enabled", sa.Boolean, nullable=False),
     sa.Column("window_start", sa.Time, nullable=False),
     sa.Column("window_end", sa.Time, nullable=False),
@@ -295,8 +273,8 @@ background_sync_schedule = sa.Table(
     sa.Column("sweep_number", sa.Integer, nullable=False, server_default="0"),
     sa.Column("last_slice", sa.Integer),
     sa.Column("last_night", sa.Date, comment="the evening's date of the last slice done"),
-    _at("next_run_at", nullable=True),
-    _at("updated_at", now=True),
+    at_column("next_run_at", nullable=True),
+    at_column("updated_at", now=True),
     sa.CheckConstraint("nights BETWEEN 1 AND 366", name="nights"),
     sa.CheckConstraint("current_offset >= 0", name="current_offset"),
     comment="the night window and the sweep's progress",
@@ -332,16 +310,16 @@ push_journal = sa.Table(
     "push_journal",
     metadata,
     sa.Column("uid", sa.Uuid, primary_key=True),
-    _entity(nullable=False),
-    _batch("batch"),
+    entity_column(nullable=False),
+    batch_column("batch"),
     sa.Column("op", sa.Text, nullable=False),
     sa.Column("key_hashes", ARRAY(sa.LargeBinary), nullable=False),
     sa.Column("fence", sa.BigInteger),
-    _at("opened_at", now=True),
-    _at("closed_at", nullable=True),
+    at_column("opened_at", now=True),
+    at_column("closed_at", nullable=True),
     sa.Column("outcome", sa.Text),
-    _one_of("op", ("insert", "update", "delete")),
-    _one_of("outcome", ("done", "settled", "failed")),
+    one_of("op", ("insert", "update", "delete")),
+    one_of("outcome", ("done", "settled", "failed")),
     sa.CheckConstraint("(closed_at IS NULL) = (outcome IS NULL)", name="closed"),
     sa.Index("ix_push_journal_open", "entity", postgresql_where=sa.text("closed_at IS NULL")),
     comment="intents of write calls; what is open after a crash is in doubt",
@@ -354,156 +332,10 @@ record_events = sa.Table(
     sa.Column("entity", sa.Text, nullable=False),
     sa.Column("key_hash", sa.LargeBinary, nullable=False),
     sa.Column("batch", sa.Uuid, comment="no foreign key"),
-    _at("at"),
+    at_column("at"),
     sa.Column("event", sa.Text, nullable=False),
     sa.Column("detail", JSONB(none_as_null=True)),
     sa.Index("ix_record_events_story", "entity", "key_hash", "id"),
     sa.Index("ix_record_events_at", "at", postgresql_using="brin"),
     comment="the history of each record, kept for a set time",
-)
-
-plans = sa.Table(
-    "plans",
-    metadata,
-    sa.Column("uid", sa.Uuid, primary_key=True),
-    _entity(nullable=False),
-    _batch("batch"),
-    sa.Column("kind", sa.Text, nullable=False),
-    sa.Column("status", sa.Text, nullable=False, server_default="open"),
-    sa.Column("counts", JSONB, nullable=False),
-    sa.Column("ceiling", JSONB(none_as_null=True), comment="what the approval allows at most"),
-    sa.Column("samples", JSONB(none_as_null=True)),
-    _at("created_at", now=True),
-    _at("approved_at", nullable=True),
-    sa.Column("approved_by", sa.Text),
-    _batch("applied_batch"),
-    sa.Column("dagster_run_id", sa.Text),
-    sa.Column("reason", sa.Text),
-    _one_of("status", ("open", "approved", "applied", "expired")),
-    _one_of("kind", PLAN_KINDS),
-    sa.Index("ix_plans_entity_status", "entity", "status"),
-    comment="what a batch would do, or withheld, until a person has decided",
-)
-
-plan_records = sa.Table(
-    "plan_records",
-    metadata,
-    sa.Column(
-        "plan", sa.Uuid, sa.ForeignKey("bridge.plans.uid", ondelete="CASCADE"), primary_key=True
-    ),
-    sa.Column("key_hash", sa.LargeBinary, primary_key=True),
-    sa.Column("op", sa.Text, nullable=False),
-    sa.Column("reference", sa.Text),
-    sa.Column("data_hash", sa.LargeBinary),
-    sa.Column("parent_refs", sa.Text),
-    _one_of("op", ("insert", "update", "delete")),
-    comment="what an open plan would write, record by record",
-)
-
-entity_contracts = sa.Table(
-    "entity_contracts",
-    metadata,
-    _entity(primary_key=True),
-    sa.Column("version", sa.Integer, primary_key=True, autoincrement=False),
-    sa.Column("columns", JSONB, nullable=False, comment="source columns, name to type"),
-    sa.Column("change", sa.Text, nullable=False, comment="against the version before"),
-    _at("accepted_at"),
-    comment="each version of an entity's schema contract",
-)
-
-sweep_slices = sa.Table(
-    "sweep_slices",
-    metadata,
-    _entity(primary_key=True),
-    sa.Column("slice", sa.Integer, primary_key=True, autoincrement=False),
-    sa.Column("slices", sa.Integer, nullable=False, comment="how many make the sweep"),
-    _batch("batch", nullable=False),
-    sa.Column("counted", sa.BigInteger, nullable=False),
-    sa.Column("complete", sa.Boolean, nullable=False),
-    sa.Column("unkeyed", sa.BigInteger, nullable=False, comment="rows without readable key"),
-    sa.Column("key_hashes", sa.LargeBinary, nullable=False, comment="16 bytes each"),
-    sa.Column("head", JSONB, nullable=False, comment="first keys as the source sent them"),
-    sa.Column("tail", JSONB, nullable=False, comment="last keys as the source sent them"),
-    _at("finished_at"),
-    comment="what the slices of the sweep under way have seen",
-)
-
-installation = sa.Table(
-    "installation",
-    metadata,
-    sa.Column("id", sa.Integer, primary_key=True, autoincrement=False),
-    sa.Column("place", sa.Text, nullable=False, comment="server, time line and database"),
-    sa.Column("written_by", sa.BigInteger, nullable=False, comment="xmin of this very row"),
-    _at("noted_at", now=True),
-    sa.CheckConstraint("id = 1", name="one"),
-    comment="tells this database from a copy of it that was restored",
-)
-
-reconciliations = sa.Table(
-    "reconciliations",
-    metadata,
-    sa.Column("uid", sa.Uuid, primary_key=True),
-    _entity(nullable=False),
-    sa.Column("kind", sa.Text, nullable=False),
-    _at("started_at"),
-    _at("finished_at"),
-    sa.Column("dagster_run_id", sa.Text),
-    sa.Column("compared", sa.BigInteger, nullable=False),
-    sa.Column("counts", JSONB, nullable=False, comment="differences by side and kind"),
-    sa.Column("accuracy", sa.Double, nullable=False),
-    sa.Column("bound", sa.Double, nullable=False, comment="lower, at 95 % confidence"),
-    sa.Column("samples", JSONB, nullable=False),
-    sa.Column("repaired", sa.Boolean, nullable=False, server_default=sa.text("false")),
-    _one_of("kind", ("whole", "sample")),
-    sa.Index("ix_reconciliations_history", "entity", sa.text("started_at DESC")),
-    comment="how records compared with hub and source",
-)
-
-leases = sa.Table(
-    "leases",
-    metadata,
-    _entity(primary_key=True),
-    sa.Column("holder", sa.Text, nullable=False, comment="host, process and run, for people"),
-    sa.Column("backend_pid", sa.Integer, comment="of the session that holds the advisory lock"),
-    _batch("batch"),
-    sa.Column("dagster_run_id", sa.Text),
-    sa.Column("fence", sa.BigInteger, nullable=False),
-    _at("acquired_at"),
-    _at("heartbeat_at"),
-    _at("released_at", nullable=True),
-    comment="who syncs an entity; the advisory lock decides, this row informs and fences",
-)
-
-target_limits = sa.Table(
-    "target_limits",
-    metadata,
-    sa.Column("system", sa.Text, primary_key=True),
-    sa.Column("state", JSONB, nullable=False),
-    _at("updated_at", now=True),
-    comment="limiter and breaker, shared by all runs",
-)
-
-scan_proofs = sa.Table(
-    "scan_proofs",
-    metadata,
-    _batch("batch", nullable=False, primary_key=True),
-    sa.Column("slice", sa.Integer, primary_key=True, autoincrement=False, comment="0: no slices"),
-    sa.Column("declared_total", sa.BigInteger),
-    sa.Column("counted", sa.BigInteger, nullable=False),
-    sa.Column("final_total", sa.BigInteger),
-    sa.Column("pages", sa.Integer, nullable=False),
-    sa.Column("digest", sa.LargeBinary),
-    sa.Column("complete", sa.Boolean, nullable=False),
-    sa.Column("note", sa.Text),
-    comment="whether a scan saw everything, and why not",
-)
-
-start_requests = sa.Table(
-    "start_requests",
-    metadata,
-    sa.Column("idempotency_key", sa.Text, primary_key=True),
-    sa.Column("body_digest", sa.LargeBinary, nullable=False),
-    _batch("batch"),
-    _at("created_at", now=True),
-    comment="starts asked for with an Idempotency-Key",
 )

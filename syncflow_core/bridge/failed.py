@@ -165,6 +165,16 @@ def open_failed(
     return found.sort("first_seen", "uid")
 
 
+def open_keys(connection: sa.Connection, entity: str) -> pl.Series:
+    """The key hashes of the entity's open rows, those without a key left out: Binary, distinct."""
+    query = (
+        "SELECT encode(key_hash, 'hex') FROM bridge.failed_records "
+        "WHERE entity = :entity AND resolved_at IS NULL AND key_hash IS NOT NULL"
+    )
+    schema = {columns.KEY_HASH: pl.Binary()}
+    return load_frame(connection, query, schema, {"entity": entity})[columns.KEY_HASH]
+
+
 def count_failed(connection: sa.Connection, entity: str) -> int:
     """How many open rows the entity has."""
     query = sa.text(

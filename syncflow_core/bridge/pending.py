@@ -222,6 +222,16 @@ def open_pending(connection: sa.Connection, entity: str) -> pl.DataFrame:
     )
 
 
+def open_keys(connection: sa.Connection, entity: str) -> pl.Series:
+    """The key hashes of all children of *entity* that wait or are dead: Binary, distinct."""
+    query = (
+        f"SELECT DISTINCT encode(p.key_hash, 'hex') FROM bridge.pending_children AS p "  # noqa: S608  # a constant
+        f"WHERE p.entity = :entity AND {_OPEN}"
+    )
+    schema = {columns.KEY_HASH: pl.Binary()}
+    return load_frame(connection, query, schema, {"entity": entity})[columns.KEY_HASH]
+
+
 def entities_to_release(connection: sa.Connection, now: datetime) -> list[str]:
     """Names of entities with a child whose parent has landed, or whose next attempt is due."""
     query = sa.text(

@@ -1,40 +1,32 @@
 """Push: send the waves, then the deletes; park what waits for a parent.
 
-Belongs here: building bodies, and the order of a batch's writes.
-Does not belong here: what one write's outcome means (``sender``), closing the batch (``track``).
+Belongs here: the order of a batch's writes.
+Does not belong here: what one write's outcome means (``sender``), who waits (``park``), closing the
+batch (``track``).
 
 Source: product.md 5 and 6.
 """
 
 from collections.abc import Callable
 from datetime import datetime
-from typing import Final
 
 import polars as pl
 
-from syncflow_core.body import json_objects
-from syncflow_core.bridge import events, pending, records
+from syncflow_core.bridge import records
 from syncflow_core.columns import (
     DATA_HASH,
     KEY_HASH,
     OP,
     PARENT_REFS,
-    REFERENCE,
-    ROW,
-    ROWVERSION,
 )
-from syncflow_core.digests import field_digests
-from syncflow_core.fields import Shape
 from syncflow_core.stages.deleter import Deleter
+from syncflow_core.stages.park import park_waiting
 from syncflow_core.stages.plan import check_plan
 from syncflow_core.stages.release import release_children, release_deletes
 from syncflow_core.stages.sender import COUNTED, Sender, groups
 from syncflow_core.stages.settle import settle_open
-from syncflow_core.stages.verdicts import BODY, OUTGOING
+from syncflow_core.stages.verdicts import outgoing
 from syncflow_core.stages.work import Connections, Staged, hold, timed, wave_names
-
-EXTRA: Final = (KEY_HASH, DATA_HASH, ROWVERSION, REFERENCE)
-"""What travels in a body besides the fields; the references are put in when it is sent."""
 
 
 def push(connections: Connections, staged: Staged, *, now: Callable[[], datetime]) -> Staged:
@@ -68,7 +60,7 @@ def push(connections: Connections, staged: Staged, *, now: Callable[[], datetime
                     sender.send(todo)
                     done += group.height
                     connections.progress(staged.name, "push", done, total)
-        _park(connections, staged, sender)
+        park_waiting(connections, staged, sender)
         deleter = Deleter(
             connections,
             shape.entity,
@@ -105,21 +97,6 @@ def push(connections: Connections, staged: Staged, *, now: Callable[[], datetime
     )
 
 
-def outgoing(frame: pl.DataFrame, shape: Shape) -> pl.DataFrame:
-    """Rows as they are sent: each with its body as JSON, built column-wise.
-
-    Args:
-        frame: ``(n, k)`` identified rows with ``#op`` and ``#hub_uid``.
-        shape: The entity's fields.
-
-    Returns:
-        ``(n, 10)``: ``verdicts.OUTGOING``.
-    """
-    return frame.with_columns(
-        json_objects(frame, shape.fields, EXTRA).alias(BODY), field_digests(frame, shape)
-    ).select(OUTGOING.names())
-
-
 def _not_yet_sent(connections: Connections, sender: Sender, todo: pl.DataFrame) -> pl.DataFrame:
     """Leave out what the batch that this one continues has sent already, and count it as sent."""
     with connections.database.begin() as connection:
@@ -130,48 +107,3 @@ def _not_yet_sent(connections: Connections, sender: Sender, todo: pl.DataFrame) 
         sender.count(COUNTED[op], number)
     sender.landed.append(sent[KEY_HASH])
     return todo.join(sent.select(KEY_HASH), on=KEY_HASH, how="anti")
-
-
-def _park(connections: Connections, staged: Staged, sender: Sender) -> None:
-    """File the rows that wait for a parent, and the references that wait for the second phase."""
-    if "missing" not in staged.frames or not staged.frames["missing"].rows:
-        return
-    entity = staged.shape.entity
-    missing = connections.frames.read(staged.frames["missing"])
-    parked = connections.frames.read(staged.frames["parked"])
-    deferred = connections.frames.read(staged.frames["deferred"])
-    now = sender.now()
-    with connections.database.begin() as connection:
-        sender.lease.check(connection)
-        for rows, kind in ((parked, "parked"), (deferred, "deferred")):
-            for part in groups(rows):
-                lines = (
-                    outgoing(part, staged.shape)
-                    .with_columns(part[ROW])
-                    .join(missing, on=ROW, how="inner")
-                )
-                pending.park(
-                    connection,
-                    entity.name,
-                    lines.with_columns(
-                        pl.col("reference").alias("reference_name"),
-                        pl.col("reference")
-                        .replace_strict({n: p.entity for n, p in entity.parents.items()})
-                        .alias("parent_entity"),
-                        pl.col("parent").alias("parent_key_hash"),
-                        pl.lit(kind).alias("kind"),
-                        pl.lit(None, dtype=pl.Datetime("us", "UTC")).alias("due_at"),
-                        pl.col(BODY).alias("payload"),
-                    ).select(pending.PARKED.names()),
-                    sender.batch,
-                    now,
-                )
-        if parked.height:
-            events.record(
-                connection,
-                entity.name,
-                parked.select(KEY_HASH, pl.lit("parked").alias("event")),
-                sender.batch,
-                now,
-            )
-    sender.count("pending", parked.height)

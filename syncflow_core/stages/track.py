@@ -165,7 +165,7 @@ def _watermark(staged: Staged, seen: pl.DataFrame, refused: pl.Series) -> str | 
 
 def _file(connection: sa.Connection, staged: Staged, filed: pl.DataFrame, now: datetime) -> None:
     """File what was rejected; a record that was not before has a line of history from here on."""
-    letters = failed.open_failed(connection, staged.name)[KEY_HASH].drop_nulls()
+    letters = failed.open_keys(connection, staged.name)
     failed.file_failed(connection, staged.name, filed, staged.batch, now)
     fresh = filed.filter(
         pl.col(KEY_HASH).is_not_null() & ~pl.col(KEY_HASH).is_in(letters.implode())
@@ -194,8 +194,10 @@ def _resolve(
     now: datetime,
 ) -> None:
     """Close what was open of records that went through now, and, after a complete scan, of those gone."""
-    letters = failed.open_failed(connection, staged.name)[KEY_HASH].drop_nulls()
-    through = letters.is_in(seen.implode()) & ~letters.is_in(troubled.implode())
+    letters = failed.open_keys(connection, staged.name)
+    waiting = pending.open_keys(connection, staged.name)
+    held = pl.concat([troubled, waiting]).implode()
+    through = letters.is_in(seen.implode()) & ~letters.is_in(held)
     failed.resolve_failed(connection, staged.name, letters.filter(through), "went through", now)
     if not staged.complete or staged.counts.get("withheld_deletes"):
         return  # a scan that is not trusted to delete says nothing of who is gone
@@ -204,7 +206,6 @@ def _resolve(
     failed.resolve_failed(
         connection, staged.name, letters.filter(~letters.is_in(here)), "gone from the source", now
     )
-    waiting = pending.open_pending(connection, staged.name)[KEY_HASH]
     absent = waiting.filter(~waiting.is_in(here))
     pending.close_pending(connection, staged.name, absent, "cancelled", now)
 

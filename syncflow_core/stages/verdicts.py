@@ -1,6 +1,6 @@
 """What the outcome of a write means for a record.
 
-Belongs here: outcomes as columns, and the table from code to verdict.
+Belongs here: records on their way, outcomes as columns, and the table from code to verdict.
 Does not belong here: making the calls (``sender``, ``deleter``), saving (the same).
 
 Source: contract.md, "ScheduleHub"; product.md 5 and 6.
@@ -11,6 +11,7 @@ from typing import Final
 
 import polars as pl
 
+from syncflow_core.body import json_objects
 from syncflow_core.bridge import pending
 from syncflow_core.columns import (
     DATA_HASH,
@@ -23,8 +24,9 @@ from syncflow_core.columns import (
     REFERENCE,
     ROWVERSION,
 )
-from syncflow_core.digests import DIGESTS
+from syncflow_core.digests import DIGESTS, field_digests
 from syncflow_core.entity import Entity
+from syncflow_core.fields import Shape
 from syncflow_core.outcomes import HubRecord, Outcome
 from syncflow_core.parents import parent_in_refs, refs_text
 from syncflow_core.schedulehub import BATCH_LIMIT, Target
@@ -47,6 +49,9 @@ OUTGOING = pl.Schema(
     }
 )
 """Records on their way to the target; ``#digests`` null where only the body is known."""
+
+EXTRA: Final = (KEY_HASH, DATA_HASH, ROWVERSION, REFERENCE)
+"""What travels in a body besides the fields; the references are put in when it is sent."""
 
 DONE, CHECK, AGAIN, PARKED, FAILED, AWAY = "done", "check", "again", "parked", "failed", "away"
 """Acknowledged; ask the target first; send again; wait for a parent; dead letter; not sent at all."""
@@ -222,3 +227,18 @@ def refused_frame(refused: pl.DataFrame) -> pl.DataFrame:
             else pl.lit(None, dtype=pl.String).alias(REFERENCE)
         ),
     )
+
+
+def outgoing(frame: pl.DataFrame, shape: Shape) -> pl.DataFrame:
+    """Rows as they are sent: each with its body as JSON, built column-wise.
+
+    Args:
+        frame: ``(n, k)`` identified rows with ``#op`` and ``#hub_uid``.
+        shape: The entity's fields.
+
+    Returns:
+        ``(n, 10)``: ``OUTGOING``.
+    """
+    return frame.with_columns(
+        json_objects(frame, shape.fields, EXTRA).alias(BODY), field_digests(frame, shape)
+    ).select(OUTGOING.names())

@@ -135,7 +135,7 @@ def prove_absent(
     """Those of the records that the source, asked by their keys, does not have; and what it said."""
     if absent.is_empty():
         return absent, []
-    found = look_again(connections, staged, absent, trust_scan=staged.kind == "full")
+    found = look_again(connections, staged.shape, absent, trust_scan=staged.kind == "full")
     notes = []
     if found.there:
         notes.append(

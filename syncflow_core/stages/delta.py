@@ -75,7 +75,7 @@ def find_changes(
             changed = changed.filter(pl.col(OP) != "update")
         if not staged.order.dry_run:
             notes += withhold(connections, staged, held, known.height, reason, lease, now())
-            _keep_up(connections, staged, verdicts, incoming, lease)
+            _keep_up(connections, staged, verdicts, incoming, lease, guarded=guarded)
         elif reason:
             notes.append(f"without an approval the brake would hold this back: {reason}")
         staged = staged.having(
@@ -210,12 +210,16 @@ def _keep_up(
     verdicts: pl.DataFrame,
     incoming: pl.DataFrame,
     lease: Lease,
+    *,
+    guarded: bool,
 ) -> None:
-    """Note what is newer though its data is the same, and forget deletes of records that are there.
+    """Note other rowversions of the same data, and forget deletes of records that are there.
 
     A slow slice that read the record before must not take what it read for the newer version.
+    A read that takes the source at its word takes a lower rowversion too: the source was restored.
     """
-    newer = verdicts.filter(pl.col(ADVANCED) & (pl.col(OP) == "unchanged")).select(ROW)
+    other = pl.col(ADVANCED) if guarded else pl.col(ADVANCED) | pl.col(OLDER)
+    newer = verdicts.filter(other & (pl.col(OP) == "unchanged")).select(ROW)
     with connections.database.begin() as connection:
         lease.check(connection)
         pending.cancel_deletes(connection, staged.name, incoming[KEY_HASH])

@@ -17,8 +17,9 @@ import polars as pl
 from syncflow_core.apismith import LOOK_UP
 from syncflow_core.bridge import records
 from syncflow_core.columns import KEY_HASH, KEY_SOURCE, REFERENCE, ROW
+from syncflow_core.fields import Shape
 from syncflow_core.keys import keys_of, source_key
-from syncflow_core.stages.work import Connections, Staged
+from syncflow_core.stages.work import Connections
 
 
 @dataclass(frozen=True)
@@ -34,20 +35,20 @@ class SecondLook:
 
 
 def look_again(
-    connections: Connections, staged: Staged, absent: pl.DataFrame, *, trust_scan: bool
+    connections: Connections, shape: Shape, absent: pl.DataFrame, *, trust_scan: bool
 ) -> SecondLook:
     """Ask the source for each of the records, by its key as the source sent it.
 
     Args:
         connections: The source and the database.
-        staged: The batch.
-        absent: ``columns.KNOWN``: the records that no row was seen of.
+        shape: The records' entity.
+        absent: ``#key_hash`` and more: the records that no row was seen of.
         trust_scan: Whether a record that cannot be asked for is gone because the scan says so (a
             whole scan, proven complete), or stays.
     """
-    shape = staged.shape
+    name = shape.entity.name
     with connections.database.begin() as connection:
-        named = records.load_key_sources(connection, staged.name, absent[KEY_HASH])
+        named = records.load_key_sources(connection, name, absent[KEY_HASH])
     keys = {
         row[KEY_HASH]: source_key(row[KEY_SOURCE], row[REFERENCE], shape)
         for row in named.iter_rows(named=True)
@@ -57,8 +58,8 @@ def look_again(
     for start in range(0, len(askable), LOOK_UP):
         part = askable[start : start + LOOK_UP]
         found = connections.source.look_up(shape.api, [key for _, key in part])
-        there += _there(found.frame, found.unreadable, [digest for digest, _ in part], staged)
-        connections.progress(staged.name, "look up", start + len(part), len(askable))
+        there += _there(found.frame, found.unreadable, [digest for digest, _ in part], shape)
+        connections.progress(name, "look up", start + len(part), len(askable))
     unasked = [digest for digest, key in keys.items() if key is None]
     kept = pl.Series(KEY_HASH, there if trust_scan else there + unasked, dtype=pl.Binary)
     return SecondLook(
@@ -69,11 +70,11 @@ def look_again(
 
 
 def _there(
-    rows: pl.DataFrame, unreadable: int, asked: Sequence[bytes], staged: Staged
+    rows: pl.DataFrame, unreadable: int, asked: Sequence[bytes], shape: Shape
 ) -> Sequence[bytes]:
     """Which of the asked are there: all, where a row came whose key cannot be read."""
     numbered = rows.with_row_index(ROW)
-    found = keys_of(numbered, staged.shape)
+    found = keys_of(numbered, shape)
     if unreadable or found.height < numbered.height:
         return asked
     return [digest for digest in asked if digest in set(found[KEY_HASH])]

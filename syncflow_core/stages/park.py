@@ -71,6 +71,25 @@ def park_waiting(connections: Connections, staged: Staged, sender: Sender) -> No
     sender.count("pending", parked.height)
 
 
+def forget_overtaken(connections: Connections, staged: Staged, sender: Sender) -> None:
+    """Cancel what waits of records that this batch met and that need not wait any more.
+
+    Their newer version is sent, unchanged, withheld or refused: the older one must not follow it.
+    """
+    name = sender.entity.name
+    with connections.database.begin() as connection:
+        waiting = pending.open_keys(connection, name)
+        if waiting.is_empty():
+            return
+        met = connections.frames.read(staged.frames["distinct"], columns=[KEY_HASH])[KEY_HASH]
+        overtaken = waiting.filter(waiting.is_in(met.implode()))
+        if "parked" in staged.frames:
+            parked = connections.frames.read(staged.frames["parked"], columns=[KEY_HASH])[KEY_HASH]
+            overtaken = overtaken.filter(~overtaken.is_in(parked.implode()))
+        sender.lease.check(connection)
+        pending.close_pending(connection, name, overtaken, "cancelled", sender.now(), kind="parked")
+
+
 def _parent_names(rows: pl.DataFrame, entity: Entity) -> pl.DataFrame:
     """``#row``, ``reference`` and ``#parent_name``: each reference as the parent's own entity writes it."""
     frames = [

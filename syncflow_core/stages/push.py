@@ -20,7 +20,7 @@ from syncflow_core.columns import (
     PARENT_REFS,
 )
 from syncflow_core.stages.deleter import Deleter
-from syncflow_core.stages.park import park_waiting
+from syncflow_core.stages.park import forget_overtaken, park_waiting
 from syncflow_core.stages.plan import check_plan
 from syncflow_core.stages.release import release_children, release_deletes
 from syncflow_core.stages.sender import COUNTED, Sender, groups
@@ -60,6 +60,7 @@ def push(connections: Connections, staged: Staged, *, now: Callable[[], datetime
                     sender.send(todo)
                     done += group.height
                     connections.progress(staged.name, "push", done, total)
+        forget_overtaken(connections, staged, sender)
         park_waiting(connections, staged, sender)
         deleter = Deleter(
             connections,
@@ -78,7 +79,7 @@ def push(connections: Connections, staged: Staged, *, now: Callable[[], datetime
         refused_ref = frames.write(str(staged.batch), "refused", [refused.to_frame(KEY_HASH)])
     with timed(connections, seconds, "release"):
         notes += release_children(connections, staged, landed, now=now)
-        if written["deleted"]:
+        if written["deleted"] or written["updated"]:  # an update may leave its parent too
             notes += release_deletes(connections, staged, now=now)
     counts = {
         name: staged.counts.get(name, 0) + written[name]

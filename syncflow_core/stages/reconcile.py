@@ -106,7 +106,10 @@ def reconcile_whole(
                 records.mark_deleted(connection, name, missing[KEY_HASH], order.batch)
                 taken = pl.concat([extra, different])
                 records.save_acknowledged(connection, name, taken, order.batch)
-    plan = make_plan(connections, stage(connections, order, now=now), now=now)
+    staged = stage(connections, order, now=now)
+    # an empty source never deletes, so no plan says that all of these are not there
+    emptied = not staged.counts["fetched"] and entity.deletes != "ignore"
+    plan = make_plan(connections, staged, now=now)
     compared = expected.height + extra.height
     wrong = missing.height + extra.height + different.height
     sides = {"missing": missing, "extra": extra, "different": different}
@@ -122,7 +125,7 @@ def reconcile_whole(
             **{f"hub_{kind}": frame.height for kind, frame in sides.items()},
             "source_missing": plan.counts["inserts"],
             "source_different": plan.counts["updates"],
-            "source_extra": plan.counts["deletes"],
+            "source_extra": expected.height if emptied else plan.counts["deletes"],
             "pending": plan.counts["pending"],
             "rejected": plan.counts["rejected"],
         },

@@ -33,9 +33,12 @@ from syncflow_core.columns import (
 from syncflow_core.delta import classify
 from syncflow_core.digests import DIGESTS
 from syncflow_core.entity import Entity
+from syncflow_core.errors import UnavailableError
+from syncflow_core.fields import shape_of
 from syncflow_core.parents import can_be_null, refs_without
 from syncflow_core.rowversion import sortable
 from syncflow_core.stages.deleter import Deleter
+from syncflow_core.stages.lookup import look_again
 from syncflow_core.stages.sender import Sender, groups
 from syncflow_core.stages.verdicts import BODY, OUTGOING
 from syncflow_core.stages.work import Connections, Staged
@@ -230,7 +233,10 @@ def _outgoing(connections: Connections, entity: Entity, ready: pl.DataFrame) -> 
 def release_deletes(
     connections: Connections, staged: Staged, *, now: Callable[[], datetime]
 ) -> list[str]:
-    """Delete parents that waited until their children, this entity's records, were gone; then theirs."""
+    """Delete parents that waited until their children, this entity's records, were gone; then theirs.
+
+    Each is asked for by its key first: it may be back in the source since it began to wait.
+    """
     notes: list[str] = []
     queue = _parents(staged.shape.entity)
     while queue:
@@ -244,7 +250,13 @@ def release_deletes(
                 continue
             with connections.database.begin() as connection:
                 still = pending.waiting_deletes(connection, parent)
-            side.deleter.delete(still)
+            try:
+                shape = shape_of(side.entity, connections.source.describe(side.entity.api))
+                found = look_again(connections, shape, still, trust_scan=False)
+            except UnavailableError as error:
+                notes.append(f"{still.height} {parent} deletes go on waiting: {error}")
+                continue
+            side.deleter.delete(found.gone)
             if side.deleter.counts["deleted"]:
                 notes.append(
                     f"{side.deleter.counts['deleted']} {parent} deleted: their children are gone"

@@ -156,7 +156,8 @@ def _watermark(staged: Staged, seen: pl.DataFrame, refused: pl.Series) -> str | 
     found = newest(seen[ROWVERSION], kind)
     if found is None:
         return before
-    if before is not None:
+    if before is not None and not (staged.kind == "full" and staged.complete):
+        # only a whole scan knows better: the column changed, or the source was restored
         held = canonical_of(pl.Series([before]), staged.shape).text[0]
         if newest(pl.Series(ROWVERSION, [held, found]), kind) == held:
             return before
@@ -198,7 +199,8 @@ def _resolve(
     waiting = pending.open_keys(connection, staged.name)
     held = pl.concat([troubled, waiting]).implode()
     through = letters.is_in(seen.implode()) & ~letters.is_in(held)
-    failed.resolve_failed(connection, staged.name, letters.filter(through), "went through", now)
+    if not staged.counts.get("withheld"):  # what is withheld has not gone through
+        failed.resolve_failed(connection, staged.name, letters.filter(through), "went through", now)
     if not staged.complete or staged.counts.get("withheld_deletes"):
         return  # a scan that is not trusted to delete says nothing of who is gone
     failed.resolve_unseen(connection, staged.name, staged.batch, "gone from the source", now)
@@ -216,15 +218,16 @@ def _advance(
     """Save how far the entity has come."""
     source = staged.shape.entity.api
     before = state.load_state(connection, staged.name, source)
+    undelivered = any(staged.counts.get(name) for name in ("withheld", "failed"))
     after = dataclasses.replace(
         before,
         watermark=watermark,
         last_full_scan_at=now if staged.complete else before.last_full_scan_at,
         last_batch=staged.batch,
         encoding_version=ENCODING_VERSION,
-        # until every record was seen under it, a batch looks at records of the version before
+        # until every record was acknowledged under it, a batch looks at records of the version before
         entity_version=staged.version
-        if staged.kind == "full" or staged.ends_sweep
+        if (staged.kind == "full" or staged.ends_sweep) and not undelivered
         else before.entity_version,
     )
     state.save_state(connection, staged.name, source, after, now)

@@ -94,7 +94,7 @@ def show(texts: Sequence[str], *, as_json: bool) -> None:
 
 def apply(texts: Sequence[str], *, wait_s: float, as_json: bool) -> int:
     """Approve these plans and do what they say; the exit status, as a sync's."""
-    uids = [uid_of(text) for text in texts]
+    uids = list(dict.fromkeys(uid_of(text) for text in texts))
     quiet_dagster()
     with session() as opened:
         with opened.database.begin() as connection:

@@ -29,7 +29,7 @@ def run(entity: str, key: str, *, as_json: bool) -> None:
         database.check_schema()
         story = trace(database, source, entity, key)
     if as_json:
-        sys.stdout.write(msgspec.json.encode(_plain(story), enc_hook=_encoded).decode() + "\n")
+        sys.stdout.write(msgspec.json.encode(_plain(story), enc_hook=str).decode() + "\n")
         return
     _show(story)
 
@@ -108,9 +108,12 @@ def _hex(value: object) -> str:
     return value.hex() if isinstance(value, bytes) else str(value)
 
 
-def _plain(story: Story) -> Mapping[str, object]:
-    return dataclasses.asdict(story)
-
-
-def _encoded(value: object) -> object:
-    return dict(value) if isinstance(value, Mapping) else _hex(value)
+def _plain(value: object) -> object:
+    """The same with every hash as hex, as the rest of the command line shows it."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return _plain(dataclasses.asdict(value))
+    if isinstance(value, Mapping):
+        return {name: _plain(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value.hex() if isinstance(value, bytes) else value

@@ -21,7 +21,10 @@ def family(place: Place, parents: str, children: dict[str, tuple[str, str]]) -> 
     """Parents by their letters; children by name, each with its parent and its content."""
     table(place, "par", PARENT, [{"ID": name} for name in parents])
     table(
-        place, "chi", CHILD, [{"ID": no, "UP": up, "NAME": say} for no, (up, say) in children.items()]
+        place,
+        "chi",
+        CHILD,
+        [{"ID": no, "UP": up, "NAME": say} for no, (up, say) in children.items()],
     )
 
 
@@ -71,7 +74,12 @@ def test_a_child_that_moves_away_frees_its_parents_delete(related: Place) -> Non
 
 
 def test_a_mapping_whose_updates_were_withheld_is_not_forgotten(place: Place) -> None:
-    table(place, "itm", {"ID": TEXT, "QTY": "NUMBER(9)"}, [{"ID": f"I{n}", "QTY": n} for n in range(9)])
+    table(
+        place,
+        "itm",
+        {"ID": TEXT, "QTY": "NUMBER(9)"},
+        [{"ID": f"I{n}", "QTY": n} for n in range(9)],
+    )
     entity = Entity(name="itm", brake=Brake(rows=2, share=0.1))
     place.apply([entity])
     place.sync()

@@ -151,24 +151,31 @@ def close_pending(
     key_hashes: pl.Series,
     state: Literal["released", "cancelled"],
     now: datetime,
-    *,
-    kind: Literal["parked", "deferred"] | None = None,
-) -> int:
-    """Let these children wait for nothing any more; returns how many rows were open.
-
-    With *kind* only what waits in that way: a record that was sent may still lack a deferred
-    reference.
-    """
+) -> None:
+    """Let these children wait for nothing any more."""
     stage_keys(connection, key_hashes)
-    done = connection.execute(
+    connection.execute(
         sa.text(
             "UPDATE bridge.pending_children AS p SET state = :state, updated_at = :now "  # noqa: S608  # a constant
-            f"FROM staged_keys AS s WHERE p.entity = :entity AND p.key_hash = s.key_hash AND {_OPEN} "
-            "AND (CAST(:kind AS text) IS NULL OR p.kind = :kind)"
+            f"FROM staged_keys AS s WHERE p.entity = :entity AND p.key_hash = s.key_hash AND {_OPEN}"
         ),
-        {"entity": entity, "state": state, "now": now, "kind": kind},
+        {"entity": entity, "state": state, "now": now},
     )
-    return done.rowcount
+
+
+def cancel_older(
+    connection: sa.Connection, entity: str, key_hashes: pl.Series, batch: UUID, now: datetime
+) -> None:
+    """Cancel what these children wait with that another batch than *batch* parked."""
+    stage_keys(connection, key_hashes)
+    connection.execute(
+        sa.text(
+            "UPDATE bridge.pending_children AS p SET state = 'cancelled', updated_at = :now "  # noqa: S608  # a constant
+            "FROM staged_keys AS s WHERE p.entity = :entity AND p.key_hash = s.key_hash "
+            f"AND p.batch IS DISTINCT FROM :batch AND {_OPEN}"
+        ),
+        {"entity": entity, "batch": batch, "now": now},
+    )
 
 
 def close_references(

@@ -176,7 +176,7 @@ def save_acknowledged(
             what is known stays. ``#digests`` where they are known.
         batch: The batch that pushed them.
         first_load: None of the keys has a line yet: COPY without looking (one that has is an
-            integrity error). Sorted by key it is twice as fast.
+            integrity error).
     """
     present = {name: to for name, to in _SAVED.items() if name in frame.columns}
     lines = (

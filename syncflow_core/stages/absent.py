@@ -12,7 +12,7 @@ from datetime import datetime
 
 import polars as pl
 
-from syncflow_core.bridge import sweeps
+from syncflow_core.bridge import pending, records, sweeps
 from syncflow_core.bridge.leases import Lease
 from syncflow_core.bridge.sweeps import Slice
 from syncflow_core.columns import KEY_HASH
@@ -32,6 +32,8 @@ class Absence:
     """Whether the batch's slices were the last ones of a sweep."""
     rows: int = 0
     """Rows that the scan, or the whole sweep, saw: none at all is an empty source."""
+    seen: pl.Series | None = None
+    """Key hashes that were seen, where all should have been: what is not among them may be gone."""
 
 
 def find_absent(  # each is a part of the question
@@ -62,8 +64,9 @@ def find_absent(  # each is a part of the question
     unkeyed = refused.filter(pl.col(KEY_HASH).is_null() & (pl.col("rule") != "null_key")).height
     if staged.kind == "slice":
         return _after_slice(connections, staged, live, seen, unkeyed, lease, now)
+    rows = staged.counts["fetched"]
     if staged.shape.entity.deletes == "ignore":
-        return Absence(live.clear())
+        return Absence(live.clear(), rows=rows, seen=seen if staged.complete else None)
     absent = gone(live, seen)
     why_not = None
     if not staged.complete:
@@ -71,7 +74,7 @@ def find_absent(  # each is a part of the question
     elif unkeyed:
         why_not = f"{unkeyed} rejected rows have no readable key"
     if why_not is None or absent.is_empty():
-        return Absence(absent, rows=staged.counts["fetched"])
+        return Absence(absent, rows=rows, seen=seen if staged.complete else None)
     note = f"{absent.height} records were not seen, but {why_not}: none is deleted"
     return Absence(live.clear(), (note,))
 
@@ -112,10 +115,12 @@ def _after_slice(  # each is a part of the question
         if len(slices) < staged.order.of:
             return Absence(live.clear())
         everything = sweeps.load_seen(connection, staged.name)
-    if staged.shape.entity.deletes == "ignore":
-        return Absence(live.clear(), ends_sweep=True)
-    absent = gone(live, everything)
+    rows = sum(found.counted for found in slices)
     broken = [str(found.slice) for found in slices if not found.complete]
+    if staged.shape.entity.deletes == "ignore":
+        proven = None if broken else everything
+        return Absence(live.clear(), ends_sweep=True, rows=rows, seen=proven)
+    absent = gone(live, everything)
     lost = sum(found.unkeyed for found in slices)
     why_not = None
     if broken:
@@ -123,8 +128,7 @@ def _after_slice(  # each is a part of the question
     elif lost:
         why_not = f"{lost} rejected rows have no readable key"
     if why_not is None or absent.is_empty():
-        rows = sum(found.counted for found in slices)
-        return Absence(absent, ends_sweep=True, rows=rows)
+        return Absence(absent, ends_sweep=True, rows=rows, seen=None if why_not else everything)
     note = f"{absent.height} records were seen in no slice, but {why_not}: none is deleted"
     return Absence(live.clear(), (note,), ends_sweep=True)
 
@@ -135,7 +139,14 @@ def prove_absent(
     """Those of the records that the source, asked by their keys, does not have; and what it said."""
     if absent.is_empty():
         return absent, []
-    found = look_again(connections, staged.shape, absent, trust_scan=staged.kind == "full")
+    with connections.database.begin() as connection:
+        named = records.load_key_sources(connection, staged.name, absent[KEY_HASH])
+    found = look_again(
+        connections,
+        staged.shape,
+        absent.join(named, on=KEY_HASH, how="left"),
+        trust_scan=staged.kind == "full",
+    )
     notes = []
     if found.there:
         notes.append(
@@ -144,4 +155,25 @@ def prove_absent(
         )
     if found.unasked and staged.kind != "full":
         notes.append(f"{found.unasked} records cannot be asked for by their key: none is deleted")
-    return found.gone, notes
+    return found.gone.select(absent.columns), notes
+
+
+def forget_waiting(
+    connections: Connections, staged: Staged, absence: Absence, lease: Lease, now: datetime
+) -> list[str]:
+    """Let children that left the source while they waited wait no longer; what a person should know.
+
+    As with a delete, absence is a suspicion, and the answer of the source the proof.
+    """
+    if absence.seen is None or not absence.rows:
+        return []
+    with connections.database.begin() as connection:
+        waiting = pending.open_pending(connection, staged.name).unique(KEY_HASH)
+    unseen = waiting.filter(~pl.col(KEY_HASH).is_in(absence.seen.implode()))
+    if unseen.is_empty():
+        return []
+    found = look_again(connections, staged.shape, unseen, trust_scan=staged.kind == "full")
+    with connections.database.begin() as connection:
+        lease.check(connection)
+        pending.close_pending(connection, staged.name, found.gone[KEY_HASH], "cancelled", now)
+    return [f"{found.gone.height} that waited for a parent are gone from the source"]

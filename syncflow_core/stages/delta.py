@@ -29,7 +29,7 @@ from syncflow_core.columns import (
 from syncflow_core.delta import ADVANCED, KNOWN_DATA_HASH, KNOWN_PARENT_REFS, OLDER, classify
 from syncflow_core.errors import ConfigError
 from syncflow_core.identity import split_collided, text_hash_expr
-from syncflow_core.stages.absent import Absence, find_absent, prove_absent
+from syncflow_core.stages.absent import Absence, find_absent, forget_waiting, prove_absent
 from syncflow_core.stages.adopt import adopt
 from syncflow_core.stages.confirm import confirm
 from syncflow_core.stages.normalize import FILED
@@ -76,6 +76,10 @@ def find_changes(
         if not staged.order.dry_run:
             notes += withhold(connections, staged, held, known.height, reason, lease, now())
             _keep_up(connections, staged, verdicts, incoming, lease, guarded=guarded)
+            if (
+                held.deletes.is_empty()
+            ):  # a scan that is not trusted to delete says nothing of who is gone
+                notes += forget_waiting(connections, staged, absence, lease, now())
         elif reason:
             notes.append(f"without an approval the brake would hold this back: {reason}")
         staged = staged.having(

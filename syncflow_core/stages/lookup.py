@@ -15,7 +15,6 @@ from dataclasses import dataclass
 import polars as pl
 
 from syncflow_core.apismith import LOOK_UP
-from syncflow_core.bridge import records
 from syncflow_core.columns import KEY_HASH, KEY_SOURCE, REFERENCE, ROW
 from syncflow_core.fields import Shape
 from syncflow_core.keys import keys_of, source_key
@@ -40,18 +39,17 @@ def look_again(
     """Ask the source for each of the records, by its key as the source sent it.
 
     Args:
-        connections: The source and the database.
+        connections: The source.
         shape: The records' entity.
-        absent: ``#key_hash`` and more: the records that no row was seen of.
+        absent: ``#key_hash`` (unique), ``#key_source``, ``#reference`` and more: the records that no row
+            was seen of.
         trust_scan: Whether a record that cannot be asked for is gone because the scan says so (a
             whole scan, proven complete), or stays.
     """
     name = shape.entity.name
-    with connections.database.begin() as connection:
-        named = records.load_key_sources(connection, name, absent[KEY_HASH])
     keys = {
-        row[KEY_HASH]: source_key(row[KEY_SOURCE], row[REFERENCE], shape)
-        for row in named.iter_rows(named=True)
+        digest: source_key(text, reference, shape)
+        for digest, text, reference in absent.select(KEY_HASH, KEY_SOURCE, REFERENCE).iter_rows()
     }
     askable = [(digest, key) for digest, key in keys.items() if key is not None]
     there: list[bytes] = []

@@ -72,9 +72,10 @@ def park_waiting(connections: Connections, staged: Staged, sender: Sender) -> No
 
 
 def forget_overtaken(connections: Connections, staged: Staged, sender: Sender) -> None:
-    """Cancel what waits of records that this batch met and that need not wait any more.
+    """Cancel what records that this batch met wait with from earlier batches; to be called after parking.
 
-    Their newer version is sent, unchanged, withheld or refused: the older one must not follow it.
+    What still waits of them was parked anew. Any other line is of an older version, or of a
+    reference that the newer one has no more: it must not follow what was sent, withheld or refused.
     """
     name = sender.entity.name
     with connections.database.begin() as connection:
@@ -82,12 +83,14 @@ def forget_overtaken(connections: Connections, staged: Staged, sender: Sender) -
         if waiting.is_empty():
             return
         met = connections.frames.read(staged.frames["distinct"], columns=[KEY_HASH])[KEY_HASH]
-        overtaken = waiting.filter(waiting.is_in(met.implode()))
-        if "parked" in staged.frames:
-            parked = connections.frames.read(staged.frames["parked"], columns=[KEY_HASH])[KEY_HASH]
-            overtaken = overtaken.filter(~overtaken.is_in(parked.implode()))
         sender.lease.check(connection)
-        pending.close_pending(connection, name, overtaken, "cancelled", sender.now(), kind="parked")
+        pending.cancel_older(
+            connection,
+            name,
+            waiting.filter(waiting.is_in(met.implode())),
+            sender.batch,
+            sender.now(),
+        )
 
 
 def _parent_names(rows: pl.DataFrame, entity: Entity) -> pl.DataFrame:

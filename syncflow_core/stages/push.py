@@ -46,8 +46,18 @@ def push(connections: Connections, staged: Staged, *, now: Callable[[], datetime
         lease = hold(connections, staged.order)
         check_plan(connections, staged)
         shape, frames = staged.shape, connections.frames
-        sender = Sender(connections, shape.entity, staged.batch, lease, now, shape=shape)
         notes = settle_open(connections, staged, lease, now()) if staged.order.continued else []
+        with connections.database.begin() as connection:
+            first_load = not records.has_known(connection, staged.name)
+        sender = Sender(
+            connections,
+            shape.entity,
+            staged.batch,
+            lease,
+            now,
+            shape=shape,
+            first_load=first_load,
+        )
         waves = [staged.frames[name] for name in wave_names(staged)]
         total = sum(wave.rows for wave in waves)
         done = 0
@@ -60,8 +70,8 @@ def push(connections: Connections, staged: Staged, *, now: Callable[[], datetime
                     sender.send(todo)
                     done += group.height
                     connections.progress(staged.name, "push", done, total)
-        forget_overtaken(connections, staged, sender)
         park_waiting(connections, staged, sender)
+        forget_overtaken(connections, staged, sender)
         deleter = Deleter(
             connections,
             shape.entity,

@@ -250,9 +250,12 @@ def release_deletes(
                 continue
             with connections.database.begin() as connection:
                 still = pending.waiting_deletes(connection, parent)
+                named = records.load_key_sources(connection, parent, still[KEY_HASH])
             try:
                 shape = shape_of(side.entity, connections.source.describe(side.entity.api))
-                found = look_again(connections, shape, still, trust_scan=False)
+                found = look_again(
+                    connections, shape, still.join(named, on=KEY_HASH, how="left"), trust_scan=False
+                )
             except UnavailableError as error:
                 notes.append(f"{still.height} {parent} deletes go on waiting: {error}")
                 continue

@@ -61,9 +61,11 @@ class Sender(Writer):
 
     Args:
         shape: The entity's fields, where the history is to say which of them changed.
+        first_load: No record of the entity is known yet: what is acknowledged is saved by COPY.
     """
 
     shape: Shape | None = None
+    first_load: bool = False
     landed: list[pl.Series] = field(default_factory=list)
     """Key hashes that the target acknowledged as inserted or updated."""
     refused: list[pl.Series] = field(default_factory=list)
@@ -157,7 +159,9 @@ class Sender(Writer):
             if done.height:
                 keys = done[KEY_HASH]
                 done = self._with_changes(connection, done)
-                records.save_acknowledged(connection, name, done, self.batch)
+                records.save_acknowledged(
+                    connection, name, done, self.batch, first_load=self.first_load
+                )
                 failed.resolve_failed(connection, name, keys, "pushed", now)
                 # what it waited with is older than what was sent; what it still lacks is parked anew
                 pending.close_pending(connection, name, keys, "released", now)

@@ -204,12 +204,10 @@ def _resolve(
     if not staged.complete or staged.counts.get("withheld_deletes"):
         return  # a scan that is not trusted to delete says nothing of who is gone
     failed.resolve_unseen(connection, staged.name, staged.batch, "gone from the source", now)
-    here = pl.concat([seen, troubled]).implode()
+    here = pl.concat([seen, troubled, waiting]).implode()
     failed.resolve_failed(
         connection, staged.name, letters.filter(~letters.is_in(here)), "gone from the source", now
     )
-    absent = waiting.filter(~waiting.is_in(here))
-    pending.close_pending(connection, staged.name, absent, "cancelled", now)
 
 
 def _advance(

@@ -6,7 +6,6 @@ Does not belong here: what is measured (its own module).
 
 import os
 import platform
-import resource
 import statistics
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -26,6 +25,8 @@ class Step:
     """One stage, measured ``n`` times."""
 
     name: str
+    rows: int
+    """That it works on in each repetition."""
     seconds: list[float] = field(default_factory=list)
     """Wall seconds of each repetition; what it does in several pieces is added up."""
     cpu_seconds: list[float] = field(default_factory=list)
@@ -52,7 +53,7 @@ class Benchmark:
 
     Args:
         name: Of the benchmark.
-        rows: That each step works on.
+        rows: That each step works on, where it does not say otherwise.
         parameters: What else was chosen, for the report.
     """
 
@@ -71,25 +72,31 @@ class Benchmark:
         self._repetition += 1
 
     @contextmanager
-    def step(self, name: str) -> Iterator[None]:
-        """Measure the block as a piece of this repetition's step."""
+    def step(self, name: str, rows: int | None = None) -> Iterator[None]:
+        """Measure the block as a piece of this repetition's step, which works on *rows*."""
         forget_peak()
         wall, cpu = time.perf_counter(), time.process_time()
         yield
         self.add(
             name,
             Measured(time.perf_counter() - wall, time.process_time() - cpu, peak_since()),
+            rows,
         )
 
-    def add(self, name: str, taken: Measured) -> None:
+    def add(self, name: str, taken: Measured, rows: int | None = None) -> None:
         """Add a piece that was measured elsewhere to this repetition's step."""
-        step = self.steps.setdefault(name, Step(name))
+        step = self.steps.setdefault(name, Step(name, self.rows if rows is None else rows))
         step.megabytes = max(step.megabytes, taken.megabytes)
         if len(step.seconds) < max(self._repetition, 1):
             step.seconds.append(0.0)
             step.cpu_seconds.append(0.0)
         step.seconds[-1] += taken.seconds
         step.cpu_seconds[-1] += taken.cpu_seconds
+
+    @property
+    def peak(self) -> float:
+        """The most memory, in MB of 1,024 x 1,024 bytes, that a process held at once in any step."""
+        return max(step.megabytes for step in self.steps.values())
 
     def report(self, floor: str, together: Sequence[str], save: Path | None) -> None:
         """Print the table, with each step's ratio to the step ``floor``, and save the numbers as JSON."""
@@ -120,7 +127,7 @@ class Benchmark:
         screen = console()
         screen.print(table)
         screen.print(
-            f"peak memory of the process, data and all, {peak_megabytes():,.0f} MB; {machine()}",
+            f"peak memory of the process in any step, data and all, {self.peak:,.0f} MB; {machine()}",
             markup=False,
         )
         if save is not None:
@@ -128,13 +135,14 @@ class Benchmark:
             screen.print(f"saved in {save}", markup=False)
 
     def _row(self, table: Table, name: str, seconds: float, base: float, step: Step | None) -> None:
+        rows = self.rows if step is None else step.rows
         table.add_row(
             name,
-            f"{self.rows:,}",
+            f"{rows:,}",
             f"{seconds:.2f}",
             "" if step is None else f"{min(step.seconds):.2f}-{max(step.seconds):.2f}",
             "" if step is None else f"{statistics.median(step.cpu_seconds):.2f}",
-            f"{self.rows / seconds:,.0f}",
+            f"{rows / seconds:,.0f}",
             f"{self.megabytes / seconds:,.0f}" if self.megabytes else "",
             "" if step is None else f"{step.megabytes:,.0f}",
             f"{seconds / base:.2f}",
@@ -150,10 +158,11 @@ class Benchmark:
             "versions": {
                 name: version(name) for name in ("polars", "polars-hash", "msgspec", "syncflow")
             },
-            "peak_megabytes": round(peak_megabytes()),
+            "peak_megabytes": round(self.peak),
             "steps": [
                 {
                     "step": step.name,
+                    "rows": step.rows,
                     "seconds": [round(value, 4) for value in step.seconds],
                     "cpu_seconds": [round(value, 4) for value in step.cpu_seconds],
                     "peak_megabytes": round(step.megabytes),
@@ -161,11 +170,6 @@ class Benchmark:
                 for step in self.steps.values()
             ],
         }
-
-
-def peak_megabytes() -> float:
-    """The most memory that this process has held at once."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024  # kilobytes on Linux
 
 
 def forget_peak() -> None:

@@ -273,7 +273,7 @@ def bench_normalize(
 def bench_delta(
     *,
     rows: Annotated[int, typer.Option(min=10_000, help="Known records.")] = 1_000_000,
-    times: Annotated[int, typer.Option(min=1, help="Repetitions.")] = 3,
+    times: Annotated[int, typer.Option(min=1, help="Repetitions, after one that warms.")] = 3,
     changed: Annotated[
         float, typer.Option(min=0, max=1, help="Share of the records that has changed.")
     ] = 0.01,

@@ -176,4 +176,5 @@ def forget_waiting(
     with connections.database.begin() as connection:
         lease.check(connection)
         pending.close_pending(connection, staged.name, found.gone[KEY_HASH], "cancelled", now)
-    return [f"{found.gone.height} that waited for a parent are gone from the source"]
+    number = found.gone.height
+    return [f"{number} that waited for a parent are gone from the source"] if number else []

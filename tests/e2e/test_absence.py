@@ -7,7 +7,7 @@ import polars as pl
 import pytest
 import sqlalchemy as sa
 from place import Place, outcome
-from tables import hub, table
+from tables import hub, link, references, table
 
 from syncflow_core.apismith import Filter, LookedUp, Sort, Source
 from syncflow_core.bridge import sweeps
@@ -201,13 +201,17 @@ class Shifting(Source):
         return super().execute(api, offset=offset, limit=limit, filters=filters, sort=sort)
 
 
+def shift(monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = Shifting.open(read_settings())
+    monkeypatch.setattr(Source, "open", lambda _settings: opened)
+
+
 @pytest.fixture
 def shifting(place: Place, monkeypatch: pytest.MonkeyPatch) -> Place:
     table(place, "swp", COLUMNS, rows_of(range(100)))
     place.apply([Entity(name="swp", brake=LOOSE)])
     place.sync()
-    opened = Shifting.open(read_settings())
-    monkeypatch.setattr(Source, "open", lambda _settings: opened)
+    shift(monkeypatch)
     return place
 
 
@@ -220,6 +224,28 @@ def test_a_row_that_slipped_past_a_scan_that_counts_right_is_not_deleted(shiftin
     assert "1 records that were not seen are in the source after all" in notes(run.batches[0])
     assert "id=51" in hub(shifting, "swp")
     assert len(hub(shifting, "swp")) == 99
+
+
+def test_a_waiting_child_that_slipped_past_such_a_scan_goes_on_waiting(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    columns = {"ID": "NUMBER(9)", "UP": "NUMBER(9)"}
+    children: list[Row] = [{"ID": n, "UP": 2 if n == 51 else 1} for n in range(1, 101)]
+    table(place, "par", {"ID": "NUMBER(9)"}, [{"ID": 1}])
+    table(place, "chi", columns, children)
+    references(place, ("chi", "up", "par"))
+    entity = Entity(name="chi", brake=LOOSE, parents={"up": link("par", "up")})
+    place.apply([Entity(name="par", brake=LOOSE), entity])
+    assert outcome(place.sync(), "chi")["pending"] == 1
+
+    with monkeypatch.context() as meanwhile:
+        shift(meanwhile)
+        run = place.sync("chi")
+    assert run.batches[0].counts.pending == 0  # it was not seen
+    table(place, "par", {"ID": "NUMBER(9)"}, [{"ID": 1}, {"ID": 2}])
+    place.sync("par")
+
+    assert "id=51" in hub(place, "chi")
 
 
 def test_a_scan_that_was_not_proven_deletes_nothing_and_says_why(place: Place) -> None:

@@ -100,18 +100,3 @@ def test_a_child_that_left_while_it_waited_is_never_sent(ordered: Place, *, swep
     parents(ordered, "part", "XQ")
     ordered.sync("part")
     assert sorted(hub(ordered, "ordr")) == ["id=A", "id=B"]
-
-
-def test_a_child_that_the_sweep_passed_over_goes_on_waiting(ordered: Place) -> None:
-    there = [{"ID": "A", "PART": "X"}, {"ID": "M", "PART": "X"}]
-    table(ordered, "ordr", ORDER, there)
-    ordered.sync()
-    for number in range(1, 7):
-        ordered.sync("ordr", slice_=number)
-    # its slice was read before it came: a whole scan parks it, the sweep's slices never saw it
-    table(ordered, "ordr", ORDER, [{"ID": "0", "PART": "Q"}, *there])
-    ordered.sync()
-    ordered.sync("ordr", slice_=7)
-    parents(ordered, "part", "XQ")
-    ordered.sync("part")
-    assert sorted(hub(ordered, "ordr")) == ["id=0", "id=A", "id=M"]

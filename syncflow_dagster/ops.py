@@ -17,6 +17,7 @@ from uuid import UUID
 import dagster as dg
 import msgspec
 from dagster._core.errors import DagsterExecutionInterruptedError
+from dagster._core.storage.tags import SCHEDULE_NAME_TAG, SENSOR_NAME_TAG
 
 from syncflow_core.bridge import batches
 from syncflow_core.bridge.entities import load_registered
@@ -99,6 +100,7 @@ def build_ops(name: str, *, has_parents: bool, slices: int, deferred: tuple[str,
             partition=",".join(keys),
             wait_s=config.wait_s,
             deferred=deferred,
+            by_person=not {SCHEDULE_NAME_TAG, SENSOR_NAME_TAG} & context.run.tags.keys(),
         )
         with connections.database.begin() as connection:
             batches.open_batch(

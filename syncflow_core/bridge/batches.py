@@ -242,6 +242,22 @@ def history(  # each narrows by another column
     return [Batch.of(row) for row in connection.execute(query).mappings()]
 
 
+def was_read_whole(connection: sa.Connection, entity: str, version: int) -> bool:
+    """Whether a whole scan of the entity came to its end under this version of its declaration."""
+    table = sync_batches.c
+    whole = (
+        sync_batches.select()
+        .where(
+            table.entity == entity,
+            table.entity_version == version,
+            table.kind == "full",
+            table.status.in_(("completed", "partial", "withheld")),
+        )
+        .exists()
+    )
+    return bool(connection.execute(sa.select(whole)).scalar_one())
+
+
 def close_dead_batches(
     connection: sa.Connection,
     entity: str,

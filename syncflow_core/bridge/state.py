@@ -28,10 +28,16 @@ class State:
     last_full_scan_at: datetime | None = None
     last_batch: UUID | None = None
     adopted_at: datetime | None = None
+    collection: str | None = None
+    """The target's collection that was adopted; None: it was before this was kept."""
     encoding_version: int | None = None
     entity_version: int | None = None
     """Encoding and entity version that the hashes in ``synced_records`` were computed with."""
     counts: Mapping[str, Any] | None = None
+
+    def speaks_of(self, collection: str) -> bool:
+        """Whether what is known is known of this collection of the target."""
+        return self.collection in {None, collection}
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from datetime import datetime
 
 import polars as pl
 
-from syncflow_core.bridge import records
+from syncflow_core.bridge import pending, plans, records
 from syncflow_core.bridge.installation import notice_restore
 from syncflow_core.bridge.leases import Lease
 from syncflow_core.bridge.state import load_state, save_state
@@ -46,14 +46,16 @@ def adopt(connections: Connections, staged: Staged, lease: Lease, now: datetime)
     """Make ``synced_records`` hold the target's records, once in an entity's life; say how many.
 
     Once more after the bridge database was restored from a copy: then what it knows of the target is
-    out of date. Soft-deleted records are left out, an insert revives them; records without a key hash
+    out of date; and where the entity goes to another collection now: the old one's records stay there,
+    and are this entity's no more. Soft-deleted records are left out, an insert revives them; records without a key hash
     were made by nobody who knows the ERP, and stay as they are.
     """
     entity = staged.shape.entity
     with connections.database.begin() as connection:
         restored = notice_restore(connection, now)
         before = load_state(connection, entity.name, entity.api)
-    if before.adopted_at is not None:
+    moved = not before.speaks_of(entity.collection)
+    if before.adopted_at is not None and not moved:
         return []
     adopted, foreign = 0, 0
     listed = [pl.Series(KEY_HASH, [], dtype=pl.Binary)]
@@ -72,11 +74,18 @@ def adopt(connections: Connections, staged: Staged, lease: Lease, now: datetime)
         lease.check(connection)
         if len(absent):
             records.mark_deleted(connection, entity.name, absent, staged.batch)
-        save_state(
-            connection, entity.name, entity.api, dataclasses.replace(before, adopted_at=now), now
-        )
+        if moved:
+            plans.expire_plans(connection, entity.name, "withheld")
+            pending.cancel_deletes(connection, entity.name, absent)
+        after = dataclasses.replace(before, adopted_at=now, collection=entity.collection)
+        save_state(connection, entity.name, entity.api, after, now)
     notes = []
-    if restored or before.last_batch is not None:
+    if moved:
+        notes.append(
+            f"the collection is {entity.collection} now, it was {before.collection}: what was sent "
+            f"there stays and is left alone, {adopted} records were here before"
+        )
+    elif restored or before.last_batch is not None:
         notes.append(
             f"the bridge database was restored from a copy: the target's {adopted} records were "
             f"taken over anew, {len(absent)} that the copy knew are not there"

@@ -24,6 +24,7 @@ from syncflow_core.errors import ContractError
 from syncflow_core.fields import Shape, shape_of
 from syncflow_core.rowversion import canonical
 from syncflow_core.stages.reading import Reach, Reading, slice_reach
+from syncflow_core.stages.undelivered import undelivered_rows
 from syncflow_core.stages.work import Connections, Kind, Order, Staged, hold, timed
 
 OVERLAP_S: Final = 300
@@ -51,11 +52,18 @@ def fetch(connections: Connections, order: Order, *, now: Callable[[], datetime]
             registered = load_registered(connection, [order.entity], enabled=None)[0]
         entity, version = registered.entity, registered.version
         with connections.database.begin() as connection:
-            watermark = state.load_state(connection, entity.name, entity.api).watermark
+            before = state.load_state(connection, entity.name, entity.api)
+        watermark = before.watermark if before.speaks_of(entity.collection) else None
         api = connections.source.describe(entity.api)
         notes = _agreed(connections, registered, api, now())
         shape = shape_of(entity, api)
         kind = kind_of(order, shape, watermark)
+        if kind == "incremental" and order.kind is None and order.by_person:
+            with connections.database.begin() as connection:
+                changed = not batches.was_read_whole(connection, entity.name, version)
+            if changed:
+                kind = "full"
+                notes.append("the declaration has changed: everything is read once under the new one")
         with connections.database.begin() as connection:
             lease.check(connection)
             batches.open_batch(
@@ -78,7 +86,7 @@ def fetch(connections: Connections, order: Order, *, now: Callable[[], datetime]
             api=api.model_dump_json(),
             watermark_before=watermark,
         )
-        staged = _read(connections, staged, shape)
+        staged = _read(connections, staged, shape, now())
     asked = order.kind == "incremental" and kind == "full"
     if asked and not order.dry_run:
         why = (
@@ -126,12 +134,16 @@ def _agreed(connections: Connections, registered: Registered, api: Api, now: dat
     return notes
 
 
-def _read(connections: Connections, staged: Staged, shape: Shape) -> Staged:
+def _read(connections: Connections, staged: Staged, shape: Shape, now: datetime) -> Staged:
     """Scan, once more if the total moved; stage the rows."""
     reaches, neighbours = _reaches(connections, staged, shape)
+    besides = None
+    if staged.kind == "incremental":
+        due_by = None if staged.order.by_person else now
+        besides = undelivered_rows(connections, shape, due_by=due_by)
     for attempt in range(TRIES):
         reading = Reading(connections, staged, shape, neighbours)
-        raw = connections.frames.write(str(staged.batch), "raw", reading.parts(reaches))
+        raw = connections.frames.write(str(staged.batch), "raw", reading.parts(reaches, besides))
         proofs = reading.proofs()
         complete = all(proof.complete for proof in proofs.values())
         # an incremental fetch may well grow while it is read: rows that come in push none aside
@@ -143,6 +155,8 @@ def _read(connections: Connections, staged: Staged, shape: Shape) -> Staged:
             break
         connections.frames.drop(raw)
     notes = [proof.note for proof in proofs.values() if proof.note]
+    if reading.besides:
+        notes.append(f"{reading.besides} rows that were not delivered before were read once more")
     if staged.kind == "incremental" and not holds:
         notes.append("rows may have been passed over: the watermark stays where it is")
     unreadable = connections.frames.write(str(staged.batch), "unreadable", [reading.unreadable()])

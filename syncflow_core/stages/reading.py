@@ -81,12 +81,21 @@ class Reading:
         self._edges: dict[int, _Edges] = {}
         self._rejected: list[pl.DataFrame] = []
         self._rows = 0
+        self.besides = 0
+        """Rows that no reach came by, but were given besides."""
 
-    def parts(self, reaches: Sequence[Reach]) -> Iterator[pl.DataFrame]:
-        """The rows, in parts of about ``PART_ROWS``; at least one, be it empty."""
+    def parts(
+        self, reaches: Sequence[Reach], besides: pl.DataFrame | None = None
+    ) -> Iterator[pl.DataFrame]:
+        """The rows, in parts of about ``PART_ROWS``; at least one, be it empty.
+
+        Args:
+            reaches: What to scan.
+            besides: Rows that were read by key before; those that the reaches meet too come once.
+        """
         gathered: list[pl.DataFrame] = []
         height = 0
-        for page in self._pages(reaches):
+        for page in self._and_besides(self._pages(reaches), besides):
             gathered.append(page)
             height += page.height
             if height >= PART_ROWS:
@@ -97,6 +106,20 @@ class Reading:
         else:
             columns = {column.name: pl.String for column in self.shape.api.columns}
             yield pl.DataFrame(schema={ROW: pl.UInt32, **columns})
+
+    def _and_besides(
+        self, pages: Iterator[pl.DataFrame], besides: pl.DataFrame | None
+    ) -> Iterator[pl.DataFrame]:
+        """The pages, and after them what they did not meet of the rows given besides."""
+        columns = self.shape.key_columns
+        for page in pages:
+            if besides is not None and besides.height:
+                met = _keys(besides, columns).is_in(_keys(page, columns).implode())
+                besides = besides.filter(~met)
+            yield page
+        if besides is not None and besides.height:
+            self.besides = besides.height
+            yield self._numbered(besides)
 
     def _pages(self, reaches: Sequence[Reach]) -> Iterator[pl.DataFrame]:
         for reach in reaches:

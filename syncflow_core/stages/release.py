@@ -22,6 +22,7 @@ from syncflow_core.bridge.batches import Counts
 from syncflow_core.bridge.entities import load_registered
 from syncflow_core.bridge.identifiers import new_uid
 from syncflow_core.bridge.leases import HeldError, Lease
+from syncflow_core.bridge.state import load_state
 from syncflow_core.columns import (
     HUB_UID,
     KEY_HASH,
@@ -54,12 +55,17 @@ def release_children(
     """Send every waiting record whose parents have all landed; then those that waited for it, and so on.
 
     An entity that another sync holds is passed over: that sync, or the sensor, releases its records.
+    For that, this entity's own records go first whose parents landed while it was held.
 
     Returns:
         A sentence for each entity of which records were released.
     """
     notes: list[str] = []
     queue = [(staged.name, landed)]
+    missed = _released_by_nobody(connections, staged.name)
+    if len(missed) and len(sent := _release(connections, staged, staged.name, missed, now)):
+        notes.append(f"{len(sent)} {staged.name} released: their parents had landed before")
+        queue.append((staged.name, sent))
     while queue:
         parent, keys = queue.pop(0)
         if keys.is_empty():
@@ -88,7 +94,10 @@ class _Side:
 def _side_batch(
     connections: Connections, staged: Staged, name: str, now: Callable[[], datetime]
 ) -> Iterator[_Side | None]:
-    """A batch of kind ``retry`` for another entity; None where another sync holds it."""
+    """A batch of kind ``retry`` for another entity; None where another sync holds it.
+
+    None too where the entity goes to another collection since: its own next batch begins there.
+    """
     own = name == staged.name
     batch = new_uid()
     run_id = staged.order.run_id
@@ -103,6 +112,12 @@ def _side_batch(
     try:
         with connections.database.begin() as connection:
             registered = load_registered(connection, [name], enabled=None)[0]
+            entity = registered.entity
+            before = load_state(connection, name, entity.api)
+        if not before.speaks_of(entity.collection):
+            yield None
+            return
+        with connections.database.begin() as connection:
             batches.open_batch(
                 connection,
                 uid=batch,
@@ -113,7 +128,6 @@ def _side_batch(
                 dagster_run_id=run_id,
                 fence=lease.fence,
             )
-        entity = registered.entity
         side = _Side(
             entity,
             Sender(connections, entity, batch, lease, now),
@@ -178,6 +192,18 @@ def _release(
             lacking = ready.filter(~pl.col("here")).select(pending.PARKED.names())
             pending.park(connection, child, lacking, side.sender.batch, now())
     return landed
+
+
+def _released_by_nobody(connections: Connections, name: str) -> pl.Series:
+    """Key hashes of the entity's waiting records that could have gone already."""
+    with connections.database.begin() as connection:
+        if pending.open_keys(connection, name).is_empty():
+            return pl.Series(KEY_HASH, [], dtype=pl.Binary)
+        waiting = pending.open_pending(connection, name)
+    here = _parents_here(connections, waiting)
+    blocked = here.filter(~pl.col("here") & (pl.col("kind") == "parked"))[KEY_HASH]
+    free = here.filter(pl.col("here") & ~pl.col(KEY_HASH).is_in(blocked.implode()))
+    return free[KEY_HASH].unique()
 
 
 def _parents_here(connections: Connections, waiting: pl.DataFrame) -> pl.DataFrame:

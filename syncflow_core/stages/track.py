@@ -220,6 +220,7 @@ def _advance(
     after = dataclasses.replace(
         before,
         watermark=watermark,
+        collection=staged.shape.entity.collection,
         last_full_scan_at=now if staged.complete else before.last_full_scan_at,
         last_batch=staged.batch,
         encoding_version=ENCODING_VERSION,

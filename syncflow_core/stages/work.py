@@ -88,6 +88,8 @@ class Order(msgspec.Struct, frozen=True):
     """Whether this batch only makes a plan: nothing is pushed, nothing but the plan is kept."""
     plan: UUID | None = None
     """The approved plan that this batch applies."""
+    by_person: bool = True
+    """Whether a person asked for it: what the clock starts leaves alone what is not due yet."""
 
 
 class SliceSeen(msgspec.Struct, frozen=True):

@@ -252,6 +252,7 @@ erp_sync_state = sa.Table(
     at_column("last_full_scan_at", nullable=True),
     batch_column("last_batch"),
     at_column("adopted_at", nullable=True),
+    sa.Column("collection", sa.Text, comment="the target's, as adopted"),
     sa.Column("encoding_version", sa.Integer, comment="of the hashes in synced_records"),
     sa.Column("entity_version", sa.Integer, comment="of the hashes in synced_records"),
     sa.Column("counts", JSONB(none_as_null=True)),

@@ -45,7 +45,7 @@ def build(
         asset_checks=checks,
         jobs=[
             *build_jobs([entity.name for entity in entities], slices),
-            *build_plan_jobs(),
+            *build_plan_jobs(slices),
             reconcile,
         ],
         schedules=build_schedules(reconcile, time_zone),

@@ -98,10 +98,10 @@ def order_for(
     return asked
 
 
-def dry_run(order: Order, mode: Mode, slices: tuple[int, ...]) -> Order:
-    """The order as one that only makes a plan."""
+def dry_run(order: Order, mode: Mode, numbers: tuple[int, ...] = (), of: int = 1) -> Order:
+    """The order as one that only makes a plan: of these slices *of* so many, or of all rows."""
     kind = None if mode == "auto" else mode
-    return msgspec.structs.replace(order, dry_run=True, kind=kind, slices=slices)
+    return msgspec.structs.replace(order, dry_run=True, kind=kind, slices=numbers, of=of)
 
 
 @contextmanager

@@ -35,6 +35,7 @@ from syncflow_dagster.orders import (
     declared,
     dry_run,
     order_for,
+    refuse_slice,
     refuse_unknown,
     telling_last,
 )
@@ -64,81 +65,94 @@ class ApplyConfig(dg.Config):
     """How long to wait, in seconds, while another sync holds an entity."""
 
 
-@dg.op(
-    name="make_plan",
-    description="What a sync would do, record by record; nothing is pushed.",
-    required_resource_keys=RESOURCES,
-)
-def plan_op(context: dg.OpExecutionContext, config: PlanConfig) -> None:
-    """Plan the entities, parents first; one that fails is told at the end, after the others."""
-    connections = connections_of(context)
-    entities, order = declared(connections)
-    names = chosen(config.entities, entities, order)
-    slices = (config.slice,) if config.slice else ()
-    with telling_last() as attempt:
-        for name in names:
-            with attempt():
-                asked = order_for(context, connections, name, order, config.wait_s)
-                asked = dry_run(asked, config.mode, slices)
-                with closing_on_error(connections, asked):
-                    made = make_plan(
-                        connections, stage(connections, asked, now=utc_now), now=utc_now
-                    )
-                context.log_event(
-                    dg.AssetObservation(asset_key=[name], metadata=plan_metadata(made))
-                )
-
-
-@dg.op(
-    name="apply",
-    description="Approve plans and do what they say, or say what has changed since.",
-    required_resource_keys=RESOURCES,
-)
-def apply_op(context: dg.OpExecutionContext, config: ApplyConfig) -> None:
-    """Apply the plans, parents first."""
-    connections = connections_of(context)
-    entities, order = declared(connections)
-    try:
-        with connections.database.begin() as connection:
-            approved = [
-                plans.approve_plan(connection, _uid(text), by=config.approved_by, now=utc_now())
-                for text in config.plans
-            ]
-        refuse_unknown([plan.entity for plan in approved], entities)
-    except SyncFlowError as error:
-        raise as_failure(error) from error
-    approved.sort(key=lambda plan: order.order.index(plan.entity))
-    with telling_last() as attempt:
-        for plan in approved:
-            with attempt():
-                asked = order_for(context, connections, plan.entity, order, config.wait_s)
-                asked = _applying(connections, asked, plan)
-                with closing_on_error(connections, asked):
-                    staged, report = sync(connections, asked, now=utc_now)
-                metadata = {**metadata_of(report, staged), "plan": str(plan.uid)}
-                context.log_event(
-                    dg.AssetMaterialization(asset_key=[plan.entity], metadata=metadata)
-                )
-
-
-def build_plan_jobs() -> list[dg.JobDefinition]:
-    """``plan`` and ``apply_plan``: one op each."""
+def build_plan_jobs(slices: int) -> list[dg.JobDefinition]:
+    """``plan`` and ``apply_plan``: one op each, over entities of so many slices."""
+    make, apply = _plan_op(slices), _apply_op(slices)
 
     @dg.job(
         name="plan",
         description="What a sync would do: counts, samples, old and new values. Nothing is pushed.",
     )
     def plan_job() -> None:
-        plan_op()
+        make()
 
     @dg.job(
         name="apply_plan",
         description="Approve plans by their ids: a withheld one as a ceiling, another exactly.",
     )
     def apply_job() -> None:
-        apply_op()
+        apply()
 
     return [plan_job, apply_job]
+
+
+def _plan_op(slices: int) -> dg.OpDefinition:
+    @dg.op(
+        name="make_plan",
+        description="What a sync would do, record by record; nothing is pushed.",
+        required_resource_keys=RESOURCES,
+    )
+    def plan_op(context: dg.OpExecutionContext, config: PlanConfig) -> None:
+        """Plan the entities, parents first; one that fails is told at the end, after the others."""
+        connections = connections_of(context)
+        entities, order = declared(connections)
+        names = chosen(config.entities, entities, order)
+        numbers = (config.slice,) if config.slice else ()
+        try:
+            refuse_slice(config.slice or None, slices)
+        except SyncFlowError as error:
+            raise as_failure(error) from error
+        with telling_last() as attempt:
+            for name in names:
+                with attempt():
+                    asked = order_for(context, connections, name, order, config.wait_s)
+                    asked = dry_run(asked, config.mode, numbers, slices)
+                    with closing_on_error(connections, asked):
+                        made = make_plan(
+                            connections, stage(connections, asked, now=utc_now), now=utc_now
+                        )
+                    context.log_event(
+                        dg.AssetObservation(asset_key=[name], metadata=plan_metadata(made))
+                    )
+
+    return plan_op
+
+
+def _apply_op(slices: int) -> dg.OpDefinition:
+    @dg.op(
+        name="apply",
+        description="Approve plans and do what they say, or say what has changed since.",
+        required_resource_keys=RESOURCES,
+    )
+    def apply_op(context: dg.OpExecutionContext, config: ApplyConfig) -> None:
+        """Apply the plans, parents first."""
+        connections = connections_of(context)
+        entities, order = declared(connections)
+        try:
+            with connections.database.begin() as connection:
+                approved = [
+                    plans.approve_plan(
+                        connection, _uid(text), by=config.approved_by, now=utc_now()
+                    )
+                    for text in config.plans
+                ]
+            refuse_unknown([plan.entity for plan in approved], entities)
+        except SyncFlowError as error:
+            raise as_failure(error) from error
+        approved.sort(key=lambda plan: order.order.index(plan.entity))
+        with telling_last() as attempt:
+            for plan in approved:
+                with attempt():
+                    asked = order_for(context, connections, plan.entity, order, config.wait_s)
+                    with closing_on_error(connections, asked):
+                        asked = _applying(connections, asked, plan, slices)
+                        staged, report = sync(connections, asked, now=utc_now)
+                    metadata = {**metadata_of(report, staged), "plan": str(plan.uid)}
+                    context.log_event(
+                        dg.AssetMaterialization(asset_key=[plan.entity], metadata=metadata)
+                    )
+
+    return apply_op
 
 
 def plan_metadata(plan: Plan) -> dict[str, Any]:
@@ -170,11 +184,24 @@ def _uid(text: str) -> UUID:
         raise ConfigError(f"{text!r} is no plan's id") from error
 
 
-def _applying(connections: Connections, order: Order, plan: Plan) -> Order:
-    """The order that reads what the plan read, and may do what it says."""
+def _applying(connections: Connections, order: Order, plan: Plan, slices: int) -> Order:
+    """The order that reads what the plan read, and may do what it says.
+
+    Raises:
+        ConfigError: It is of a slice, and the installation's slices are others now.
+    """
+    if plan.kind == "withheld":
+        return msgspec.structs.replace(order, plan=plan.uid, kind="full")
     with connections.database.begin() as connection:
         batch = None if plan.batch is None else batches.load_batch(connection, plan.batch)
-    proof = {} if batch is None else batch.proof or {}
-    kind = proof.get("kind") if plan.kind == "sync" else "full"
-    slices = tuple(proof.get("slices", ())) if plan.kind == "sync" else ()
-    return msgspec.structs.replace(order, plan=plan.uid, kind=kind, slices=slices)
+    read = {} if batch is None else batch.proof or {}
+    numbers = tuple(read.get("slices", ()))
+    if numbers and read.get("of") != slices:
+        raise ConfigError(
+            f"plan {plan.uid} is of slice {numbers[0]} of {read.get('of')}, and there are {slices} "
+            f"slices now: syncflow plan {plan.entity} makes a new one",
+            entity=plan.entity,
+        )
+    return msgspec.structs.replace(
+        order, plan=plan.uid, kind=read.get("kind"), slices=numbers, of=slices
+    )

@@ -52,7 +52,7 @@ def reconcile_op(context: dg.OpExecutionContext, config: ReconcileConfig) -> Non
                     done = reconcile_sample(connections, asked, config.sample, now=utc_now)
                 else:
                     asked = dry_run(
-                        order_for(context, connections, name, order, config.wait_s), "full", ()
+                        order_for(context, connections, name, order, config.wait_s), "full"
                     )
                     with closing_on_error(connections, asked):
                         done = reconcile_whole(

@@ -88,10 +88,11 @@ def _after_slice(  # each is a part of the question
     lease: Lease,
     now: datetime,
 ) -> Absence:
-    """Keep what the slices saw; after the last of them, what none of them saw."""
-    if staged.order.dry_run:
-        return Absence(live.clear())
-    with connections.database.begin() as connection:
+    """Keep what the slices saw; after the last of them, what none of them saw.
+
+    A plan keeps nothing: it looks at the sweep as it would be, and undoes what it wrote.
+    """
+    with connections.database.begin() as connection, connection.begin_nested() as kept:
         lease.check(connection)
         for at, found in enumerate(staged.slices):
             sweeps.save_slice(
@@ -112,9 +113,12 @@ def _after_slice(  # each is a part of the question
                 now,
             )
         slices = sweeps.load_slices(connection, staged.name)
-        if len(slices) < staged.order.of:
-            return Absence(live.clear())
-        everything = sweeps.load_seen(connection, staged.name)
+        whole = len(slices) == staged.order.of
+        everything = sweeps.load_seen(connection, staged.name) if whole else seen.clear()
+        if staged.order.dry_run:
+            kept.rollback()
+    if not whole:
+        return Absence(live.clear())
     rows = sum(found.counted for found in slices)
     broken = [str(found.slice) for found in slices if not found.complete]
     if staged.shape.entity.deletes == "ignore":

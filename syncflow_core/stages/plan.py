@@ -84,6 +84,7 @@ def make_plan(connections: Connections, staged: Staged, *, now: Callable[[], dat
                     # what was read, for the batch that applies the plan reads the same
                     "kind": staged.kind if staged.kind in {"full", "incremental"} else None,
                     "slices": list(staged.order.slices),
+                    "of": staged.order.of,
                 },
             )
             plan = plans.load_plan(connection, uid)

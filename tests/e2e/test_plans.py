@@ -397,3 +397,51 @@ def test_a_system_that_is_away_ends_a_plan_with_status_4(
     ended = place.command(*command, **{system: "http://127.0.0.1:9"})
 
     assert ended.returncode == 4, ended.stdout + ended.stderr
+
+
+def sweep(place: Place) -> list[tuple[int, int]]:
+    """The slices that the sweep under way has seen, and of how many."""
+    with place.database.begin() as connection:
+        rows = connection.execute(
+            sa.text("SELECT slice, slices FROM bridge.sweep_slices ORDER BY slice")
+        )
+        return [(row[0], row[1]) for row in rows]
+
+
+def test_the_plan_of_the_slice_that_ends_a_sweep_tells_its_deletes_and_apply_makes_them(
+    place: Place,
+) -> None:
+    table(place, "itm", COLUMNS, items(30))
+    place.apply([Entity(name="itm")])
+    place.sync()
+    table(place, "itm", COLUMNS, items(30)[1:])
+    three = {"SYNCFLOW_SLICES": "3"}
+    for number in ("1", "2"):
+        assert place.command("sync", "itm", "--slice", number, **three).returncode == 0
+
+    ended = place.command("plan", "itm", "--slice", "3", "--json", **three)
+    plan = lines(ended.stdout)[0]
+    before, left = sweep(place), effects(place)
+    applied = place.command("apply", plan["plan"], "--json", **three)
+
+    assert plan["counts"]["deletes"] == 1
+    assert before == [(1, 3), (2, 3)]
+    assert applied.returncode == 0, applied.stderr
+    assert lines(applied.stdout)[0]["counts"]["deleted"] == 1
+    assert (effects(place), sweep(place)) == (left + 1, [])
+
+
+def test_the_plan_of_a_slice_is_not_applied_under_other_slices(place: Place) -> None:
+    table(place, "itm", COLUMNS, items(30))
+    place.apply([ITEM])
+    plan = planned(place, "itm", "--slice", "2")
+
+    ended = place.command("apply", plan["plan"], SYNCFLOW_SLICES="3")
+
+    assert ended.returncode == 1
+    assert "is of slice 2 of 7, and there are 3 slices now" in ended.stdout
+    assert hub(place, "itm") == {}
+    with place.database.begin() as connection:
+        assert connection.execute(
+            sa.text("SELECT count(*) FROM bridge.sync_batches WHERE finished_at IS NULL")
+        ).scalar_one() == 0

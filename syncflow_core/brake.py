@@ -17,6 +17,9 @@ class Ceiling:
 
     updates: int
     deletes: int
+    other_updates: int = 0
+    """Updates of today that the approved plan did not name: the brake's own numbers hold for them."""
+    other_deletes: int = 0
 
 
 @dataclass(frozen=True)
@@ -57,8 +60,10 @@ def judge(  # each is a number of its own
     """
     approved = ceiling or Ceiling(0, 0)
     held_deletes = deletes > approved.deletes and _too_many(brake, deletes, known)
+    held_deletes = held_deletes or _too_many(brake, approved.other_deletes, known)
     held_deletes = held_deletes or (deletes > 0 and incoming == 0)
     held_updates = updates > approved.updates and _too_many(brake, updates, known)
+    held_updates = held_updates or _too_many(brake, approved.other_updates, known)
     reasons = []
     if held_deletes:
         reasons.append(f"{deletes} of {known} known records would be deleted")
@@ -66,7 +71,9 @@ def judge(  # each is a number of its own
         reasons.append(f"{updates} of {known} known records would be updated")
     limit = f" (more than {brake.rows} and {brake.share:.0%})"
     if ceiling is not None:
-        limit = f" (approved were {approved.updates} updates and {approved.deletes} deletes)"
+        limit = f" (approved were {approved.updates} updates and {approved.deletes} deletes"
+        others = approved.other_updates + approved.other_deletes
+        limit += f", {others} of these are not among them)" if others else ")"
     if held_deletes and incoming == 0:
         limit = " (the source is empty)"
     return Verdict(held_deletes, held_updates, " and ".join(reasons) + limit if reasons else None)

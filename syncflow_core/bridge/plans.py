@@ -72,11 +72,9 @@ def save_plan(  # noqa: PLR0913  # each is a column of its own
     reason: str | None,
     run_id: str | None,
     now: datetime,
+    instead_of: UUID | None = None,
 ) -> UUID:
-    """Keep a plan; the entity's open plan of the same kind expires and its records go.
-
-    A withheld plan that asks for no more than the open one does keeps that one's uid and numbers: who
-    has looked at it may still approve it.
+    """Keep a plan; the entity's earlier plan of the same kind, if it was not applied, expires.
 
     Args:
         connection: In a transaction.
@@ -89,40 +87,29 @@ def save_plan(  # noqa: PLR0913  # each is a column of its own
         reason: Why it was withheld.
         run_id: The Dagster run.
         now: Aware.
+        instead_of: A plan that asks for all of this and perhaps for more: it keeps its uid, and who has
+            looked at it may still approve it. An approval of it that led to nothing lapses.
 
     Returns:
         The plan's uid.
     """
-    open_plan = connection.execute(
-        plans.select()
-        .where(plans.c.entity == entity, plans.c.kind == kind, plans.c.status == "open")
-        .order_by(plans.c.created_at.desc())
-        .limit(1)
-    ).first()
-    if open_plan is not None and kind == "withheld" and _covers(open_plan.counts, counts):
-        uid: UUID = open_plan.uid
-        connection.execute(plan_records.delete().where(plan_records.c.plan == uid))
+    row = {
+        "batch": batch,
+        "counts": dict(counts),
+        "samples": list(samples),
+        "reason": reason,
+        "dagster_run_id": run_id,
+    }
+    expire_plans(connection, entity, kind, but=instead_of)
+    uid = instead_of or new_uid(now.timestamp)
+    if instead_of is None:
         connection.execute(
-            plans.update()
-            .where(plans.c.uid == uid)
-            .values(batch=batch, samples=list(samples), dagster_run_id=run_id, reason=reason)
+            plans.insert().values(uid=uid, entity=entity, kind=kind, created_at=now, **row)
         )
     else:
-        expire_plans(connection, entity, kind)
-        uid = new_uid(now.timestamp)
-        connection.execute(
-            plans.insert().values(
-                uid=uid,
-                entity=entity,
-                batch=batch,
-                kind=kind,
-                counts=dict(counts),
-                samples=list(samples),
-                reason=reason,
-                dagster_run_id=run_id,
-                created_at=now,
-            )
-        )
+        lapsed = {"status": "open", "ceiling": None, "approved_at": None, "approved_by": None}
+        connection.execute(plans.update().where(plans.c.uid == uid).values(**row, **lapsed))
+        connection.execute(plan_records.delete().where(plan_records.c.plan == uid))
     lines = records.sort(columns.KEY_HASH).select(
         pl.lit(str(uid)).alias("plan"),
         pl.col(columns.KEY_HASH).alias("key_hash"),
@@ -135,16 +122,21 @@ def save_plan(  # noqa: PLR0913  # each is a column of its own
     return uid
 
 
-def _covers(before: Mapping[str, int], after: Mapping[str, int]) -> bool:
-    return all(after.get(name, 0) <= before.get(name, 0) for name in ("updates", "deletes"))
+def expire_plans(
+    connection: sa.Connection, entity: str, kind: Kind, *, but: UUID | None = None
+) -> None:
+    """Let the entity's plans of this kind expire that were not applied; their records are forgotten.
 
-
-def expire_plans(connection: sa.Connection, entity: str, kind: Kind) -> None:
-    """Let the entity's open plans of this kind expire; what they would have written is forgotten."""
+    An approval that led to nothing expires with them: what it was given for is not what is there now.
+    """
+    waiting = plans.c.status.in_(("open", "approved")) & (plans.c.entity == entity)
+    mine = plans.c.kind == kind
+    if but is not None:
+        mine &= plans.c.uid != but
     gone = list(
         connection.scalars(
             plans.update()
-            .where(plans.c.entity == entity, plans.c.kind == kind, plans.c.status == "open")
+            .where(waiting, mine)
             .values(status="expired")
             .returning(plans.c.uid)
         )
@@ -156,6 +148,12 @@ def expire_plan(connection: sa.Connection, uid: UUID) -> None:
     """Let one plan expire that does not fit any more, approved or not."""
     connection.execute(plans.update().where(plans.c.uid == uid).values(status="expired"))
     connection.execute(plan_records.delete().where(plan_records.c.plan == uid))
+
+
+def waiting_plan(connection: sa.Connection, entity: str) -> Plan | None:
+    """The entity's plan of what is withheld, approved or not; None where nothing is."""
+    waiting = list_plans(connection, entity=entity, kind="withheld", limit=1)
+    return waiting[0] if waiting else None
 
 
 def load_plan(connection: sa.Connection, uid: UUID) -> Plan:
@@ -175,6 +173,7 @@ def list_plans(
     *,
     entity: str | None = None,
     run_id: str | None = None,
+    kind: Kind | None = None,
     statuses: Sequence[Status] = ("open", "approved"),
     limit: int = 100,
 ) -> list[Plan]:
@@ -182,6 +181,8 @@ def list_plans(
     query = plans.select().where(plans.c.status.in_(statuses))
     if entity is not None:
         query = query.where(plans.c.entity == entity)
+    if kind is not None:
+        query = query.where(plans.c.kind == kind)
     if run_id is not None:
         query = query.where(plans.c.dagster_run_id == run_id)
     rows = connection.execute(query.order_by(plans.c.created_at.desc()).limit(limit))

@@ -131,7 +131,7 @@ def _braked(
         incoming=absence.rows,
         updates=updates.height,
         deletes=absence.absent.height,
-        ceiling=_ceiling(connections, staged),
+        ceiling=_ceiling(connections, staged, updates[KEY_HASH], absence.absent[KEY_HASH]),
     )
     dry = staged.order.dry_run
     held = Held(
@@ -146,7 +146,9 @@ def _braked(
     return held, deletes, verdict.reason, [*absence.notes, *seen_again]
 
 
-def _ceiling(connections: Connections, staged: Staged) -> Ceiling | None:
+def _ceiling(
+    connections: Connections, staged: Staged, updates: pl.Series, deletes: pl.Series
+) -> Ceiling | None:
     """What the approved plan allows that this batch applies; None where it applies none.
 
     Raises:
@@ -156,12 +158,23 @@ def _ceiling(connections: Connections, staged: Staged) -> Ceiling | None:
         return None
     with connections.database.begin() as connection:
         plan = plans.load_plan(connection, staged.order.plan)
+        named = plans.load_records(connection, plan.uid)
     if plan.entity != staged.name or plan.status != "approved" or plan.ceiling is None:
         raise ConfigError(
             f"plan {plan.uid} is {plan.status} and {plan.entity}'s: {staged.name} cannot apply it",
             entity=staged.name,
         )
-    return Ceiling(updates=plan.ceiling["updates"], deletes=plan.ceiling["deletes"])
+    to_delete = pl.col(OP) == "delete"
+    listed = {
+        "updates": named.filter(~to_delete)[KEY_HASH].implode(),
+        "deletes": named.filter(to_delete)[KEY_HASH].implode(),
+    }
+    return Ceiling(
+        updates=plan.ceiling["updates"],
+        deletes=plan.ceiling["deletes"],
+        other_updates=int((~updates.is_in(listed["updates"])).sum()),
+        other_deletes=int((~deletes.is_in(listed["deletes"])).sum()),
+    )
 
 
 def _confirmed(

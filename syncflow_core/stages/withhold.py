@@ -6,6 +6,7 @@ Does not belong here: when the brake holds (``brake``), plans that were asked fo
 Source: product.md 4, "Brake".
 """
 
+from collections import Counter
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -13,6 +14,7 @@ import polars as pl
 
 from syncflow_core.bridge import events, plans, records
 from syncflow_core.bridge.leases import Lease
+from syncflow_core.bridge.plans import PLANNED
 from syncflow_core.columns import DATA_HASH, KEY_HASH, OP, PARENT_REFS, REFERENCE, ROW
 from syncflow_core.stages.work import Connections, Staged
 
@@ -37,48 +39,46 @@ def withhold(  # each is a part of the plan
     lease: Lease,
     now: datetime,
 ) -> list[str]:
-    """Keep the plan of what is held back, and say where it is; where nothing is, an open one expires.
+    """Keep the plan of what is held back, and say where it is; where nothing is, an earlier one expires.
 
-    Records that an earlier open plan held too have their line of history already.
+    A batch that did not read everything says nothing of what an earlier one held back besides: the plan
+    goes on holding it. A plan that does not grow keeps its uid. Records that the earlier plan held too
+    have their line of history already.
     """
+    whole = staged.kind == "full" and staged.complete
     if held.updates.is_empty() and held.deletes.is_empty():
-        if staged.kind == "full" and staged.complete:
+        if whole:
             with connections.database.begin() as connection:
                 lease.check(connection)
-                plans.expire_plans(connection, staged.name, "withheld")
+                plans.expire_plans(connection, staged.name, "withheld", but=staged.order.plan)
         return []
     rows = connections.frames.read(
-        staged.frames["distinct"], columns=[ROW, DATA_HASH, PARENT_REFS, REFERENCE]
+        staged.frames["distinct"], columns=[ROW, KEY_HASH, DATA_HASH, PARENT_REFS, REFERENCE]
     )
-    updates = held.updates.select(ROW, KEY_HASH).join(rows, on=ROW, how="left")
-    with connections.database.begin() as connection:
-        named = records.load_key_sources(connection, staged.name, held.deletes[KEY_HASH])
-    planned = pl.concat(
-        [
-            planned_frame(updates, "update"),
-            planned_frame(
-                held.deletes.select(KEY_HASH, DATA_HASH, PARENT_REFS).join(
-                    named.select(KEY_HASH, REFERENCE), on=KEY_HASH, how="left"
-                ),
-                "delete",
-            ),
-        ]
-    )
+    planned = _held_back(connections, staged, held, rows)
     with connections.database.begin() as connection:
         lease.check(connection)
-        earlier = [
-            plans.load_records(connection, plan.uid)[KEY_HASH]
-            for plan in plans.list_plans(connection, entity=staged.name, statuses=["open"])
-            if plan.kind == "withheld"
-        ]
+        earlier = plans.waiting_plan(connection, staged.name)
+        before = PLANNED.to_frame()
+        if earlier is not None:
+            before = plans.load_records(connection, earlier.uid)
+        fresh = planned.join(before, on=[KEY_HASH, OP], how="anti")
+        if not whole:
+            besides = before.filter(~pl.col(KEY_HASH).is_in(rows[KEY_HASH].implode())).join(
+                planned, on=KEY_HASH, how="anti"
+            )
+            planned = pl.concat([planned, besides])
+            if besides.height:
+                reason = f"{reason}; {besides.height} more since an earlier batch"
+        numbers = Counter(planned[OP].to_list())
         uid = plans.save_plan(
             connection,
             entity=staged.name,
             kind="withheld",
             batch=staged.batch,
             counts={
-                "updates": held.updates.height,
-                "deletes": held.deletes.height,
+                "updates": numbers["update"],
+                "deletes": numbers["delete"],
                 "known": known,
                 "fetched": staged.counts["fetched"],
             },
@@ -91,9 +91,8 @@ def withhold(  # each is a part of the plan
             reason=reason,
             run_id=staged.order.run_id,
             now=now,
+            instead_of=earlier.uid if earlier is not None and fresh.is_empty() else None,
         )
-        before = pl.concat([planned[KEY_HASH].clear(), *earlier])
-        fresh = planned.filter(~pl.col(KEY_HASH).is_in(before.implode()))
         detail = pl.concat_str(pl.lit('{"op":"'), pl.col(OP), pl.lit('"}'))
         events.record(
             connection,
@@ -103,6 +102,19 @@ def withhold(  # each is a part of the plan
             now,
         )
     return [f"withheld: {reason}; plan {uid} (syncflow apply {uid})"]
+
+
+def _held_back(
+    connections: Connections, staged: Staged, held: Held, rows: pl.DataFrame
+) -> pl.DataFrame:
+    """What this batch holds back: shape ``plans.PLANNED``."""
+    updates = held.updates.select(ROW).join(rows, on=ROW, how="left")
+    with connections.database.begin() as connection:
+        named = records.load_key_sources(connection, staged.name, held.deletes[KEY_HASH])
+    deletes = held.deletes.select(KEY_HASH, DATA_HASH, PARENT_REFS).join(
+        named.select(KEY_HASH, REFERENCE), on=KEY_HASH, how="left"
+    )
+    return pl.concat([planned_frame(updates, "update"), planned_frame(deletes, "delete")])
 
 
 def planned_frame(rows: pl.DataFrame, op: str) -> pl.DataFrame:

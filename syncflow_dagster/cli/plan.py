@@ -60,11 +60,8 @@ def run(choice: Choice) -> int:
                 slices=opened.settings.slices,
             )
         with opened.database.begin() as connection:
-            made = [
-                plan
-                for plan in plans.list_plans(connection, run_id=result.run_id, limit=10_000)
-                if plan.kind == "sync"
-            ][::-1]
+            made = plans.list_plans(connection, run_id=result.run_id, kind="sync", limit=10_000)
+    made.reverse()
     _print(made, as_json=choice.as_json)
     planned = {plan.batch for plan in made}
     failed = [batch for batch in result.batches if batch.uid not in planned]

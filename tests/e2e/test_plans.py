@@ -445,3 +445,76 @@ def test_the_plan_of_a_slice_is_not_applied_under_other_slices(place: Place) -> 
         assert connection.execute(
             sa.text("SELECT count(*) FROM bridge.sync_batches WHERE finished_at IS NULL")
         ).scalar_one() == 0
+
+
+def test_an_approval_is_for_the_records_that_were_shown(place: Place) -> None:
+    table(place, "itm", COLUMNS, items(10))
+    place.apply([ITEM])
+    place.sync()
+    table(place, "itm", COLUMNS, items(6))
+    place.sync()
+    (plan,) = open_plans(place, "itm")
+    table(place, "itm", COLUMNS, items(10)[4:])  # as many are gone, and none of those shown
+
+    ended = place.command("apply", str(plan.uid), "--json")
+
+    assert ended.returncode == 3
+    assert len(hub(place, "itm")) == 10
+    assert "4 of these are not among them" in ended.stderr
+    (anew,) = open_plans(place, "itm")
+    assert (anew.status, anew.uid != plan.uid) == ("open", True)
+    assert {row["record"] for row in anew.samples} == {"id=I0", "id=I1", "id=I2", "id=I3"}
+
+
+def test_an_approval_that_led_to_nothing_lapses_with_the_next_batch(place: Place) -> None:
+    table(place, "itm", COLUMNS, items(10))
+    place.apply([ITEM])
+    place.sync()
+    table(place, "itm", COLUMNS, items(6))
+    place.sync()
+    (plan,) = open_plans(place, "itm")
+    away = place.command(
+        "apply", str(plan.uid), SYNCFLOW_SCHEDULEHUB_URL="http://127.0.0.1:9"
+    )
+    (approved,) = open_plans(place, "itm")
+    place.sync()
+    (lapsed,) = open_plans(place, "itm")
+    table(place, "itm", COLUMNS, items(10))
+    place.command("apply", str(plan.uid), SYNCFLOW_SCHEDULEHUB_URL="http://127.0.0.1:9")
+    place.sync()
+
+    assert away.returncode == 4
+    assert (approved.uid, approved.status) == (plan.uid, "approved")
+    assert (lapsed.uid, lapsed.status, lapsed.ceiling) == (plan.uid, "open", None)
+    assert open_plans(place, "itm") == []
+
+
+def test_a_batch_of_some_rows_adds_to_what_is_withheld_and_loses_none(place: Place) -> None:
+    columns = {**COLUMNS, "RV": "NUMBER(9)"}
+
+    def numbered(*rows: Row) -> list[Row]:
+        return [{"RV": 1_000 * int(str(row["QTY"])), **row} for row in rows]
+
+    table(place, "itm", columns, numbered(*items(20)))
+    place.apply([ITEM.model_copy(update={"delta": "rowversion"})])
+    place.sync()
+    table(place, "itm", columns, numbered(*items(15)))
+    place.sync(mode="full")
+    (whole,) = open_plans(place, "itm")
+    changed = [{**row, "NAME": "b", "RV": 50_000} for row in items(4)]
+    table(place, "itm", columns, [*changed, *numbered(*items(15)[4:])])
+
+    partly = place.sync(mode="incremental")
+    (both,) = open_plans(place, "itm")
+    again = place.sync(mode="incremental")
+    (same,) = open_plans(place, "itm")
+    applied = place.command("apply", str(same.uid), "--json")
+
+    assert (whole.counts["deletes"], partly.batches[0].status) == (5, "withheld")
+    assert (both.counts["updates"], both.counts["deletes"]) == (4, 5)
+    assert {row["op"] for row in both.samples} == {"update", "delete"}
+    assert "5 more since an earlier batch" in str(both.reason)
+    assert (again.batches[0].status, same.uid) == ("withheld", both.uid)
+    assert applied.returncode == 0, applied.stderr
+    counts = lines(applied.stdout)[0]["counts"]
+    assert (counts["updated"], counts["deleted"]) == (4, 5)

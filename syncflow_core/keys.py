@@ -18,6 +18,8 @@ from syncflow_core.fields import Shape
 from syncflow_core.identity import add_identity
 from syncflow_core.normalize import normalize
 
+_PLAIN = frozenset({"text", "integer", "decimal"})
+"""Types whose canonical text any source takes for a value."""
 _PART = re.compile(r"((?:[^\\|=]|\\.)*)=((?:[^\\|]|\\.)*)(?:\||$)")
 
 
@@ -44,24 +46,36 @@ def values_of(reference: str) -> dict[str, str]:
     return {_plain(name): _plain(value) for name, value in _PART.findall(reference)}
 
 
-def source_key(
+def source_keys(
     key_source: str | None, reference: str | None, shape: Shape
-) -> Mapping[str, object] | None:
-    """A record's key as the source may know it: as it sent it once, else as the reference has it.
+) -> list[Mapping[str, object]]:
+    """A record's key as the source may know it: as it sent it once, and as the reference has it.
 
-    None where neither names the entity's key fields.
+    The source may spell a key otherwise than it did (``01``, ``1``). The canonical spelling is tried
+    beside the one that was sent, but not of types that a source reads in its own formats alone (times,
+    binary). None where neither names the entity's key fields.
     """
+    found: list[Mapping[str, object]] = []
     if key_source is not None:
-        found: dict[str, object] = json.loads(key_source)
-        if set(found) == set(shape.key_columns):
-            return found
+        sent: dict[str, object] = json.loads(key_source)
+        if set(sent) == set(shape.key_columns):
+            found.append(sent)
     values = values_of(reference or "")
-    if set(values) != set(shape.key_fields):
-        return None
-    return {
-        column: values[field]
-        for column, field in zip(shape.key_columns, shape.key_fields, strict=True)
-    }
+    if set(values) == set(shape.key_fields):
+        fields = [shape.field(name) for name in shape.key_fields]
+        canonical: dict[str, object] = {
+            column: values[field.name]
+            for column, field in zip(shape.key_columns, fields, strict=True)
+        }
+        if not found or (
+            all(item.type in _PLAIN for item in fields) and _texts(canonical) != _texts(found[0])
+        ):
+            found.append(canonical)
+    return found
+
+
+def _texts(key: Mapping[str, object]) -> dict[str, str]:
+    return {name: str(value) for name, value in key.items()}
 
 
 def _plain(text: str) -> str:

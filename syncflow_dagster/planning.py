@@ -131,9 +131,7 @@ def _apply_op(slices: int) -> dg.OpDefinition:
         try:
             with connections.database.begin() as connection:
                 approved = [
-                    plans.approve_plan(
-                        connection, _uid(text), by=config.approved_by, now=utc_now()
-                    )
+                    plans.approve_plan(connection, _uid(text), by=config.approved_by, now=utc_now())
                     for text in config.plans
                 ]
             refuse_unknown([plan.entity for plan in approved], entities)

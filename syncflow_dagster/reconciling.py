@@ -12,10 +12,8 @@ import dagster as dg
 import pydantic
 
 from syncflow_core.bridge.identifiers import new_uid
-from syncflow_core.errors import SyncFlowError
 from syncflow_core.stages.reconcile import Reconciled, reconcile_sample, reconcile_whole
 from syncflow_core.stages.work import Order
-from syncflow_dagster.failures import as_failure
 from syncflow_dagster.ops import RESOURCES, closing_on_error, connections_of, utc_now
 from syncflow_dagster.orders import chosen, declared, dry_run, order_for, telling_last
 
@@ -45,19 +43,15 @@ def reconcile_op(context: dg.OpExecutionContext, config: ReconcileConfig) -> Non
     with telling_last() as attempt:
         for name in chosen(config.entities, entities, order):
             with attempt():
-                if config.sample:
-                    asked = Order(
-                        entity=name, batch=new_uid(), run_id=context.run_id, wait_s=config.wait_s
-                    )
-                    done = reconcile_sample(connections, asked, config.sample, now=utc_now)
-                else:
-                    asked = dry_run(
-                        order_for(context, connections, name, order, config.wait_s), "full"
-                    )
-                    with closing_on_error(connections, asked):
-                        done = reconcile_whole(
-                            connections, asked, repair=config.repair, now=utc_now
+                asked = order_for(context, connections, name, order, config.wait_s)
+                with closing_on_error(connections, asked):
+                    done = (
+                        reconcile_sample(connections, asked, config.sample, now=utc_now)
+                        if config.sample
+                        else reconcile_whole(
+                            connections, dry_run(asked, "full"), repair=config.repair, now=utc_now
                         )
+                    )
                 context.log_event(
                     dg.AssetObservation(asset_key=[name], metadata=reconciled_metadata(done))
                 )
@@ -73,13 +67,10 @@ def build_reconcile_check(name: str) -> dg.AssetChecksDefinition:
         required_resource_keys=RESOURCES,
     )
     def check(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
+        connections = connections_of(context.op_execution_context)
         order = Order(entity=name, batch=new_uid(), run_id=context.run.run_id)
-        try:
-            done = reconcile_sample(
-                connections_of(context.op_execution_context), order, SAMPLE, now=utc_now
-            )
-        except SyncFlowError as error:
-            raise as_failure(error) from error
+        with closing_on_error(connections, order):
+            done = reconcile_sample(connections, order, SAMPLE, now=utc_now)
         return dg.AssetCheckResult(
             passed=done.found.differences == 0,
             severity=dg.AssetCheckSeverity.WARN,

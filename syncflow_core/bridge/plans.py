@@ -135,10 +135,7 @@ def expire_plans(
         mine &= plans.c.uid != but
     gone = list(
         connection.scalars(
-            plans.update()
-            .where(waiting, mine)
-            .values(status="expired")
-            .returning(plans.c.uid)
+            plans.update().where(waiting, mine).values(status="expired").returning(plans.c.uid)
         )
     )
     connection.execute(plan_records.delete().where(plan_records.c.plan.in_(gone)))

@@ -32,6 +32,8 @@ class Absence:
     """Whether the batch's slices were the last ones of a sweep."""
     rows: int = 0
     """Rows that the scan, or the whole sweep, saw: none at all is an empty source."""
+    unproven: pl.DataFrame | None = None
+    """``columns.KNOWN``: not seen, but for a reason that the notes tell none of them is deleted."""
     seen: pl.Series | None = None
     """Key hashes that were seen, where all should have been: what is not among them may be gone."""
 
@@ -76,7 +78,7 @@ def find_absent(  # each is a part of the question
     if why_not is None or absent.is_empty():
         return Absence(absent, rows=rows, seen=seen if staged.complete else None)
     note = f"{absent.height} records were not seen, but {why_not}: none is deleted"
-    return Absence(live.clear(), (note,))
+    return Absence(live.clear(), (note,), rows=rows, unproven=absent)
 
 
 def _after_slice(  # each is a part of the question
@@ -134,7 +136,7 @@ def _after_slice(  # each is a part of the question
     if why_not is None or absent.is_empty():
         return Absence(absent, ends_sweep=True, rows=rows, seen=None if why_not else everything)
     note = f"{absent.height} records were seen in no slice, but {why_not}: none is deleted"
-    return Absence(live.clear(), (note,), ends_sweep=True)
+    return Absence(live.clear(), (note,), ends_sweep=True, rows=rows, unproven=absent)
 
 
 def prove_absent(
@@ -149,7 +151,7 @@ def prove_absent(
         connections,
         staged.shape,
         absent.join(named, on=KEY_HASH, how="left"),
-        trust_scan=staged.kind == "full",
+        trust_scan=staged.complete,
     )
     notes = []
     if found.there:
@@ -157,7 +159,7 @@ def prove_absent(
             f"{found.there} records that were not seen are in the source after all: rows moved "
             "while they were read; the next sync reads them"
         )
-    if found.unasked and staged.kind != "full":
+    if found.unasked and not staged.complete:
         notes.append(f"{found.unasked} records cannot be asked for by their key: none is deleted")
     return found.gone.select(absent.columns), notes
 

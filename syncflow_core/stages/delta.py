@@ -82,6 +82,12 @@ def find_changes(
                 notes += forget_waiting(connections, staged, absence, lease, now())
         elif reason:
             notes.append(f"without an approval the brake would hold this back: {reason}")
+        unproven = absence.unproven
+        if staged.order.dry_run and unproven is not None:
+            unproven, _ = prove_absent(connections, staged, unproven)
+            staged = staged.having(
+                frames={"unproven": frames.write(str(staged.batch), "unproven", [unproven])}
+            )
         staged = staged.having(
             frames={
                 "changes": frames.write(

@@ -63,7 +63,9 @@ def fetch(connections: Connections, order: Order, *, now: Callable[[], datetime]
                 changed = not batches.was_read_whole(connection, entity.name, version)
             if changed:
                 kind = "full"
-                notes.append("the declaration has changed: everything is read once under the new one")
+                notes.append(
+                    "the declaration has changed: everything is read once under the new one"
+                )
         with connections.database.begin() as connection:
             lease.check(connection)
             batches.open_batch(

@@ -17,7 +17,7 @@ import polars as pl
 from syncflow_core.apismith import LOOK_UP
 from syncflow_core.columns import KEY_HASH, KEY_SOURCE, REFERENCE, ROW
 from syncflow_core.fields import Shape
-from syncflow_core.keys import keys_of, source_key
+from syncflow_core.keys import keys_of, source_keys
 from syncflow_core.stages.work import Connections
 
 
@@ -48,21 +48,21 @@ def look_again(
     """
     name = shape.entity.name
     keys = {
-        digest: source_key(text, reference, shape)
+        digest: source_keys(text, reference, shape)
         for digest, text, reference in absent.select(KEY_HASH, KEY_SOURCE, REFERENCE).iter_rows()
     }
-    askable = [(digest, key) for digest, key in keys.items() if key is not None]
+    askable = [(digest, key) for digest, spelled in keys.items() for key in spelled]
     there: list[bytes] = []
     for start in range(0, len(askable), LOOK_UP):
         part = askable[start : start + LOOK_UP]
         found = connections.source.look_up(shape.api, [key for _, key in part])
         there += _there(found.frame, found.unreadable, [digest for digest, _ in part], shape)
         connections.progress(name, "look up", start + len(part), len(askable))
-    unasked = [digest for digest, key in keys.items() if key is None]
+    unasked = [digest for digest, spelled in keys.items() if not spelled]
     kept = pl.Series(KEY_HASH, there if trust_scan else there + unasked, dtype=pl.Binary)
     return SecondLook(
         gone=absent.filter(~pl.col(KEY_HASH).is_in(kept.implode())),
-        there=len(there),
+        there=len(set(there)),
         unasked=len(unasked),
     )
 

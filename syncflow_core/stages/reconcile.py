@@ -21,8 +21,9 @@ from typing import Final
 import polars as pl
 
 from syncflow_core.accuracy import lower_bound
-from syncflow_core.bridge import reconciliations, records
-from syncflow_core.bridge.entities import load_registered
+from syncflow_core.bridge import batches, reconciliations, records
+from syncflow_core.bridge.batches import Counts
+from syncflow_core.bridge.entities import Registered, load_registered
 from syncflow_core.bridge.identifiers import new_uid
 from syncflow_core.bridge.leases import Lease
 from syncflow_core.bridge.plans import Plan
@@ -40,14 +41,14 @@ from syncflow_core.content import content_hashes
 from syncflow_core.errors import ConfigError
 from syncflow_core.fields import Shape, shape_of
 from syncflow_core.identity import add_identity
-from syncflow_core.keys import keys_of, source_key
+from syncflow_core.keys import keys_of, source_keys
 from syncflow_core.normalize import normalize
 from syncflow_core.parents import refs_text
 from syncflow_core.schedulehub import BATCH_LIMIT
 from syncflow_core.stages.adopt import FIELDS, live_records
 from syncflow_core.stages.plan import make_plan
 from syncflow_core.stages.whole import stage
-from syncflow_core.stages.work import Connections, Order
+from syncflow_core.stages.work import Connections, Order, Staged
 
 SHOWN: Final = 100
 """Differences that are kept by name."""
@@ -78,7 +79,7 @@ def reconcile_whole(
     started = now()
     name = order.entity
     with _held(connections, order) as lease:
-        entity = _shape(connections, name).entity
+        entity = _registered(connections, name).entity
         held = pl.concat(
             [
                 live_records(page, entity)
@@ -109,6 +110,7 @@ def reconcile_whole(
     staged = stage(connections, order, now=now)
     # an empty source never deletes, so no plan says that all of these are not there
     emptied = not staged.counts["fetched"] and entity.deletes != "ignore"
+    unproven = _unproven(connections, staged)
     plan = make_plan(connections, staged, now=now)
     compared = expected.height + extra.height
     wrong = missing.height + extra.height + different.height
@@ -125,7 +127,9 @@ def reconcile_whole(
             **{f"hub_{kind}": frame.height for kind, frame in sides.items()},
             "source_missing": plan.counts["inserts"],
             "source_different": plan.counts["updates"],
-            "source_extra": expected.height if emptied else plan.counts["deletes"],
+            "source_extra": expected.height
+            if emptied
+            else plan.counts["deletes"] + unproven.height,
             "pending": plan.counts["pending"],
             "rejected": plan.counts["rejected"],
         },
@@ -139,12 +143,25 @@ def reconcile_whole(
         + [
             {"side": "source", "kind": _KINDS[row["op"]], "record": row["record"]}
             for row in plan.samples
+        ]
+        + [
+            {"side": "source", "kind": "extra", "record": reference or "(no reference)"}
+            for reference in unproven[REFERENCE].head(SHOWN)
         ],
         repaired=repair and wrong > 0,
     )
     with connections.database.begin() as connection:
         reconciliations.save_reconciliation(connection, found)
     return Reconciled(found, plan)
+
+
+def _unproven(connections: Connections, staged: Staged) -> pl.DataFrame:
+    """Records that the source does not have, though the scan is no proof of it: ``#reference``."""
+    if "unproven" not in staged.frames:
+        return pl.DataFrame(schema={REFERENCE: pl.String})
+    keys = connections.frames.read(staged.frames["unproven"])[KEY_HASH]
+    with connections.database.begin() as connection:
+        return records.load_key_sources(connection, staged.name, keys).select(REFERENCE)
 
 
 _KINDS: Final = {"insert": "missing", "update": "different", "delete": "extra"}
@@ -162,20 +179,34 @@ def reconcile_sample(
 
     Args:
         connections: Both systems and the database.
-        order: The entity; nothing is read but the sample.
+        order: The entity, and the batch that is on record for it; nothing is read but the sample.
         size: Records to draw.
         now: The clock for what is kept.
         draw: The chance; the machine's own where None.
     """
     started = now()
     name = order.entity
-    with _held(connections, order):
-        shape = _shape(connections, name)
+    with _held(connections, order) as lease:
+        registered = _registered(connections, name)
+        with connections.database.begin() as connection:
+            batches.open_batch(
+                connection,
+                uid=order.batch,
+                entity=name,
+                entity_version=registered.version,
+                kind="plan",
+                now=started,
+                dagster_run_id=order.run_id,
+                fence=lease.fence,
+            )
+        entity = registered.entity
+        shape = shape_of(entity, connections.source.describe(entity.api))
         expected = records.load_expected(connections.database, name)
         seed = (draw or random.SystemRandom()).randrange(2**32)
         sample = _askable(expected.sample(min(size, expected.height), seed=seed), shape)
         rows, rejected = _source_rows(connections, shape, sample)
         held = _held_by_hub(connections, shape, sample)
+    ignored = entity.deletes == "ignore"
     judged = (
         sample.select(KEY_HASH, REFERENCE, pl.col(PARENT_REFS).alias("#refs"))
         .join(rows.rename({DATA_HASH: "#source"}), on=KEY_HASH, how="left")
@@ -187,7 +218,7 @@ def reconcile_sample(
             .when(pl.col("#hub").is_null())
             .then(pl.lit("hub_missing"))
             .when(pl.col("#source").is_null())
-            .then(pl.lit("source_extra"))
+            .then(None if ignored else pl.lit("source_extra"))
             .when(pl.col("#hub") != pl.col("#source"))
             .then(pl.lit("source_different"))
             .when(pl.col("#refs").ne_missing(pl.col("#hub_refs")))
@@ -225,6 +256,7 @@ def reconcile_sample(
     )
     with connections.database.begin() as connection:
         reconciliations.save_reconciliation(connection, found)
+        batches.close_batch(connection, order.batch, "completed", Counts(), now=now())
     return Reconciled(found)
 
 
@@ -238,19 +270,18 @@ def _held(connections: Connections, order: Order) -> Iterator[Lease]:
         yield lease
 
 
-def _shape(connections: Connections, name: str) -> Shape:
+def _registered(connections: Connections, name: str) -> Registered:
     with connections.database.begin() as connection:
-        registered = load_registered(connection, [name], enabled=None)
-    if not registered:
+        found = load_registered(connection, [name], enabled=None)
+    if not found:
         raise ConfigError(f"there is no entity {name}", entity=name)
-    entity = registered[0].entity
-    return shape_of(entity, connections.source.describe(entity.api))
+    return found[0]
 
 
 def _askable(sample: pl.DataFrame, shape: Shape) -> pl.DataFrame:
     """The records whose key can be spelled for the source."""
     named = sample.select(KEY_SOURCE, REFERENCE).iter_rows()
-    askable = [source_key(text, reference, shape) is not None for text, reference in named]
+    askable = [bool(source_keys(text, reference, shape)) for text, reference in named]
     return sample.filter(pl.Series(askable, dtype=pl.Boolean))
 
 
@@ -261,9 +292,9 @@ def _source_rows(
     keys = [
         key
         for text, reference in sample.select(KEY_SOURCE, REFERENCE).iter_rows()
-        if (key := source_key(text, reference, shape)) is not None
+        for key in source_keys(text, reference, shape)
     ]
-    rows = connections.source.look_up(shape.api, keys).frame.with_row_index(ROW)
+    rows = connections.source.look_up(shape.api, keys).frame.unique().with_row_index(ROW)
     result = normalize(rows, shape)
     found = add_identity(result.accepted, shape).select(KEY_HASH, DATA_HASH, ROWVERSION)
     newest = found.unique(KEY_HASH, keep="last", maintain_order=True)

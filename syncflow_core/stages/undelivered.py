@@ -18,7 +18,7 @@ import polars as pl
 from syncflow_core.bridge import failed
 from syncflow_core.columns import REFERENCE
 from syncflow_core.fields import Shape
-from syncflow_core.keys import source_key
+from syncflow_core.keys import source_keys
 from syncflow_core.stages.work import Connections
 
 
@@ -41,14 +41,14 @@ def undelivered_rows(
     keys = {
         json.dumps(key, sort_keys=True, default=str): key
         for raw, reference in letters.select("raw", REFERENCE).iter_rows()
-        if (key := _key(raw, reference, shape)) is not None
+        for key in _keys(raw, reference, shape)
     }
     return connections.source.look_up(shape.api, list(keys.values())).frame
 
 
-def _key(raw: str | None, reference: str | None, shape: Shape) -> Mapping[str, object] | None:
+def _keys(raw: str | None, reference: str | None, shape: Shape) -> list[Mapping[str, object]]:
     """The key as the source sent it, where the letter kept the row; else as the reference has it."""
     row = json.loads(raw) if raw else None
     if isinstance(row, dict) and all(row.get(name) is not None for name in shape.key_columns):
-        return {name: row[name] for name in shape.key_columns}
-    return source_key(None, reference, shape)
+        return [{name: row[name] for name in shape.key_columns}]
+    return source_keys(None, reference, shape)

@@ -15,6 +15,7 @@ import msgspec
 from rich.table import Table
 
 from syncflow_core.bridge import plans
+from syncflow_core.bridge.batches import Batch
 from syncflow_core.bridge.database import Database
 from syncflow_core.bridge.plans import Plan
 from syncflow_core.errors import ConfigError
@@ -65,6 +66,9 @@ def run(choice: Choice) -> int:
     _print(made, as_json=choice.as_json)
     planned = {plan.batch for plan in made}
     failed = [batch for batch in result.batches if batch.uid not in planned]
+    if choice.as_json:
+        for batch in failed:
+            sys.stdout.write(msgspec.json.encode(_failed(batch)).decode() + "\n")
     tell_on_stderr(failed)
     if result.stopped:
         return 128 + stop.last()
@@ -169,6 +173,21 @@ def _print(found: Sequence[Plan], *, as_json: bool) -> None:
             screen.print(table)
         if plan.status == "open":
             screen.print(f"  syncflow apply {plan.uid}", markup=False)
+
+
+def _failed(batch: Batch) -> dict[str, object]:
+    """An entity without a plan, with the keys that one has."""
+    return {
+        "entity": batch.entity,
+        "plan": None,
+        "kind": "sync",
+        "status": batch.status,
+        "counts": {},
+        "samples": [],
+        "reason": batch.error,
+        "batch": str(batch.uid),
+        "created_at": batch.started_at.isoformat(),
+    }
 
 
 def _plain(plan: Plan) -> dict[str, object]:

@@ -13,6 +13,7 @@ import msgspec
 from rich.table import Table
 
 from syncflow_core.bridge import plans, reconciliations
+from syncflow_core.bridge.batches import Batch
 from syncflow_core.bridge.reconciliations import Reconciliation
 from syncflow_core.errors import ConfigError
 from syncflow_core.parents import lineage
@@ -58,6 +59,9 @@ def run(names: Sequence[str], *, sample: int, repair: bool, wait_s: float, as_js
         else:
             _show(item, made.get(item.entity))
     failed = [batch for batch in result.batches if batch.status in {"failed", "stopped"}]
+    if as_json:
+        for batch in failed:
+            sys.stdout.write(msgspec.json.encode(_failed(batch, sample)).decode() + "\n")
     tell_on_stderr(failed)
     if result.stopped:
         return 128 + stop.last()
@@ -92,6 +96,7 @@ def _plain(found: Reconciliation, plan: str | None) -> dict[str, object]:
     return {
         "entity": found.entity,
         "kind": found.kind,
+        "status": "different" if found.differences else "equal",
         "compared": found.compared,
         "counts": dict(found.counts),
         "accuracy": found.accuracy,
@@ -99,4 +104,22 @@ def _plain(found: Reconciliation, plan: str | None) -> dict[str, object]:
         "samples": [dict(row) for row in found.samples],
         "repaired": found.repaired,
         "plan": plan,
+        "error": None,
+    }
+
+
+def _failed(batch: Batch, sample: int) -> dict[str, object]:
+    """An entity that could not be compared, with the keys of one that was."""
+    return {
+        "entity": batch.entity,
+        "kind": "sample" if sample else "whole",
+        "status": batch.status,
+        "compared": 0,
+        "counts": {},
+        "accuracy": None,
+        "accuracy_at_least": None,
+        "samples": [],
+        "repaired": False,
+        "plan": None,
+        "error": batch.error,
     }

@@ -10,7 +10,7 @@ from syncflow_core.columns import KEY_HASH, ROW
 from syncflow_core.entity import Entity
 from syncflow_core.fields import Shape, shape_of
 from syncflow_core.identity import key_hash, reference_text
-from syncflow_core.keys import keys_of, source_key, values_of
+from syncflow_core.keys import keys_of, source_keys, values_of
 
 
 def shape() -> Shape:
@@ -47,14 +47,31 @@ def test_a_reference_gives_its_values_back(values: dict[str, str]) -> None:
 @pytest.mark.parametrize(
     ("key_source", "reference", "expected"),
     [
-        ('{"NO":" A","LINE":1}', None, {"NO": " A", "LINE": 1}),
-        (None, "no=A|line=1", {"NO": "A", "LINE": "1"}),
-        ('{"OLD":1}', "no=A|line=1", {"NO": "A", "LINE": "1"}),
-        (None, "part=A", None),
-        (None, None, None),
+        ('{"NO":" A","LINE":1}', None, [{"NO": " A", "LINE": 1}]),
+        ('{"NO":"A","LINE":1}', "no=A|line=1", [{"NO": "A", "LINE": 1}]),
+        (
+            '{"NO":" A","LINE":"01"}',
+            "no=A|line=1",
+            [{"NO": " A", "LINE": "01"}, {"NO": "A", "LINE": "1"}],
+        ),
+        (None, "no=A|line=1", [{"NO": "A", "LINE": "1"}]),
+        ('{"OLD":1}', "no=A|line=1", [{"NO": "A", "LINE": "1"}]),
+        (None, "part=A", []),
+        (None, None, []),
     ],
 )
-def test_a_key_is_spelled_as_the_source_sent_it_else_as_the_reference_has_it(
-    key_source: str | None, reference: str | None, expected: dict[str, object] | None
+def test_a_key_is_spelled_as_the_source_sent_it_and_as_the_reference_has_it(
+    key_source: str | None, reference: str | None, expected: list[dict[str, object]]
 ) -> None:
-    assert source_key(key_source, reference, shape()) == expected
+    assert source_keys(key_source, reference, shape()) == expected
+
+
+def test_a_time_in_a_key_is_spelled_as_the_source_sent_it_alone() -> None:
+    columns = (Column(name="AT", data_type="DATE"),)
+    api = Api(uid="u", slug="t", name="t", business_key_columns=("AT",), columns=columns)
+
+    found = source_keys(
+        '{"AT":"08-DEC-25"}', "at=2025-12-08T00:00:00", shape_of(Entity(name="t"), api)
+    )
+
+    assert found == [{"AT": "08-DEC-25"}]

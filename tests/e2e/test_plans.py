@@ -442,9 +442,12 @@ def test_the_plan_of_a_slice_is_not_applied_under_other_slices(place: Place) -> 
     assert "is of slice 2 of 7, and there are 3 slices now" in ended.stdout
     assert hub(place, "itm") == {}
     with place.database.begin() as connection:
-        assert connection.execute(
-            sa.text("SELECT count(*) FROM bridge.sync_batches WHERE finished_at IS NULL")
-        ).scalar_one() == 0
+        assert (
+            connection.execute(
+                sa.text("SELECT count(*) FROM bridge.sync_batches WHERE finished_at IS NULL")
+            ).scalar_one()
+            == 0
+        )
 
 
 def test_an_approval_is_for_the_records_that_were_shown(place: Place) -> None:
@@ -473,9 +476,7 @@ def test_an_approval_that_led_to_nothing_lapses_with_the_next_batch(place: Place
     table(place, "itm", COLUMNS, items(6))
     place.sync()
     (plan,) = open_plans(place, "itm")
-    away = place.command(
-        "apply", str(plan.uid), SYNCFLOW_SCHEDULEHUB_URL="http://127.0.0.1:9"
-    )
+    away = place.command("apply", str(plan.uid), SYNCFLOW_SCHEDULEHUB_URL="http://127.0.0.1:9")
     (approved,) = open_plans(place, "itm")
     place.sync()
     (lapsed,) = open_plans(place, "itm")

@@ -11,8 +11,9 @@ from place import Place, lines, outcome
 from tables import effects, hub, link, table
 
 from syncflow_core.bridge.entities import load_entities
+from syncflow_core.bridge.leases import Lease
 from syncflow_core.bridge.reconciliations import last_reconciliation
-from syncflow_core.entity import Brake, Entity
+from syncflow_core.entity import Brake, Entity, Field
 from syncflow_core.sandbox.store import Row
 from syncflow_dagster.definitions import build
 from syncflow_dagster.reconciling import RECONCILED
@@ -181,3 +182,54 @@ def test_an_emptied_hub_with_parents_and_children_is_repaired_through_plans(plac
     assert (len(hub(place, "rec")), len(hub(place, "chi"))) == (5, 2)
     assert again.returncode == 0, again.stdout
     assert [line["counts"]["pending"] for line in lines(again.stdout)] == [0, 1]
+
+
+@pytest.mark.parametrize("how", [("--sample", "5"), ()])
+def test_an_entity_that_could_not_be_compared_has_its_line_and_its_status(
+    synced: Place, how: tuple[str, ...]
+) -> None:
+    away = synced.command(
+        "reconcile", "rec", "--json", *how, SYNCFLOW_APISMITH_URL="http://127.0.0.1:9"
+    )
+    with Lease.acquire(synced.database, "rec", wait_s=0):
+        held = synced.command("reconcile", "rec", "--json", *how, "--wait", "0")
+        planned = synced.command("plan", "rec", "--json", "--wait", "0")
+    table(synced, "rec", {"ID": "VARCHAR2(9)"}, [{"ID": "I1"}])
+    broken = synced.command("reconcile", "rec", "--json", *how)
+
+    assert [run.returncode for run in (away, held, planned)] == [4, 1, 1]
+    for run, words in ((away, "apismith"), (held, "being synced"), (planned, "being synced")):
+        (line,) = lines(run.stdout)
+        assert (line["entity"], line["status"], line["plan"]) == ("rec", "failed", None)
+        assert words in str(line.get("error") or line.get("reason"))
+    assert broken.returncode == 1, broken.stderr
+
+
+def test_what_is_not_to_be_deleted_is_no_difference(place: Place) -> None:
+    table(place, "rec", COLUMNS, items(10))
+    place.apply([Entity(name="rec", deletes="ignore")])
+    place.sync()
+    table(place, "rec", COLUMNS, items(9))
+
+    assert counted(reconciled(place, "--sample", "10")) == {}
+    assert counted(reconciled(place)) == {}
+
+
+def test_a_key_that_the_source_spells_otherwise_by_now_is_found(place: Place) -> None:
+    rec = Entity(name="rec", fields=[Field(source="ID", type="integer")])
+    table(place, "rec", COLUMNS, [{"ID": f"0{n}", "NAME": "a"} for n in range(1, 9)])
+    place.apply([rec])
+    place.sync()
+    table(place, "rec", COLUMNS, [{"ID": f"{n}", "NAME": "a"} for n in range(1, 9)])
+
+    assert counted(reconciled(place, "--sample", "8")) == {}
+
+
+def test_extras_are_seen_beside_a_row_without_a_readable_key(synced: Place) -> None:
+    table(synced, "rec", COLUMNS, [*items(38), {"ID": "\ufffd", "NAME": "a"}])
+
+    found = reconciled(synced, status=1)
+
+    assert counted(found) == {"source_extra": 2, "rejected": 1}
+    assert {row["record"] for row in found["samples"]} == {"id=I38", "id=I39"}
+    assert len(hub(synced, "rec")) == 40

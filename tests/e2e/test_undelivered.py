@@ -98,7 +98,12 @@ def test_a_row_that_changed_and_failed_before_is_read_once(rejected: Place) -> N
 @pytest.fixture
 def family(place: Place) -> Place:
     table(place, "par", {"ID": "VARCHAR2(9)"}, [])
-    table(place, "chi", COLUMNS, [{"ID": "C", "QTY": "1", "UP": "P", "RV": 1}, {"ID": "Z", "RV": 9000}])
+    table(
+        place,
+        "chi",
+        COLUMNS,
+        [{"ID": "C", "QTY": "1", "UP": "P", "RV": 1}, {"ID": "Z", "RV": 9000}],
+    )
     references(place, ("chi", "up", "par"))
     place.apply(
         [

@@ -22,10 +22,10 @@ from syncflow_core.bridge.entities import load_registered
 from syncflow_core.bridge.events import Event
 from syncflow_core.bridge.plans import Plan
 from syncflow_core.columns import KEY_HASH, KEY_SOURCE, REFERENCE, ROW
-from syncflow_core.errors import ConfigError
+from syncflow_core.errors import ConfigError, RejectedError, UnavailableError
 from syncflow_core.fields import Shape, shape_of
 from syncflow_core.identity import key_hash
-from syncflow_core.keys import keys_of, values_of
+from syncflow_core.keys import keys_of, source_keys, values_of
 from syncflow_core.normalize import Step, explain
 
 _HEX = re.compile(r"[0-9a-f]{32}")
@@ -49,6 +49,8 @@ class Story:
     """The open plans that hold a write of it back."""
     last_read: Batch | None
     """The newest batch that read the entity's rows to its end."""
+    away: str | None
+    """Why the source could not be asked; None where it was."""
     row: Mapping[str, str | None] | None
     """Its row in the source now, else the one that its dead letter kept; None where there is none."""
     kept: bool
@@ -57,42 +59,65 @@ class Story:
     """What each layer makes of the row's fields."""
 
 
+@dataclass(frozen=True)
+class _Wanted:
+    """The record that a person's text names."""
+
+    digest: bytes
+    keys: Sequence[Mapping[str, object]] = ()
+    """Its key as it was typed and as it is normalized, by source column; none where a digest was typed."""
+
+
 def trace(database: Database, source: Source, entity: str, key: str) -> Story:
     """Gather the story of the record that ``key`` names.
+
+    Where the source is away the story is told of what is kept.
 
     Args:
         database: The bridge.
         source: Asked for the record's row.
         entity: Its entity.
         key: The reference (``order_no=WO1|line_no=2``), the key hash in hex, or, of a key of one
-            field, its value. Of a dead letter without a usable key, its ``raw_digest`` in hex.
+            field, its value; values as the reference has them, or as the source spells them. Of a dead
+            letter without a usable key, its ``raw_digest`` in hex.
 
     Raises:
-        ConfigError: There is no such entity, or the key names other fields than the entity's.
+        ConfigError: There is no such entity, the key names other fields than the entity's, or its
+            values can be no key of it.
     """
     with database.begin() as connection:
         declared = load_registered(connection, [entity], enabled=None)[0].entity
-    shape = shape_of(declared, source.describe(declared.api))
+    shape, away = None, None
+    try:
+        shape = shape_of(declared, source.describe(declared.api))
+    except UnavailableError as error:
+        away = str(error)
     with database.begin() as connection:
-        wanted, values = _key(connection, shape, key)
-    keys = pl.Series(KEY_HASH, [wanted])
+        wanted = _wanted(connection, entity, shape, key)
+    digest = wanted.digest
+    keys = pl.Series(KEY_HASH, [digest])
     with database.begin() as connection:
         known = records.load_known_of(connection, entity, keys)
         sources = records.load_key_sources(connection, entity, keys)
         letters = failed.open_failed(connection, entity).filter(
-            pl.coalesce(KEY_HASH, "raw_digest") == wanted
+            pl.coalesce(KEY_HASH, "raw_digest") == digest
         )
-        waiting = pending.open_pending(connection, entity).filter(pl.col(KEY_HASH) == wanted)
-        told = events.story(connection, entity, wanted)
-        withheld = plans.withheld_of(connection, entity, wanted)
+        waiting = pending.open_pending(connection, entity).filter(pl.col(KEY_HASH) == digest)
+        told = events.story(connection, entity, digest)
+        withheld = plans.withheld_of(connection, entity, digest)
         ended: list[Status] = ["completed", "partial", "withheld"]
         read = batches.history(connection, entities=[entity], statuses=ended, limit=20)
-    row = _row(source, shape, wanted, _key_sources(shape, sources, letters, values))
+    row = None
+    if shape is not None:
+        try:
+            row = _row(source, shape, digest, _spelled(shape, sources, letters, wanted))
+        except UnavailableError as error:
+            away = str(error)
     kept = None if row is not None else _kept(letters)
     told_of = row if row is not None else kept
     return Story(
         entity=entity,
-        key_hash=wanted,
+        key_hash=digest,
         reference=_first(sources, REFERENCE) or _first(letters, REFERENCE),
         known=known.row(0, named=True) if known.height else None,
         events=told,
@@ -100,32 +125,70 @@ def trace(database: Database, source: Source, entity: str, key: str) -> Story:
         pending=list(waiting.iter_rows(named=True)),
         withheld=withheld,
         last_read=next((item for item in read if item.kind not in {"plan", "retry"}), None),
+        away=away,
         row=told_of,
         kept=kept is not None,
-        steps=explain(told_of, shape) if told_of is not None else (),
+        steps=explain(told_of, shape) if told_of is not None and shape is not None else (),
     )
 
 
-def _key(connection: sa.Connection, shape: Shape, text: str) -> tuple[bytes, dict[str, str] | None]:
-    """The key hash, and the values by target field where the text holds them.
+def _wanted(connection: sa.Connection, entity: str, shape: Shape | None, text: str) -> _Wanted:
+    """The record that the text names.
 
     32 hexadecimal digits are a key hash or a digest where one is known, else they may be a value.
+    Values are taken as they are where such a record is known, else as the entity normalizes them.
     """
-    names = list(shape.key_fields)
+    names = _key_names(connection, entity, shape)
     digest = bytes.fromhex(text) if _HEX.fullmatch(text) else None
-    if digest is not None and (len(names) > 1 or _is_known(connection, shape.entity.name, digest)):
-        return digest, None
+    if digest is not None and (len(names) != 1 or _is_known(connection, entity, digest)):
+        return _Wanted(digest)
     if len(names) == 1 and not text.startswith(f"{names[0]}="):
         values = {names[0]: text}
     else:
         values = values_of(text)
-    if sorted(values) != sorted(names):
-        form = "|".join(f"{name}=..." for name in names)
+    if not values or sorted(values) != sorted(names or values):
+        form = "|".join(f"{name}=..." for name in names) or "NAME=VALUE|..."
         raise ConfigError(
-            f"{text!r} is no key of {shape.entity.name}: write {form}, or the key hash in hex",
-            entity=shape.entity.name,
+            f"{text!r} is no key of {entity}: write {form}, or the key hash in hex", entity=entity
         )
-    return key_hash(values), values
+    exact = key_hash(values)
+    if shape is None:
+        return _Wanted(exact)
+    fields = zip(shape.key_columns, shape.key_fields, strict=True)
+    typed = {column: values[field] for column, field in fields}
+    if _is_known(connection, entity, exact):
+        return _Wanted(exact, [typed])
+    return _normalized(shape, typed)
+
+
+def _key_names(connection: sa.Connection, entity: str, shape: Shape | None) -> list[str]:
+    """The key's target names; where the source is away, as a known record's reference has them."""
+    if shape is not None:
+        return list(shape.key_fields)
+    return list(values_of(records.any_reference(connection, entity) or ""))
+
+
+def _normalized(shape: Shape, typed: Mapping[str, str]) -> _Wanted:
+    """The record whose key in the source would be spelled so.
+
+    Raises:
+        ConfigError: No record of the entity can have such a key.
+    """
+    raw: dict[str, str | None] = {column.name: None for column in shape.api.columns}
+    raw |= typed
+    row = {name: [value] for name, value in raw.items()}
+    frame = pl.DataFrame(row, schema=dict.fromkeys(raw, pl.String)).with_row_index(ROW)
+    found = keys_of(frame, shape)
+    if found.is_empty():
+        wrong = next(
+            (s for s in explain(raw, shape) if s.message and s.field in shape.key_fields), None
+        )
+        why = f"{wrong.field} {wrong.before!r}: {wrong.message}" if wrong else "it is not whole"
+        raise ConfigError(
+            f"no record of {shape.entity.name} has such a key: {why}", entity=shape.entity.name
+        )
+    digest, reference = found.select(KEY_HASH, REFERENCE).row(0)
+    return _Wanted(digest, source_keys(json.dumps(dict(typed)), reference, shape))
 
 
 def _is_known(connection: sa.Connection, entity: str, digest: bytes) -> bool:
@@ -139,26 +202,20 @@ def _is_known(connection: sa.Connection, entity: str, digest: bytes) -> bool:
     )
 
 
-def _key_sources(
-    shape: Shape,
-    sources: pl.DataFrame,
-    letters: pl.DataFrame,
-    values: Mapping[str, str] | None,
-) -> list[dict[str, object]]:
-    """The key as the source may know it: as it sent it once, else as it was typed."""
-    found: list[dict[str, object]] = [json.loads(text) for text in sources[KEY_SOURCE].drop_nulls()]
+def _spelled(
+    shape: Shape, sources: pl.DataFrame, letters: pl.DataFrame, wanted: _Wanted
+) -> list[Mapping[str, object]]:
+    """The key as the source may know it: as it sent it once, and as it was typed."""
+    found = [
+        key
+        for text, reference in sources.select(KEY_SOURCE, REFERENCE).iter_rows()
+        for key in source_keys(text, reference, shape)
+    ]
     for text in letters["raw"].drop_nulls():
         raw = json.loads(text)
-        if all(name in raw for name in shape.key_columns):
+        if all(raw.get(name) is not None for name in shape.key_columns):
             found.append({name: raw[name] for name in shape.key_columns})
-    if not found and values is not None:
-        found.append(
-            {
-                column: values[field]
-                for column, field in zip(shape.key_columns, shape.key_fields, strict=True)
-            }
-        )
-    return found
+    return [*found, *wanted.keys]
 
 
 def _kept(letters: pl.DataFrame) -> dict[str, str | None] | None:
@@ -171,15 +228,16 @@ def _row(
     source: Source, shape: Shape, wanted: bytes, keys: Sequence[Mapping[str, object]]
 ) -> dict[str, str | None] | None:
     """The source's row with this key hash, among those that it gives for the keys."""
-    if not keys:
-        return None
-    rows = source.look_up(shape.api, keys).frame
-    rows = rows.drop(ROW, strict=False).with_row_index(ROW)
-    identified = keys_of(rows, shape)
-    found = identified.filter(pl.col(KEY_HASH) == wanted)[ROW]
-    if found.is_empty():
-        return None
-    return rows.filter(pl.col(ROW) == found[0]).drop(ROW).row(0, named=True)
+    for key in keys:
+        try:
+            rows = source.look_up(shape.api, [key]).frame
+        except RejectedError:
+            continue  # the source can read no value in this spelling: it has no row of it either
+        rows = rows.drop(ROW, strict=False).with_row_index(ROW)
+        found = keys_of(rows, shape).filter(pl.col(KEY_HASH) == wanted)[ROW]
+        if len(found):
+            return rows.filter(pl.col(ROW) == found[0]).drop(ROW).row(0, named=True)
+    return None
 
 
 def _first(frame: pl.DataFrame, column: str) -> str | None:

@@ -113,6 +113,16 @@ def load_key_sources(connection: sa.Connection, entity: str, key_hashes: pl.Seri
     )
 
 
+def any_reference(connection: sa.Connection, entity: str) -> str | None:
+    """The reference of some known record of the entity: it names the key's fields."""
+    query = sa.text(
+        "SELECT reference FROM bridge.synced_records "
+        "WHERE entity = :entity AND reference IS NOT NULL LIMIT 1"
+    )
+    found: str | None = connection.execute(query, {"entity": entity}).scalar_one_or_none()
+    return found
+
+
 def load_before(connection: sa.Connection, entity: str, key_hashes: pl.Series) -> pl.DataFrame:
     """``#key_hash``, ``#digests`` and ``#parent_refs`` of known records, to tell what changes in them."""
     stage_keys(connection, key_hashes)

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Mapping
 
 import msgspec
+from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
@@ -46,6 +47,17 @@ def _show(story: Story) -> None:
     else:
         state = "deleted" if known["deleted"] else "in the hub"
         screen.print(f"{state} as {known['#hub_uid']}, rowversion {known['#rowversion']}")
+    _show_history(screen, story)
+    if story.away is not None:
+        screen.print(printable(f"the source was not asked: {story.away}"), markup=False)
+    elif story.row is None:
+        screen.print("not in the source now")
+    if story.steps:
+        _show_layers(screen, story)
+
+
+def _show_history(screen: Console, story: Story) -> None:
+    """What happened to it, and what keeps it where it is."""
     for event in story.events:
         words = f"{event.at:%Y-%m-%d %H:%M:%S}  {event.event}{_detail(event.detail)}"
         screen.print(printable(f"{words}  batch {event.batch}"), markup=False)
@@ -62,9 +74,10 @@ def _show(story: Story) -> None:
     for plan in story.withheld:
         words = f"withheld: {plan.reason}; plan {plan.uid} (syncflow apply {plan.uid})"
         screen.print(printable(words), markup=False, style="red")
-    if story.row is None:
-        screen.print("not in the source now")
-        return
+
+
+def _show_layers(screen: Console, story: Story) -> None:
+    """What each layer makes of its row."""
     title = "what the layers make of "
     title += "the row that was refused" if story.kept else "its row now"
     table = Table(title=title, title_justify="left", box=None)
@@ -99,9 +112,10 @@ def _since(story: Story) -> str:
         else f"last read {read.finished_at:%Y-%m-%d %H:%M:%S} by {read.kind} batch {read.uid}"
     )
     changes = [event for event in story.events if event.event in CHANGES]
-    if not changes:
-        return looked
-    return f"unchanged since {changes[-1].at:%Y-%m-%d %H:%M:%S}; {looked}"
+    if not changes or story.withheld or story.failed or story.pending:
+        return looked  # what is on its way, or stuck, is not unchanged
+    word = "gone" if changes[-1].event == "deleted" else "unchanged"
+    return f"{word} since {changes[-1].at:%Y-%m-%d %H:%M:%S}; {looked}"
 
 
 def _hex(value: object) -> str:

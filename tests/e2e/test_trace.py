@@ -4,11 +4,12 @@ import json
 
 import pytest
 from place import Place
+from tables import table
 
 from syncflow_core.apismith import Source
 from syncflow_core.bridge.failed import open_failed
 from syncflow_core.bridge.pending import open_pending
-from syncflow_core.entity import Entity
+from syncflow_core.entity import Brake, Entity
 from syncflow_core.errors import ConfigError
 from syncflow_core.sandbox import database, erp, store
 from syncflow_core.settings import read_settings
@@ -135,3 +136,72 @@ def test_a_row_without_a_usable_key_is_found_by_its_digest(place: Place) -> None
     assert story.failed is not None
     assert (story.failed["rule"], story.kept) == ("null_key", True)
     assert [step.rule for step in story.steps if step.message] == ["null_key"]
+
+
+@pytest.fixture
+def numbered(place: Place) -> Place:
+    columns = {"ID": "NUMBER(9)", "NAME": "VARCHAR2(9)"}
+    table(place, "num", columns, [{"ID": n, "NAME": "a"} for n in range(20)])
+    place.apply([Entity(name="num", brake=Brake(rows=2, share=0.1))])
+    place.sync()
+    return place
+
+
+@pytest.mark.parametrize("key", ["7", "07", "7.0", "id=07", " 7"])
+def test_a_key_may_be_written_as_the_source_or_the_hub_spells_it(numbered: Place, key: str) -> None:
+    story = tell(numbered, "num", key)
+
+    assert story.reference == "id=7"
+    assert story.row == {"ID": "7", "NAME": "a"}
+
+
+def test_a_row_that_was_never_synced_is_found_in_the_source(numbered: Place) -> None:
+    table(numbered, "num", {"ID": "NUMBER(9)", "NAME": "VARCHAR2(9)"}, [{"ID": 99, "NAME": "n"}])
+
+    story = tell(numbered, "num", "099")
+
+    assert (story.known, story.row) == (None, {"ID": "99", "NAME": "n"})
+
+
+@pytest.mark.parametrize(
+    ("key", "words"),
+    [("abc", "no record of num has such a key: id 'abc'"), ("1.5", "has such a key"), ("", "key")],
+)
+def test_a_value_that_can_be_no_key_is_refused_by_the_entitys_own_rules(
+    numbered: Place, key: str, words: str
+) -> None:
+    ended = numbered.command("trace", "num", key)
+
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert words in ended.stderr
+    assert "422" not in ended.stderr
+
+
+def test_with_the_source_away_the_history_is_told(numbered: Place) -> None:
+    away = {"SYNCFLOW_APISMITH_URL": "http://127.0.0.1:9"}
+
+    shown = numbered.command("trace", "num", "7", **away)
+    told = numbered.command("trace", "num", "id=7", "--json", **away)
+
+    assert shown.returncode == 0, shown.stderr
+    assert "the source was not asked" in shown.stdout
+    story = json.loads(told.stdout)
+    assert [event["event"] for event in story["events"]] == ["inserted"]
+    assert "apismith" in story["away"]
+
+
+def test_what_is_withheld_or_gone_is_not_said_to_be_unchanged(numbered: Place) -> None:
+    columns = {"ID": "NUMBER(9)", "NAME": "VARCHAR2(9)"}
+    table(numbered, "num", columns, [{"ID": n, "NAME": "a"} for n in range(15)])
+    numbered.sync()
+
+    withheld = numbered.command("trace", "num", "17").stdout
+    numbered.apply([Entity(name="num")])
+    numbered.sync()
+    gone = numbered.command("trace", "num", "17").stdout
+    there = numbered.command("trace", "num", "3").stdout
+
+    assert "unchanged since" not in withheld
+    assert "last read" in withheld
+    assert "gone since" in gone
+    assert "unchanged since" in there

@@ -7,8 +7,6 @@ withholding too many changes (``brake``).
 Source: product.md 4.
 """
 
-from typing import Literal
-
 import polars as pl
 
 from syncflow_core.columns import (
@@ -20,6 +18,7 @@ from syncflow_core.columns import (
     ROW,
     ROWVERSION,
 )
+from syncflow_core.entity import RowversionKind
 from syncflow_core.errors import ContractError
 from syncflow_core.rowversion import is_newer
 
@@ -33,7 +32,7 @@ def classify(
     incoming: pl.DataFrame,
     known: pl.DataFrame,
     *,
-    kind: Literal["integer", "timestamp", "hex", "text"],
+    kind: RowversionKind,
     guarded: bool,
 ) -> pl.DataFrame:
     """Label every record with the operation that brings the target up to date.

@@ -223,11 +223,15 @@ class Field(Declared):
         return self.target if self.target is not None else (self.source or "").lower()
 
 
+RowversionKind = Literal["integer", "timestamp", "hex", "text"]
+"""How two rowversions compare."""
+
+
 class Rowversion(Declared):
     """The source's change counter: its column, how two of them compare, how far to look back."""
 
     column: str
-    kind: Literal["integer", "timestamp", "hex", "text"] | None = None
+    kind: RowversionKind | None = None
     overlap_s: int = pydantic.Field(default=300, ge=0)
     """How far an incremental fetch looks back, for rows that were committed late: seconds of a
     timestamp; of an integer or hex counter, so many counts. A text cannot be moved."""

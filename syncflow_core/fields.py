@@ -11,7 +11,7 @@ from typing import Literal
 
 from syncflow_core.catalog import Api, FieldType, OracleType
 from syncflow_core.columns import OWN
-from syncflow_core.entity import HUB_FIELDS, Entity, Field, is_pattern
+from syncflow_core.entity import HUB_FIELDS, Entity, Field, RowversionKind, is_pattern
 from syncflow_core.errors import ConfigError
 
 
@@ -52,7 +52,7 @@ class Shape:
     key_fields: tuple[str, ...]
     """The business key's target names, in key order."""
     rowversion_column: str | None
-    rowversion_kind: Literal["integer", "timestamp", "hex", "text"]
+    rowversion_kind: RowversionKind
     delta: Literal["hash", "rowversion", "full"]
 
     def field(self, name: str) -> TargetField:
@@ -213,9 +213,7 @@ def _field(
     )
 
 
-def _rowversion(
-    entity: Entity, api: Api
-) -> tuple[str | None, Literal["integer", "timestamp", "hex", "text"]]:
+def _rowversion(entity: Entity, api: Api) -> tuple[str | None, RowversionKind]:
     """The rowversion's column and kind; the kind follows the column's type where it is not declared."""
     declared = entity.rowversion
     name = api.rowversion_column if declared is None else declared.column

@@ -11,12 +11,12 @@ Source: product.md 3 (``erp_rowversion``) and 4 (watermark).
 
 import polars as pl
 
+from syncflow_core.entity import RowversionKind
 from syncflow_core.normalize.reading import VALUE
-from syncflow_core.normalize.version import ROWVERSION_SOURCE, Kind, canonical, canonical_of
+from syncflow_core.normalize.version import ROWVERSION_SOURCE, canonical, canonical_of
 
 __all__ = [
     "ROWVERSION_SOURCE",
-    "Kind",
     "canonical",
     "canonical_of",
     "is_newer",
@@ -25,7 +25,7 @@ __all__ = [
 ]
 
 
-def sortable(text: pl.Expr, kind: Kind) -> pl.Expr:
+def sortable(text: pl.Expr, kind: RowversionKind) -> pl.Expr:
     """What sorts and compares as canonical rowversions of the kind do: Int128 for integers, else text.
 
     Hex compares by value, so padding with zeros makes no difference; a text compares by code point;
@@ -42,12 +42,12 @@ def sortable(text: pl.Expr, kind: Kind) -> pl.Expr:
     return text
 
 
-def is_newer(a: pl.Expr, b: pl.Expr, kind: Kind) -> pl.Expr:
+def is_newer(a: pl.Expr, b: pl.Expr, kind: RowversionKind) -> pl.Expr:
     """Whether *a* is newer than *b*; null where either is null."""
     return sortable(a, kind) > sortable(b, kind)
 
 
-def newest(text: pl.Series, kind: Kind) -> str | None:
+def newest(text: pl.Series, kind: RowversionKind) -> str | None:
     """The newest of canonical rowversions, None where there is none."""
     frame = text.rename("value").to_frame().filter(VALUE.is_not_null())
     if frame.is_empty():

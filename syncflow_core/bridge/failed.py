@@ -6,6 +6,7 @@ Does not belong here: the rules that refuse (``normalize``), when to try again (
 Source: product.md 1 and 2; product.md, "Accounts, statuses, exits".
 """
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Final
 from uuid import UUID
@@ -127,16 +128,16 @@ def resolve_failed(
 
 
 def resolve_unseen(
-    connection: sa.Connection, entity: str, batch: UUID, how: str, now: datetime
+    connection: sa.Connection, entity: str, batches: Sequence[UUID], how: str, now: datetime
 ) -> int:
-    """Close the open rows without a key that *batch*, a complete scan, did not meet again."""
+    """Close the open rows without a key that *batches*, together a complete scan, did not meet again."""
     done = connection.execute(
         sa.text(
             "UPDATE bridge.failed_records SET resolved_at = :now, resolution = :how "
             "WHERE entity = :entity AND resolved_at IS NULL AND key_hash IS NULL "
-            "AND last_batch IS DISTINCT FROM :batch"
+            "AND (last_batch IS NULL OR last_batch <> ALL(:batches))"
         ),
-        {"entity": entity, "how": how, "now": now, "batch": batch},
+        {"entity": entity, "how": how, "now": now, "batches": list(batches)},
     )
     return done.rowcount
 

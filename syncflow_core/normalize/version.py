@@ -14,14 +14,12 @@ from typing import Final, Literal
 import polars as pl
 
 from syncflow_core.catalog import OracleType
-from syncflow_core.entity import FORMS, Field
+from syncflow_core.entity import FORMS, Field, RowversionKind
 from syncflow_core.fields import Shape, TargetField
 from syncflow_core.normalize.formats import Order
 from syncflow_core.normalize.mapping import read_as
 from syncflow_core.normalize.reading import VALUE, Outcome, Refused, apply, refuse
 from syncflow_core.normalize.text import ENDS
-
-Kind = Literal["integer", "timestamp", "hex", "text"]
 
 ROWVERSION_SOURCE: Final = "#rowversion_source"
 """String: the rowversion as the source sent it."""
@@ -43,7 +41,7 @@ def canonical_of(text: pl.Series, shape: Shape) -> Outcome:
 
 def canonical(
     text: pl.Series,
-    kind: Kind,
+    kind: RowversionKind,
     time_zone: str | None = None,
     *,
     date_order: Order | None = None,

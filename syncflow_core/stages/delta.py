@@ -108,6 +108,9 @@ def find_changes(
             notes=tuple(notes),
             ends_sweep=absence.ends_sweep,
         )
+        if absence.ends_sweep and absence.seen is not None and held.deletes.is_empty():
+            swept = frames.write(str(staged.batch), "swept", [absence.seen.to_frame(KEY_HASH)])
+            staged = staged.having(frames={"swept": swept})
         frames.drop(staged.frames["distinct"])
     return staged.having(seconds=seconds)
 
@@ -131,25 +134,38 @@ def _braked(
     A plan shows what the brake would hold, too, but for an empty source, which never deletes.
     """
     updates = changed.filter(pl.col(OP) == "update")
+    fresh, again = _not_waiting(connections, staged, absence)
     verdict = judge(
         staged.shape.entity.brake,
         known=known,
         incoming=absence.rows,
         updates=updates.height,
-        deletes=absence.absent.height,
-        ceiling=_ceiling(connections, staged, updates[KEY_HASH], absence.absent[KEY_HASH]),
+        deletes=fresh.height,
+        ceiling=_ceiling(connections, staged, updates[KEY_HASH], fresh[KEY_HASH]),
     )
     dry = staged.order.dry_run
     held = Held(
         updates if verdict.updates and not dry else updates.clear(),
-        absence.absent
-        if verdict.deletes and not (dry and absence.rows)
-        else absence.absent.clear(),
+        fresh if verdict.deletes and not (dry and absence.rows) else fresh.clear(),
     )
-    if held.deletes.height:
-        return held, absence.absent.clear(), verdict.reason, list(absence.notes)
-    deletes, seen_again = prove_absent(connections, staged, absence.absent)
+    going = again if held.deletes.height else absence.absent
+    deletes, seen_again = prove_absent(connections, staged, going)
     return held, deletes, verdict.reason, [*absence.notes, *seen_again]
+
+
+def _not_waiting(
+    connections: Connections, staged: Staged, absence: Absence
+) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """The absent records that are new, and those whose delete went through the brake and waits for children.
+
+    In an empty source all are new, so that none goes.
+    """
+    if not absence.rows or absence.absent.is_empty():
+        return absence.absent, absence.absent.clear()
+    with connections.database.begin() as connection:
+        waiting = pending.waiting_deletes(connection, staged.name)[KEY_HASH].implode()
+    let_through = pl.col(KEY_HASH).is_in(waiting)
+    return absence.absent.filter(~let_through), absence.absent.filter(let_through)
 
 
 def _ceiling(
@@ -166,10 +182,11 @@ def _ceiling(
         plan = plans.load_plan(connection, staged.order.plan)
         named = plans.load_records(connection, plan.uid)
     if plan.entity != staged.name or plan.status != "approved" or plan.ceiling is None:
-        raise ConfigError(
-            f"plan {plan.uid} is {plan.status} and {plan.entity}'s: {staged.name} cannot apply it",
-            entity=staged.name,
-        )
+        why = {
+            "applied": "was applied by another run meanwhile",
+            "expired": "is out of date: another one was made meanwhile, or nothing is withheld any more",
+        }.get(plan.status, f"is {plan.status}, and of {plan.entity}")
+        raise ConfigError(f"plan {plan.uid} {why}; nothing was pushed", entity=staged.name)
     to_delete = pl.col(OP) == "delete"
     listed = {
         "updates": named.filter(~to_delete)[KEY_HASH].implode(),

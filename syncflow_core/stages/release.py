@@ -33,7 +33,7 @@ from syncflow_core.columns import (
 )
 from syncflow_core.delta import classify
 from syncflow_core.digests import DIGESTS
-from syncflow_core.entity import Entity
+from syncflow_core.entity import Entity, RowversionKind
 from syncflow_core.errors import UnavailableError
 from syncflow_core.fields import shape_of
 from syncflow_core.parents import can_be_null, refs_without
@@ -222,7 +222,7 @@ def _parents_here(connections: Connections, waiting: pl.DataFrame) -> pl.DataFra
 
 def _outgoing(connections: Connections, entity: Entity, ready: pl.DataFrame) -> pl.DataFrame:
     """The newest version of each record that can go, with the references that can go, if it differs."""
-    declared = None if entity.rowversion is None else entity.rowversion.kind
+    declared = _rowversion_kind(connections, entity)
     kind = declared or "text"
     newest = sortable(pl.col(ROWVERSION), kind)
     rows = ready.sort(newest, nulls_last=False).unique(KEY_HASH, keep="last", maintain_order=True)
@@ -254,6 +254,16 @@ def _outgoing(connections: Connections, entity: Entity, ready: pl.DataFrame) -> 
         .join(live.select(KEY_HASH, HUB_UID), on=KEY_HASH, how="left")
         .select(OUTGOING.names())
     )
+
+
+def _rowversion_kind(connections: Connections, entity: Entity) -> RowversionKind | None:
+    """How two versions of a record compare; None where the source, which would say so, is away."""
+    if entity.rowversion is not None and entity.rowversion.kind is not None:
+        return entity.rowversion.kind
+    try:
+        return shape_of(entity, connections.source.describe(entity.api)).rowversion_kind
+    except UnavailableError:
+        return None
 
 
 def release_deletes(

@@ -60,11 +60,12 @@ def track(connections: Connections, staged: Staged, *, now: Callable[[], datetim
             entity=staged.name,
         )
     watermark = _watermark(staged, seen, refused)
+    swept = frames.read(staged.frames["swept"])[KEY_HASH] if "swept" in staged.frames else None
     with connections.database.begin() as connection:
         lease.check(connection)
         if filed.height:
             _file(connection, staged, _named(filed), now())
-        _resolve(connection, staged, seen[KEY_HASH], troubled, now())
+        _resolve(connection, staged, seen[KEY_HASH], troubled, swept, now())
         _advance(connection, staged, watermark, now())
         if staged.ends_sweep:
             sweeps.end_sweep(connection, staged.name, now())
@@ -192,18 +193,28 @@ def _resolve(
     staged: Staged,
     seen: pl.Series,
     troubled: pl.Series,
+    swept: pl.Series | None,
     now: datetime,
 ) -> None:
-    """Close what was open of records that went through now, and, after a complete scan, of those gone."""
+    """Close what was open of records that went through now, and of those that are gone.
+
+    Who is gone is known after a complete scan, and after a sweep, whose slices saw *swept*.
+    """
     letters = failed.open_keys(connection, staged.name)
     waiting = pending.open_keys(connection, staged.name)
     held = pl.concat([troubled, waiting]).implode()
     through = letters.is_in(seen.implode()) & ~letters.is_in(held)
     if not staged.counts.get("withheld"):  # what is withheld has not gone through
         failed.resolve_failed(connection, staged.name, letters.filter(through), "went through", now)
-    if not staged.complete or staged.counts.get("withheld_deletes"):
-        return  # a scan that is not trusted to delete says nothing of who is gone
-    failed.resolve_unseen(connection, staged.name, staged.batch, "gone from the source", now)
+    # a scan that is not trusted to delete says nothing of who is gone
+    if swept is not None:
+        met = [found.batch for found in sweeps.load_slices(connection, staged.name)]
+        seen = swept
+    elif staged.complete and not staged.counts.get("withheld_deletes"):
+        met = [staged.batch]
+    else:
+        return
+    failed.resolve_unseen(connection, staged.name, met, "gone from the source", now)
     here = pl.concat([seen, troubled, waiting]).implode()
     failed.resolve_failed(
         connection, staged.name, letters.filter(~letters.is_in(here)), "gone from the source", now

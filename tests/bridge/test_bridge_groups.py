@@ -309,8 +309,8 @@ def test_rows_without_a_key_are_resolved_when_a_scan_does_not_meet_them(
 ) -> None:
     with database.begin() as connection:
         failed.file_failed(connection, "orders", refused(None, 1), batch, NOW)
-        same = failed.resolve_unseen(connection, "orders", batch, "gone", LATER)
-        other = failed.resolve_unseen(connection, "orders", uuid4(), "gone", LATER)
+        same = failed.resolve_unseen(connection, "orders", [uuid4(), batch], "gone", LATER)
+        other = failed.resolve_unseen(connection, "orders", [uuid4()], "gone", LATER)
 
     assert (same, other) == (0, 1)
 

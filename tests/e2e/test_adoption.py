@@ -282,3 +282,15 @@ def test_after_a_change_of_mapping_slices_send_only_what_differs(place: Place) -
     assert sum(run.batches[0].counts.updated for run in mapped) == 350
     assert effects(place) == before + 350
     assert outcome(place.sync(), "ado")["unchanged"] == 700
+
+
+def test_the_plan_of_a_first_run_says_that_the_hub_was_filled_before(synced: Place) -> None:
+    before = effects(synced)
+    forget_bridge(synced)
+
+    shown = synced.command("plan", "ado", "--json")
+
+    (plan,) = lines(shown.stdout)
+    assert (plan["counts"]["inserts"], plan["counts"]["unchanged"]) == (0, 20)
+    assert "20 records were in the target before the first batch" in plan["reason"]
+    assert effects(synced) == before

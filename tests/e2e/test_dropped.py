@@ -6,6 +6,7 @@ import pytest
 from place import Place
 from tables import hub, link, references, table
 
+from syncflow_core.bridge.failed import open_failed
 from syncflow_core.bridge.pending import open_pending
 from syncflow_core.entity import Entity, Rowversion
 
@@ -100,3 +101,19 @@ def test_a_child_that_left_while_it_waited_is_never_sent(ordered: Place, *, swep
     parents(ordered, "part", "XQ")
     ordered.sync("part")
     assert sorted(hub(ordered, "ordr")) == ["id=A", "id=B"]
+
+
+@pytest.mark.parametrize("bad", [{"ID": "C", "PART": "\ufffd"}, {"ID": " ", "PART": "X"}])
+def test_a_dead_letter_of_a_row_that_left_closes_with_the_sweep(
+    ordered: Place, bad: dict[str, str]
+) -> None:
+    there = [{"ID": "A", "PART": "X"}, {"ID": "B", "PART": "X"}]
+    table(ordered, "ordr", ORDER, [*there, bad])
+    ordered.sync()
+    sweep(ordered)
+    with ordered.database.begin() as connection:
+        before = open_failed(connection, "ordr").height
+    table(ordered, "ordr", ORDER, there)
+    sweep(ordered)
+    with ordered.database.begin() as connection:
+        assert (before, open_failed(connection, "ordr").height) == (1, 0)

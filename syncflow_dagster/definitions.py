@@ -19,6 +19,7 @@ from syncflow_dagster.planning import build_plan_jobs
 from syncflow_dagster.reconciling import build_reconcile_check, build_reconcile_job
 from syncflow_dagster.registry import read_entities
 from syncflow_dagster.resources import resources
+from syncflow_dagster.retrying import build_retry_job, build_retry_sensor
 from syncflow_dagster.schedules import build_schedules
 
 
@@ -39,7 +40,7 @@ def build(
             asset's checks with it unless they do not exist.
     """
     checks = [] if own_checks_only else [build_reconcile_check(item.name) for item in entities]
-    reconcile = build_reconcile_job()
+    reconcile, retry = build_reconcile_job(), build_retry_job()
     return dg.Definitions(
         assets=build_assets(entities, slices),
         asset_checks=checks,
@@ -47,7 +48,9 @@ def build(
             *build_jobs([entity.name for entity in entities], slices),
             *build_plan_jobs(slices),
             reconcile,
+            retry,
         ],
+        sensors=[build_retry_sensor(retry)],
         schedules=build_schedules(reconcile, time_zone),
         resources={**resources(), "frame_io": FrameIOManager()},
         executor=dg.in_process_executor,

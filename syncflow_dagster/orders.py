@@ -75,8 +75,9 @@ def order_for(
     name: str,
     order: Lineage,
     wait_s: float,
+    kind: batches.Kind = "full",
 ) -> Order:
-    """An order for one entity, its batch written down as pending."""
+    """An order for one entity, its batch of this kind written down as pending."""
     asked = Order(
         entity=name,
         batch=new_uid(),
@@ -90,7 +91,7 @@ def order_for(
             uid=asked.batch,
             entity=name,
             entity_version=load_registered(connection, [name], enabled=None)[0].version,
-            kind="full",
+            kind=kind,
             now=utc_now(),
             status="pending",
             dagster_run_id=asked.run_id,

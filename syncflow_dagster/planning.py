@@ -105,7 +105,7 @@ def _plan_op(slices: int) -> dg.OpDefinition:
         with telling_last() as attempt:
             for name in names:
                 with attempt():
-                    asked = order_for(context, connections, name, order, config.wait_s)
+                    asked = order_for(context, connections, name, order, config.wait_s, "plan")
                     asked = dry_run(asked, config.mode, numbers, slices)
                     with closing_on_error(connections, asked):
                         made = make_plan(

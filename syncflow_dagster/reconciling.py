@@ -43,7 +43,7 @@ def reconcile_op(context: dg.OpExecutionContext, config: ReconcileConfig) -> Non
     with telling_last() as attempt:
         for name in chosen(config.entities, entities, order):
             with attempt():
-                asked = order_for(context, connections, name, order, config.wait_s)
+                asked = order_for(context, connections, name, order, config.wait_s, "plan")
                 with closing_on_error(connections, asked):
                     done = (
                         reconcile_sample(connections, asked, config.sample, now=utc_now)

@@ -9,7 +9,7 @@ Source: product.md 1; product.md, "Accounts, statuses, exits".
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from datetime import datetime
-from typing import Any, Literal, Self
+from typing import Any, Final, Literal, Self
 from uuid import UUID
 
 import sqlalchemy as sa
@@ -21,6 +21,8 @@ from syncflow_core.errors import ConfigError
 Kind = Literal["full", "incremental", "slice", "retry", "plan", "adopt"]
 Status = Literal["pending", "running", "completed", "partial", "withheld", "failed", "stopped"]
 LIVE = ("pending", "running")
+SYNCS: Final[tuple[Kind, ...]] = ("full", "incremental", "slice", "retry")
+"""The kinds of batches that deliver."""
 
 
 @dataclass(frozen=True)
@@ -219,6 +221,7 @@ def history(  # each narrows by another column
     *,
     entities: Sequence[str] | None = None,
     statuses: Sequence[Status] | None = None,
+    kinds: Sequence[Kind] | None = None,
     dagster_run_id: str | None = None,
     before: datetime | None = None,
     limit: int = 50,
@@ -229,6 +232,7 @@ def history(  # each narrows by another column
     conditions = [
         *([table.entity.in_(entities)] if entities is not None else []),
         *([table.status.in_(statuses)] if statuses is not None else []),
+        *([table.kind.in_(kinds)] if kinds is not None else []),
         *([table.dagster_run_id == dagster_run_id] if dagster_run_id is not None else []),
         *([table.started_at < before] if before is not None else []),
     ]
@@ -240,6 +244,12 @@ def history(  # each narrows by another column
         .offset(offset)
     )
     return [Batch.of(row) for row in connection.execute(query).mappings()]
+
+
+def entities_running(connection: sa.Connection) -> set[str]:
+    """Names of entities with a batch that runs."""
+    query = sa.select(sync_batches.c.entity).where(sync_batches.c.status == "running")
+    return set(connection.scalars(query))
 
 
 def was_read_whole(connection: sa.Connection, entity: str, version: int) -> bool:

@@ -7,6 +7,7 @@ Source: product.md 1 and 2; product.md, "Accounts, statuses, exits".
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 from uuid import UUID
@@ -15,11 +16,12 @@ import polars as pl
 import sqlalchemy as sa
 
 from syncflow_core import columns
+from syncflow_core.backoff import ATTEMPTS, FACTOR, FIRST_S
 from syncflow_core.bridge.bulk import load_frame, stage, stage_keys
 
 _STAGED: Final = (
     "key_hash bytea, raw_digest bytea, reference text, stage text, layer smallint, rule text, "
-    "column_name text, value text, message text, raw text, due_at timestamptz"
+    "column_name text, value text, message text, raw text"
 )
 _FILED: Final = {
     columns.KEY_HASH: "key_hash",
@@ -32,8 +34,12 @@ _FILED: Final = {
     "value": "value",
     "message": "message",
     "raw": "raw",
-    "due_at": "due_at",
 }
+_DUE: Final = (
+    f"CASE WHEN {{stage}} = 'push' AND {{attempts}} < {ATTEMPTS} THEN "
+    f"CAST(:now AS timestamptz) + {FIRST_S} * power({FACTOR}, {{attempts}} - 1) * interval '1 second' END"
+)
+"""What the target refused is due again by the delays of ``backoff``; what a rule refused is not by itself."""
 
 FAILED: Final = pl.Schema(
     {
@@ -68,7 +74,7 @@ def file_failed(
         connection: In a transaction.
         entity: Its name.
         frame: ``columns.REJECTED`` without its row number, and at least one of ``#key_hash`` and
-            ``raw_digest`` on each line; ``#reference``, ``raw`` and ``due_at`` where there are.
+            ``raw_digest`` on each line; ``#reference`` and ``raw`` where there are.
             Several lines of one key make one row, the first line's.
         batch: The batch that met them.
         now: Aware.
@@ -89,12 +95,12 @@ def file_failed(
     stage(connection, "staged_failed", _STAGED, lines)
     connection.execute(
         sa.text(
-            """
+            f"""
             INSERT INTO bridge.failed_records AS open (entity, key_hash, raw_digest, reference,
                 stage, layer, rule, column_name, value, message, raw, due_at, first_batch,
                 last_batch, first_seen, last_seen)
             SELECT :entity, key_hash, raw_digest, reference, stage, layer, rule, column_name, value,
-                message, raw, due_at, :batch, :batch, :now, :now
+                message, raw, {_DUE.format(stage="stage", attempts=1)}, :batch, :batch, :now, :now
             FROM staged_failed
             ON CONFLICT (entity, coalesce(key_hash, raw_digest)) WHERE resolved_at IS NULL
             DO UPDATE SET
@@ -102,9 +108,10 @@ def file_failed(
                 stage = excluded.stage, layer = excluded.layer, rule = excluded.rule,
                 column_name = excluded.column_name, value = excluded.value,
                 message = excluded.message, raw = coalesce(excluded.raw, open.raw),
-                due_at = excluded.due_at, attempts = open.attempts + 1,
+                due_at = {_DUE.format(stage="excluded.stage", attempts="(open.attempts + 1)")},
+                attempts = open.attempts + 1,
                 last_batch = excluded.last_batch, last_seen = excluded.last_seen
-            """
+            """  # noqa: S608  # constants
         ),
         {"entity": entity, "batch": batch, "now": now},
     )
@@ -151,13 +158,14 @@ def open_failed(
 ) -> pl.DataFrame:
     """The entity's open rows in the shape :data:`FAILED`, oldest first.
 
-    With *due_by* only those that may be tried again by then: a ``due_at`` that has come, or none.
+    With *due_by* only those that are due by then; what is never due waits for its row, its declaration
+    or a person.
     """
     query = (
         "SELECT uid, entity, encode(key_hash, 'hex'), encode(raw_digest, 'hex'), reference, stage, "
         "layer, rule, column_name, value, message, raw, attempts, due_at, last_batch, first_seen, "
         "last_seen FROM bridge.failed_records WHERE entity = :entity AND resolved_at IS NULL "
-        "AND (due_at IS NULL OR due_at <= coalesce(:due_by, 'infinity'::timestamptz)) "
+        "AND (CAST(:due_by AS timestamptz) IS NULL OR due_at <= :due_by) "
         "ORDER BY first_seen, uid LIMIT :limit"
     )
     found = load_frame(
@@ -174,6 +182,55 @@ def open_keys(connection: sa.Connection, entity: str) -> pl.Series:
     )
     schema = {columns.KEY_HASH: pl.Binary()}
     return load_frame(connection, query, schema, {"entity": entity})[columns.KEY_HASH]
+
+
+def postpone(connection: sa.Connection, entity: str, now: datetime) -> None:
+    """Move what is due by one more delay: whoever takes it up may die before it counts the attempt."""
+    connection.execute(
+        sa.text(
+            "UPDATE bridge.failed_records AS open "  # noqa: S608  # constants
+            f"SET due_at = :now + {FIRST_S} * power({FACTOR}, open.attempts) * interval '1 second' "
+            "WHERE open.entity = :entity AND open.resolved_at IS NULL AND open.due_at <= :now"
+        ),
+        {"entity": entity, "now": now},
+    )
+
+
+def entities_due(connection: sa.Connection, now: datetime) -> list[str]:
+    """Names of entities with an open row that is due."""
+    query = sa.text(
+        "SELECT DISTINCT entity FROM bridge.failed_records "
+        "WHERE resolved_at IS NULL AND due_at <= :now ORDER BY 1"
+    )
+    return list(connection.scalars(query, {"now": now}))
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """Open rows of one entity that failed alike."""
+
+    stage: str
+    rule: str
+    column: str | None
+    count: int
+    first_seen: datetime
+    last_seen: datetime
+    example: str | None
+    """The reference of one of them, or else its key or digest in hex."""
+    message: str
+    """What was said of that one."""
+
+
+def clusters(connection: sa.Connection, entity: str) -> list[Cluster]:
+    """The entity's open rows by what they have in common, the most frequent first."""
+    query = sa.text(
+        "SELECT stage, rule, column_name, count(*), min(first_seen), max(last_seen), "
+        "(array_agg(coalesce(reference, encode(coalesce(key_hash, raw_digest), 'hex')) "
+        "ORDER BY last_seen DESC, uid))[1], (array_agg(message ORDER BY last_seen DESC, uid))[1] "
+        "FROM bridge.failed_records WHERE entity = :entity AND resolved_at IS NULL "
+        "GROUP BY stage, rule, column_name ORDER BY count(*) DESC, stage, rule, column_name"
+    )
+    return [Cluster(*row) for row in connection.execute(query, {"entity": entity})]
 
 
 def count_failed(connection: sa.Connection, entity: str) -> int:

@@ -17,6 +17,7 @@ import polars as pl
 import sqlalchemy as sa
 
 from syncflow_core import columns
+from syncflow_core.backoff import FACTOR, FIRST_S
 from syncflow_core.bridge.bulk import load_frame, stage, stage_keys
 
 PARKED: Final = pl.Schema(
@@ -208,14 +209,14 @@ def waiting_for(
     )
 
 
-def due(connection: sa.Connection, entity: str, now: datetime) -> pl.DataFrame:
-    """The waiting children of *entity* whose time has come: shape :data:`PENDING`."""
+def due(connection: sa.Connection, entity: str, by: datetime | None) -> pl.DataFrame:
+    """The waiting children of *entity* whose time has come, or all (None): shape :data:`PENDING`."""
     return load_frame(
         connection,
         f"{_SELECT} WHERE p.entity = :entity AND p.state = 'waiting' "
-        "AND (p.due_at IS NULL OR p.due_at <= :now)",
+        "AND (p.due_at IS NULL OR p.due_at <= coalesce(:by, 'infinity'::timestamptz))",
         PENDING,
-        {"entity": entity, "now": now},
+        {"entity": entity, "by": by},
     )
 
 
@@ -240,17 +241,56 @@ def open_keys(connection: sa.Connection, entity: str) -> pl.Series:
 
 
 def entities_to_release(connection: sa.Connection, now: datetime) -> list[str]:
-    """Names of entities with a child whose parent has landed, or whose next attempt is due."""
+    """Names of entities with a child whose next attempt is due, or whose parents have all landed.
+
+    Whose parents landed is told once: where a retry began after that and did not release the child, it
+    waits until it is due.
+    """
     query = sa.text(
         f"""
         SELECT DISTINCT p.entity FROM bridge.pending_children AS p
-        WHERE {_OPEN} AND ((p.state = 'waiting' AND p.due_at <= :now) OR EXISTS (
-            SELECT 1 FROM bridge.synced_records AS r WHERE r.entity = p.parent_entity
-            AND r.key_hash = p.parent_key_hash AND NOT r.deleted))
+        WHERE {_OPEN} AND ((p.state = 'waiting' AND p.due_at <= :now) OR (
+            EXISTS (
+                SELECT 1 FROM bridge.synced_records AS r
+                JOIN bridge.sync_batches AS b ON b.uid = r.batch
+                WHERE r.entity = p.parent_entity AND r.key_hash = p.parent_key_hash
+                AND NOT r.deleted AND b.finished_at IS NOT NULL AND NOT EXISTS (
+                    SELECT 1 FROM bridge.sync_batches AS q WHERE q.entity = p.entity
+                    AND q.kind = 'retry' AND q.started_at > b.finished_at))
+            AND NOT EXISTS (
+                SELECT 1 FROM bridge.pending_children AS o
+                WHERE o.entity = p.entity AND o.key_hash = p.key_hash AND o.kind = 'parked'
+                AND o.state IN ('waiting', 'dead') AND NOT EXISTS (
+                    SELECT 1 FROM bridge.synced_records AS r WHERE r.entity = o.parent_entity
+                    AND r.key_hash = o.parent_key_hash AND NOT r.deleted))))
         ORDER BY 1
         """  # noqa: S608  # a constant
     )
     return list(connection.scalars(query, {"now": now}))
+
+
+def postpone(connection: sa.Connection, entity: str, now: datetime) -> None:
+    """Move what is due by one more delay: whoever takes it up may die before it counts the attempt."""
+    connection.execute(
+        sa.text(
+            "UPDATE bridge.pending_children AS p "  # noqa: S608  # constants
+            f"SET due_at = :now + {FIRST_S} * power({FACTOR}, p.attempts) * interval '1 second' "
+            "WHERE p.entity = :entity AND p.state = 'waiting' AND p.due_at <= :now"
+        ),
+        {"entity": entity, "now": now},
+    )
+
+
+def count_open(connection: sa.Connection, entity: str) -> dict[str, int]:
+    """How many records of the entity wait, by ``waiting`` and ``dead``; and ``deletes`` that wait."""
+    query = sa.text(
+        "SELECT count(DISTINCT p.key_hash) FILTER (WHERE p.state = 'waiting'), "
+        "count(DISTINCT p.key_hash) FILTER (WHERE p.state = 'dead'), "
+        "(SELECT count(*) FROM bridge.pending_deletes AS d WHERE d.entity = :entity) "
+        "FROM bridge.pending_children AS p WHERE p.entity = :entity"
+    )
+    row = connection.execute(query, {"entity": entity}).one()
+    return {"waiting": row[0], "dead": row[1], "deletes": row[2]}
 
 
 def wait_delete(

@@ -24,7 +24,7 @@ from syncflow_core.errors import ContractError
 from syncflow_core.fields import Shape, shape_of
 from syncflow_core.rowversion import canonical
 from syncflow_core.stages.reading import Reach, Reading, slice_reach
-from syncflow_core.stages.undelivered import undelivered_rows
+from syncflow_core.stages.undelivered import undelivered
 from syncflow_core.stages.work import Connections, Kind, Order, Staged, hold, timed
 
 OVERLAP_S: Final = 300
@@ -99,7 +99,12 @@ def fetch(connections: Connections, order: Order, *, now: Callable[[], datetime]
 
 
 def kind_of(order: Order, shape: Shape, watermark: str | None) -> Kind:
-    """What this batch is: as asked, else as the strategy says; strategy ``full`` always reads everything."""
+    """What this batch is: as asked, else as the strategy says; strategy ``full`` always reads everything.
+
+    A retry reads what was not delivered before and nothing else, whatever the strategy.
+    """
+    if order.kind == "retry":
+        return "retry"
     if order.slices and len(order.slices) < order.of:
         return "slice"
     if shape.rowversion_column is None or shape.delta == "full":
@@ -139,10 +144,7 @@ def _agreed(connections: Connections, registered: Registered, api: Api, now: dat
 def _read(connections: Connections, staged: Staged, shape: Shape, now: datetime) -> Staged:
     """Scan, once more if the total moved; stage the rows."""
     reaches, neighbours = _reaches(connections, staged, shape)
-    besides = None
-    if staged.kind == "incremental":
-        due_by = None if staged.order.by_person else now
-        besides = undelivered_rows(connections, shape, due_by=due_by)
+    besides, notes = undelivered(connections, staged, now)
     for attempt in range(TRIES):
         reading = Reading(connections, staged, shape, neighbours)
         raw = connections.frames.write(str(staged.batch), "raw", reading.parts(reaches, besides))
@@ -152,11 +154,11 @@ def _read(connections: Connections, staged: Staged, shape: Shape, now: datetime)
         holds = all(
             proof.counted >= proof.declared_total <= proof.final_total for proof in proofs.values()
         )
-        steady = holds if staged.kind == "incremental" else complete
+        steady = holds if staged.kind in {"incremental", "retry"} else complete
         if steady or attempt == TRIES - 1:
             break
         connections.frames.drop(raw)
-    notes = [proof.note for proof in proofs.values() if proof.note]
+    notes += [proof.note for proof in proofs.values() if proof.note]
     if reading.besides:
         notes.append(f"{reading.besides} rows that were not delivered before were read once more")
     if staged.kind == "incremental" and not holds:
@@ -195,6 +197,8 @@ def _reaches(
 ) -> tuple[list[Reach], dict[int, Slice]]:
     """What to scan, and the slices of this sweep that were seen before."""
     order = staged.order
+    if staged.kind == "retry":
+        return [], {}
     if staged.kind == "incremental":
         # kind_of says incremental only where there are both
         since = overlapped(staged.watermark_before or "", shape)

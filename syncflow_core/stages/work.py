@@ -71,7 +71,7 @@ class Order(msgspec.Struct, frozen=True):
 
     entity: str
     batch: UUID
-    kind: Literal["full", "incremental", "slice"] | None = None
+    kind: Kind | None = None
     """None: incremental where the strategy is ``rowversion`` and a watermark exists, else full."""
     slices: tuple[int, ...] = ()
     """The slices to read, from 1; empty or all of them: the whole table."""

@@ -172,6 +172,42 @@ def reconcile(
     )
 
 
+@app.command(epilog=EPILOG)
+def retry(
+    entities: Annotated[
+        list[str] | None,
+        typer.Argument(help="Entities to retry; all with something undelivered without any."),
+    ] = None,
+    *,
+    wait: Wait = 60.0,
+    as_json: Json = False,
+) -> None:
+    """Try once more what was not delivered: dead letters, and children that wait for a parent.
+
+    Their rows are read anew, by key; nothing else is. Example: syncflow retry order_lines
+    """
+    from syncflow_dagster.cli.retry import run
+
+    raise typer.Exit(run(entities or [], wait_s=wait, as_json=as_json))
+
+
+@app.command()
+def status(
+    entities: Annotated[
+        list[str] | None, typer.Argument(help="Entities to tell of; all without any.")
+    ] = None,
+    *,
+    as_json: Json = False,
+) -> None:
+    """Tell where entities stand: their last batch, what was not delivered and why, what is withheld.
+
+    Example: syncflow status
+    """
+    from syncflow_dagster.cli.status import run
+
+    run(entities or [], as_json=as_json)
+
+
 @app.command()
 def trace(
     entity: Annotated[str, typer.Argument(help="The record's entity.")],

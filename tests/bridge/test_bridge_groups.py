@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from polars.testing import assert_frame_equal
 
 from syncflow_core import columns
+from syncflow_core.backoff import ATTEMPTS
 from syncflow_core.bridge import (
     batches,
     events,
@@ -255,14 +256,16 @@ def test_new_uids_are_version_7_and_sort_by_their_time() -> None:
 # failed records
 
 
-def refused(*of: int | None, rule: str = "number", value: str | None = "x") -> pl.DataFrame:
+def refused(
+    *of: int | None, rule: str = "number", value: str | None = "x", stage: str = "normalize"
+) -> pl.DataFrame:
     return pl.DataFrame(
         {
             "#key_hash": pl.Series([None if n is None else key(n) for n in of], dtype=pl.Binary),
             "raw_digest": pl.Series([b"d" * 16 for _ in of], dtype=pl.Binary),
         }
     ).with_columns(
-        pl.lit("normalize").alias("stage"),
+        pl.lit(stage).alias("stage"),
         pl.lit(3, pl.UInt8).alias("layer"),
         pl.lit(rule).alias("rule"),
         pl.lit("QTY").alias("column"),
@@ -315,17 +318,32 @@ def test_rows_without_a_key_are_resolved_when_a_scan_does_not_meet_them(
     assert (same, other) == (0, 1)
 
 
-def test_only_what_is_due_is_tried_again_and_any_text_survives(
+def test_what_the_hub_refused_is_due_with_growing_delays_and_at_last_no_more(
+    database: Database, batch: UUID
+) -> None:
+    delays = []
+    with database.begin() as connection:
+        for _ in range(ATTEMPTS):
+            failed.file_failed(connection, "orders", refused(1, stage="push"), batch, NOW)
+            delays.append(failed.open_failed(connection, "orders")["due_at"][0])
+        soon = failed.open_failed(connection, "orders", due_by=LATER)
+
+    assert [None if at is None else (at - NOW).total_seconds() for at in delays] == [
+        60, 240, 960, 3840, None
+    ]  # fmt: skip
+    assert soon.is_empty()
+
+
+def test_what_a_rule_refused_is_not_due_by_itself_and_any_text_survives(
     database: Database, batch: UUID
 ) -> None:
     odd = 'tab\t "quote" back\\slash \n'
-    soon = refused(1, value=odd).with_columns(pl.lit(LATER).alias("due_at"))
     with database.begin() as connection:
-        failed.file_failed(connection, "orders", soon, batch, NOW)
-        early = failed.open_failed(connection, "orders", due_by=NOW)
-        late = failed.open_failed(connection, "orders", due_by=LATER, limit=5)
+        failed.file_failed(connection, "orders", refused(1, value=odd), batch, NOW)
+        due = failed.open_failed(connection, "orders", due_by=LATER)
+        every = failed.open_failed(connection, "orders", limit=5)
 
-    assert (early.height, late["value"].to_list()) == (0, [odd])
+    assert (due.height, every["value"].to_list()) == (0, [odd])
 
 
 # pending children and deletes
@@ -393,10 +411,12 @@ def test_a_dead_child_is_still_released_when_its_parent_lands(
         pending.defer(connection, "lines", dead, NOW)
         before = pending.entities_to_release(connection, LATER)
         records.save_acknowledged(connection, "orders", acknowledged(10), batch)
+        during = pending.entities_to_release(connection, LATER)
+        batches.close_batch(connection, batch, "completed", Counts(), now=LATER)
         after = pending.entities_to_release(connection, LATER)
         pending.close_pending(connection, "lines", keys(1), "released", LATER)
 
-        assert (before, after) == ([], ["lines"])
+        assert (before, during, after) == ([], [], ["lines"])
         assert pending.open_pending(connection, "lines").is_empty()
 
 

@@ -1,4 +1,4 @@
-"""What an answer of either system says beside its rows: status, waiting time, problem, token.
+"""What an answer of either system says beside its rows: status, waiting time, problem, token; and none.
 
 Belongs here: reading these few shapes that both systems share.
 Does not belong here: asking (``http``), the answers of one system alone (``pages``, ``outcomes``).
@@ -6,6 +6,7 @@ Does not belong here: asking (``http``), the answers of one system alone (``page
 Source: contract.md, "Common to both".
 """
 
+import ssl
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC
@@ -14,6 +15,7 @@ from email.utils import parsedate_to_datetime
 import jwt
 import msgspec
 
+from syncflow_core.errors import ConfigError, SyncFlowError, UnavailableError
 from syncflow_core.tokens import Grant
 
 _DETAIL_LIMIT = 300  # characters of the other side's words in a message
@@ -98,3 +100,28 @@ def _life_s(token: str) -> float | None:
     if isinstance(begin, int | float) and isinstance(end, int | float):
         return float(end - begin)
     return None
+
+
+def unconnected(error: Exception, system: str, url: str) -> SyncFlowError:
+    """What it means that no connection came about: a certificate that is not trusted, or nobody there."""
+    variable = f"SYNCFLOW_{system.upper()}_URL"
+    if _cause(error, ssl.SSLCertVerificationError):
+        return ConfigError(
+            f"{system} at {url} shows a certificate that is not trusted: {error}; "
+            f"check {variable} and SSL_CERT_FILE",
+            system=system,
+        )
+    reason = "connection refused" if _cause(error, ConnectionRefusedError) else str(error)
+    reason = reason or "no connection in time"
+    return UnavailableError(
+        f"{system} at {url} does not answer ({reason}): is it running? check {variable}",
+        system=system,
+    )
+
+
+def _cause(error: BaseException | None, kind: type[BaseException]) -> bool:
+    while error is not None:
+        if isinstance(error, kind):
+            return True
+        error = error.__cause__ or error.__context__
+    return False

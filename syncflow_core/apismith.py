@@ -130,7 +130,11 @@ class Source:
             raise ConfigError("SYNCFLOW_APISMITH_URL is not set: where is APISmith?", system=SYSTEM)
         login = Login(settings.apismith_username, settings.apismith_password.get_secret_value())
         connection = Transport(
-            SYSTEM, settings.apismith_url, login, limits=limits, transport=transport
+            SYSTEM,
+            settings.apismith_url,
+            login,
+            limits=limits or Limits(total_s=settings.outage_s),
+            transport=transport,
         )
         return cls(connection, pagination=settings.apismith_pagination, wire=wire)
 

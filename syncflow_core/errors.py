@@ -70,3 +70,11 @@ class UnavailableError(SyncFlowError):
     ) -> None:
         super().__init__(message, system=system, entity=entity)
         self.retry_after_s = retry_after_s
+
+
+class DoubtError(UnavailableError):
+    """A write went out and its answer did not come back: it may have been applied."""
+
+
+class PausedError(UnavailableError):
+    """The system is taken to be away; nothing was sent."""

@@ -12,25 +12,27 @@ Source: contract.md, "Common to both"; product.md 5.
 """
 
 import json
+import logging
 import random
-import ssl
 import time
 import uuid
 from collections.abc import Callable, Mapping
-from typing import Final, Self, TypeVar
+from typing import Final, Self, TypedDict, TypeVar, Unpack
 
 import httpx
-import tenacity
 
-from syncflow_core.answers import Answer, problem_detail, read_grant, retry_after
+from syncflow_core.answers import Answer, problem_detail, read_grant, retry_after, unconnected
+from syncflow_core.breaker import Breaker
 from syncflow_core.errors import (
     ConfigError,
     ContractError,
+    DoubtError,
+    PausedError,
     RejectedError,
-    SyncFlowError,
     UnavailableError,
 )
 from syncflow_core.limiter import Limiter, Limits, process_limiter
+from syncflow_core.repeats import Repeats
 from syncflow_core.tokens import Grant, Login, Tokens
 
 BASE_PATH: Final = "/api/v1"
@@ -38,15 +40,30 @@ _RETRIABLE = frozenset({408, 425, 429, 500, 502, 503, 504})
 _NOT_PROCESSED = frozenset(
     {425, 429}
 )  # refused before processing, by their definition (RFC 8470, 6585)
+_DOWN = frozenset({500, 502, 503, 504})
 _UNAUTHORIZED = 401
 _KEEPALIVE_S = 3.0  # under uvicorn's 5 s: a write must not meet a connection that is being closed
 _LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 
+logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 
-class DoubtError(UnavailableError):
-    """A write went out and its answer did not come back: it may have been applied."""
+class Options(TypedDict, total=False):
+    """What a request consists of besides its method and path."""
+
+    content: bytes | None
+    """The JSON body."""
+    params: Mapping[str, str] | None
+    """The query."""
+    headers: Mapping[str, str] | None
+    """Besides the usual ones."""
+    safe: bool
+    """Whether the request may be repeated although it was processed; True unless said."""
+    expect: frozenset[int]
+    """Statuses from 400 on that the caller wants to see as answers."""
+    deadline_s: float | None
+    """For one try, instead of the limits'."""
 
 
 class Transport:
@@ -58,6 +75,7 @@ class Transport:
         login: The account.
         transport: What carries requests instead of the network.
         limiter: What bounds requests at once; the process's own where None.
+        breaker: What tells an outage; one of its own where None.
         now: Seconds since 1970, for ``Retry-After`` dates alone.
         jitter: A number from 0 to 1.
     """
@@ -71,6 +89,7 @@ class Transport:
         limits: Limits | None = None,
         transport: httpx.BaseTransport | None = None,
         limiter: Limiter | None = None,
+        breaker: Breaker | None = None,
         sleep: Callable[[float], None] = time.sleep,  # noqa: TID251  # the default of a seam
         clock: Callable[[], float] = time.monotonic,
         now: Callable[[], float] = time.time,
@@ -82,7 +101,6 @@ class Transport:
         self._sleep = sleep
         self._clock = clock
         self._now = now
-        self._jitter = jitter
         try:
             url = httpx.URL(base_url)
         except httpx.InvalidURL as error:
@@ -90,6 +108,10 @@ class Transport:
         self.url = str(url.copy_with(userinfo=b"", query=None, fragment=None)).rstrip("/")
         self._not_before = 0.0
         self._limiter = limiter or process_limiter(self.url, self._limits.connections)
+        self._breaker = breaker or Breaker(clock=clock)
+        self._repeats = Repeats(
+            self._limits, self._breaker, sleep=sleep, clock=clock, jitter=jitter
+        )
         self._tokens = Tokens(self._log_in, self._refresh, clock=clock)
         timeout = httpx.Timeout(
             self._limits.read_s, connect=self._limits.connect_s, pool=self._limits.deadline_s
@@ -121,29 +143,24 @@ class Transport:
         """Give the connections back; idempotent."""
         self._client.close()
 
-    def request(
+    def request(self, method: str, path: str, **options: Unpack[Options]) -> Answer:
+        """The answer to one request, asked as often as the limits and *safe* allow; see ``call``."""
+        return self.call(lambda answer: answer, method, path, **options)
+
+    def call(
         self,
+        read: Callable[[Answer], T],
         method: str,
         path: str,
-        *,
-        content: bytes | None = None,
-        params: Mapping[str, str] | None = None,
-        headers: Mapping[str, str] | None = None,
-        safe: bool = True,
-        expect: frozenset[int] = frozenset(),
-        deadline_s: float | None = None,
-    ) -> Answer:
-        """The answer to one request, asked as often as the limits and *safe* allow.
+        **options: Unpack[Options],
+    ) -> T:
+        """What *read* makes of the answer; its ``UnavailableError`` (a broken body) is one more failed try.
 
         Args:
+            read: Runs outside the limiter's slot.
             method: GET, POST, PATCH or DELETE.
             path: Below ``/api/v1``, beginning with ``/``.
-            content: The JSON body.
-            params: The query.
-            headers: Besides the usual ones.
-            safe: Whether the request may be repeated although it was processed.
-            expect: Statuses from 400 on that the caller wants to see as answers.
-            deadline_s: For one try, instead of the limits'.
+            options: The rest of the request, and how it may be repeated.
 
         Raises:
             RejectedError: A 4xx that no repeat can change and the caller does not expect.
@@ -152,42 +169,20 @@ class Transport:
             UnavailableError: Every try failed; nothing was applied.
             ConfigError: The other side's certificate is not trusted.
         """
-        return self.call(
-            lambda answer: answer,
+        request = self._build(
             method,
             path,
-            content=content,
-            params=params,
-            headers=headers,
-            safe=safe,
-            expect=expect,
-            deadline_s=deadline_s,
+            options.get("content"),
+            options.get("params"),
+            options.get("headers"),
         )
-
-    def call(  # noqa: PLR0913  # what a request consists of
-        self,
-        read: Callable[[Answer], T],
-        method: str,
-        path: str,
-        *,
-        content: bytes | None = None,
-        params: Mapping[str, str] | None = None,
-        headers: Mapping[str, str] | None = None,
-        safe: bool = True,
-        expect: frozenset[int] = frozenset(),
-        deadline_s: float | None = None,
-    ) -> T:
-        """What *read* makes of the answer; its ``UnavailableError`` (a broken body) is one more failed try.
-
-        Arguments and errors as for ``request``. *read* runs outside the limiter's slot.
-        """
-        request = self._build(method, path, content, params, headers)
-        seconds = self._limits.deadline_s if deadline_s is None else deadline_s
+        safe, expect = options.get("safe", True), options.get("expect", frozenset())
+        seconds = options.get("deadline_s") or self._limits.deadline_s
 
         def attempt() -> T:
             return read(self._authorized(request, safe=safe, expect=expect, seconds=seconds))
 
-        return self._repeated(attempt)
+        return self._repeats.run(attempt)
 
     def health(self) -> Answer:
         """The answer of ``GET /health``, asked once and without a token.
@@ -197,36 +192,6 @@ class Transport:
         """
         request = self._build("GET", "/health", None, None, None)
         return self._checked(self._send(request, safe=True, seconds=self._limits.read_s), safe=True)
-
-    def _repeated(self, attempt: Callable[[], T]) -> T:
-        begun = self._clock()
-
-        def over(state: tenacity.RetryCallState) -> bool:
-            late = self._clock() - begun >= self._limits.total_s
-            return late or state.attempt_number >= self._limits.attempts
-
-        return tenacity.Retrying(
-            sleep=self._sleep,
-            stop=over,
-            wait=self._wait,
-            retry=tenacity.retry_if_exception(self._may_pass),
-            reraise=True,
-        )(attempt)
-
-    def _may_pass(self, error: BaseException) -> bool:
-        if not isinstance(error, UnavailableError) or isinstance(error, DoubtError):
-            return False
-        return (error.retry_after_s or 0) <= self._limits.retry_after_cap_s
-
-    def _wait(self, state: tenacity.RetryCallState) -> float:
-        """Full jitter over a doubling span; never before the time that the other side named."""
-        span = min(
-            self._limits.backoff_cap_s, self._limits.backoff_s * 2.0 ** (state.attempt_number - 1)
-        )
-        error = state.outcome.exception() if state.outcome else None
-        named = error.retry_after_s if isinstance(error, UnavailableError) else None
-        wait: float = (named or 0.0) + self._jitter() * span
-        return wait
 
     def _build(
         self,
@@ -299,6 +264,7 @@ class Transport:
         """One exchange, within its time and size; httpx's errors become SyncFlow's here."""
         if (wait := self._not_before - self._clock()) > 0:
             self._sleep(wait)
+        self._pass_breaker()
         end = self._clock() + seconds
         asked = _shown(request)
         try:
@@ -309,15 +275,65 @@ class Transport:
                 finally:
                     response.close()
         except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as error:
-            raise self._unconnected(error) from error
+            self._note_failure()
+            raise unconnected(error, self._system, self.url) from error
+        except UnavailableError:
+            self._note_failure()
+            raise
         except (httpx.TransportError, httpx.DecodingError) as error:
+            self._note_failure()
             reason = str(error) or type(error).__name__
             kind = UnavailableError if safe else DoubtError
             raise kind(
                 f"{self._system} did not answer {asked} to the end: {reason}", system=self._system
             ) from error
+        if response.status_code in _DOWN:
+            self._note_failure()
+        else:
+            self._breaker.answered()
         headers = {name.lower(): value for name, value in response.headers.items()}
         return Answer(response.status_code, headers, body)
+
+    def _note_failure(self) -> None:
+        """Tell the breaker; what fails while the system is healthy is the request's own trouble."""
+        if not self._breaker.failed():
+            return
+        if self._is_healthy():
+            self._breaker.answered()
+            return
+        logger.warning(
+            "%s at %s has stopped answering; waiting for it, at most %.0f s",
+            self._system,
+            self.url,
+            self._limits.total_s,
+        )
+
+    def _pass_breaker(self) -> None:
+        """Return if the system is taken to be there; else, where it is time, ask whether it is again.
+
+        Raises:
+            PausedError: It is away; nothing was sent.
+        """
+        if (pause := self._breaker.wait_s()) == 0 and self._breaker.is_open:
+            if self._is_healthy():
+                self._breaker.answered()
+                logger.warning("%s at %s answers again", self._system, self.url)
+                return
+            self._breaker.failed()
+            pause = self._breaker.wait_s()
+        if pause > 0:
+            raise PausedError(
+                f"{self._system} at {self.url} has stopped answering",
+                retry_after_s=pause,
+                system=self._system,
+            )
+
+    def _is_healthy(self) -> bool:
+        try:
+            answer = self._client.get("/health", timeout=self._limits.connect_s)
+        except httpx.HTTPError:
+            return False
+        return answer.status_code not in _DOWN
 
     def _body(self, response: httpx.Response, end: float, asked: str, *, safe: bool) -> bytes:
         parts: list[bytes] = []
@@ -337,22 +353,6 @@ class Transport:
                     f"{self._system} did not end its answer to {asked} in time", system=self._system
                 )
         return b"".join(parts)
-
-    def _unconnected(self, error: httpx.TransportError) -> SyncFlowError:
-        variable = f"SYNCFLOW_{self._system.upper()}_URL"
-        if _cause(error, ssl.SSLCertVerificationError):
-            return ConfigError(
-                f"{self._system} at {self.url} shows a certificate that is not trusted: {error}; "
-                f"check {variable} and SSL_CERT_FILE",
-                system=self._system,
-            )
-        reason = "connection refused" if _cause(error, ConnectionRefusedError) else str(error)
-        reason = reason or "no connection in time"
-        return UnavailableError(
-            f"{self._system} at {self.url} does not answer ({reason}): is it running? "
-            f"check {variable}",
-            system=self._system,
-        )
 
     def _log_in(self) -> Grant:
         content = json.dumps(
@@ -387,14 +387,6 @@ class Transport:
                 f"{self._system} answered a login without a usable token: {error}",
                 system=self._system,
             ) from error
-
-
-def _cause(error: BaseException | None, kind: type[BaseException]) -> bool:
-    while error is not None:
-        if isinstance(error, kind):
-            return True
-        error = error.__cause__ or error.__context__
-    return False
 
 
 def _shown(request: httpx.Request) -> str:

@@ -21,8 +21,14 @@ import msgspec
 import polars as pl
 
 from syncflow_core.answers import Answer
-from syncflow_core.errors import ConfigError, ContractError, RejectedError, UnavailableError
-from syncflow_core.http import DoubtError, Transport
+from syncflow_core.errors import (
+    ConfigError,
+    ContractError,
+    DoubtError,
+    RejectedError,
+    UnavailableError,
+)
+from syncflow_core.http import Transport
 from syncflow_core.limiter import Limits
 from syncflow_core.listing import page_frame, page_type
 from syncflow_core.outcomes import (
@@ -85,7 +91,11 @@ class Target:
             settings.schedulehub_username, settings.schedulehub_password.get_secret_value()
         )
         connection = Transport(
-            SYSTEM, settings.schedulehub_url, login, limits=limits, transport=transport
+            SYSTEM,
+            settings.schedulehub_url,
+            login,
+            limits=limits or Limits(total_s=settings.outage_s),
+            transport=transport,
         )
         return cls(connection, at_once=at_once)
 

@@ -66,6 +66,8 @@ class Settings(BaseSettings):
     schedulehub_url: BaseUrl = None
     schedulehub_username: str = ""
     schedulehub_password: SecretStr = SecretStr("")
+    outage_s: Annotated[float, Field(ge=0)] = 120.0
+    """How long a run waits for a system that has stopped answering."""
     frames_uri: str | None = None
     api_secret: SecretStr | None = None
     time_zone: Annotated[str, AfterValidator(_zone)] = "UTC"

@@ -49,9 +49,9 @@ def session() -> Iterator[Session]:
     prepare(settings)
     with Database.open(settings) as database:
         database.check_schema()  # before Dagster, whose history may be in the same database
-        instance = open_instance(settings)
-        with database.begin() as connection:
-            entities = load_entities(connection)
-        if not entities:
-            raise ConfigError("no entity is declared: syncflow entities apply FILE")
-        yield Session(settings, database, instance, entities)
+        with open_instance(settings) as instance:
+            with database.begin() as connection:
+                entities = load_entities(connection)
+            if not entities:
+                raise ConfigError("no entity is declared: syncflow entities apply FILE")
+            yield Session(settings, database, instance, entities)

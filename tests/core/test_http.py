@@ -1,5 +1,6 @@
 """The transport asks as often as it may, never longer than it may, and says what happened."""
 
+import contextlib
 import gzip
 import json
 import socket
@@ -14,14 +15,16 @@ import jwt
 import pytest
 
 from syncflow_core.answers import Answer
+from syncflow_core.breaker import FAILURES
 from syncflow_core.errors import (
     ConfigError,
     ContractError,
+    DoubtError,
     RejectedError,
     SyncFlowError,
     UnavailableError,
 )
-from syncflow_core.http import DoubtError, Transport
+from syncflow_core.http import Transport
 from syncflow_core.limiter import Limits, process_limiter
 from syncflow_core.tokens import Login
 
@@ -546,3 +549,72 @@ def test_requests_at_once_stay_within_the_limiter() -> None:
 def test_clients_of_one_address_share_a_limiter() -> None:
     assert process_limiter("http://a.test", 3) is process_limiter("http://a.test", 3)
     assert process_limiter("http://a.test", 3) is not process_limiter("http://b.test", 3)
+
+
+class Outage:
+    """An other side that is away between two moments, its health too."""
+
+    def __init__(self, clock: Clock, begin: float, end: float) -> None:
+        self.clock, self.begin, self.end = clock, begin, end
+        self.health: list[float] = []
+        self.asked: list[float] = []
+
+    def __call__(self, request: httpx.Request) -> httpx.Response:
+        away = self.begin <= self.clock.now < self.end
+        if request.url.path.endswith("/health"):
+            self.health.append(self.clock.now)
+        elif not request.url.path.endswith("/login"):
+            self.asked.append(self.clock.now)
+        if away:
+            return httpx.Response(503, json={"detail": "down"})
+        given = {"access_token": "t", "refresh_token": "again", "expires_in": 18_000}
+        return httpx.Response(200, json=given)
+
+
+@pytest.mark.parametrize("safe", [True, False])
+def test_an_outage_is_waited_for_and_probed_by_health_alone(safe: bool) -> None:  # noqa: FBT001  # a parameter
+    clock = Clock()
+    outage = Outage(clock, 1, 101)
+    transport = transport_to(outage, clock, total_s=300)
+    transport.request("GET", "/x")
+    clock.now = 2
+    with contextlib.suppress(DoubtError):  # a write is in doubt once, before the breaker knows
+        transport.request("POST", "/x", safe=safe)
+    if not safe:
+        for _ in range(FAILURES):
+            with contextlib.suppress(DoubtError):
+                transport.request("POST", "/x", safe=False)
+
+    assert clock.now >= 101
+    during = [at for at in outage.asked if 1 <= at < 101]
+    assert len(during) == FAILURES, "then nothing but health is asked"
+    assert len([at for at in outage.health if 1 <= at < 101]) < 12
+
+
+def test_a_request_that_fails_while_the_system_is_healthy_is_no_outage() -> None:
+    def handler(request: httpx.Request) -> httpx.Response:
+        if request.url.path.endswith("/health"):
+            return httpx.Response(200, json={"status": "healthy"})
+        return httpx.Response(500 if request.url.path.endswith("/bad") else 200, json={})
+
+    clock = Clock()
+    server = Server(handler)
+    server.valid = {"any"}
+    transport = transport_to(server, clock)
+    transport.request("GET", "/x")
+    with pytest.raises(UnavailableError, match="answered 500"):
+        transport.request("GET", "/bad")
+    assert server.calls.count("/bad") == Limits().attempts
+    assert clock.now < 30
+
+
+def test_an_outage_that_does_not_end_is_given_up_and_says_so() -> None:
+    clock = Clock()
+    transport = transport_to(Outage(clock, 1, 10_000), clock, total_s=120)
+    transport.request("GET", "/x")
+    clock.now = 2
+    with pytest.raises(
+        UnavailableError, match=r"apismith at http://source\.test has stopped answering"
+    ):
+        transport.request("GET", "/x")
+    assert 122 <= clock.now < 140

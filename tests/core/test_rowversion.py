@@ -3,9 +3,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from syncflow_core.rowversion import Kind, canonical, is_newer, newest, sortable
+from syncflow_core.rowversion import RowversionKind, canonical, is_newer, newest, sortable
 
-ORDERED: dict[Kind, list[str]] = {
+ORDERED: dict[RowversionKind, list[str]] = {
     "integer": ["-5", "-1", "0", "2", "10", "9007199254740992", "9007199254740993", "9" * 38],
     "timestamp": [
         "0001-01-01T00:00:00",
@@ -21,7 +21,7 @@ ORDERED: dict[Kind, list[str]] = {
 
 
 @pytest.mark.parametrize("kind", ORDERED)
-def test_each_kind_has_its_exact_order(kind: Kind) -> None:
+def test_each_kind_has_its_exact_order(kind: RowversionKind) -> None:
     rows = pl.DataFrame({"value": ORDERED[kind]})
     pairs = rows.join(rows, how="cross", suffix="_b").with_columns(
         is_newer(pl.col("value"), pl.col("value_b"), kind).alias("newer")
@@ -32,7 +32,7 @@ def test_each_kind_has_its_exact_order(kind: Kind) -> None:
 
 
 @pytest.mark.parametrize("kind", ORDERED)
-def test_the_newest_is_the_last_in_order(kind: Kind) -> None:
+def test_the_newest_is_the_last_in_order(kind: RowversionKind) -> None:
     assert newest(pl.Series([None, *reversed(ORDERED[kind]), None]), kind) == ORDERED[kind][-1]
 
 
@@ -56,7 +56,7 @@ def test_there_is_no_newest_of_nothing() -> None:
     ],
 )
 def test_a_rowversion_has_one_canonical_text(
-    kind: Kind, came: str | None, becomes: str | None
+    kind: RowversionKind, came: str | None, becomes: str | None
 ) -> None:
     outcome = canonical(pl.Series([came], dtype=pl.String), kind)
 
@@ -67,7 +67,7 @@ def test_a_rowversion_has_one_canonical_text(
     ("kind", "came"),
     [("integer", "1.5"), ("integer", "x"), ("timestamp", "01/02/2025"), ("hex", "xyz")],
 )
-def test_what_is_none_of_its_kind_is_refused(kind: Kind, came: str) -> None:
+def test_what_is_none_of_its_kind_is_refused(kind: RowversionKind, came: str) -> None:
     outcome = canonical(pl.Series(["", came]), kind)
 
     assert [(fault.refused.rule, fault.positions.to_list()) for fault in outcome.faults] == [

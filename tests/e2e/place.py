@@ -1,12 +1,17 @@
 """One test's whole SyncFlow, driven in process or by command."""
 
+import contextlib
+import io
 import json
+import logging
+import os
 import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import dagster as dg
 
@@ -15,6 +20,7 @@ from syncflow_core.bridge.entities import apply_entities, load_entities
 from syncflow_core.entity import Entity
 from syncflow_core.parents import lineage
 from syncflow_core.sandbox import Sandbox
+from syncflow_dagster.cli.app import main
 from syncflow_dagster.launch import Run, run_sync
 from syncflow_dagster.orders import Mode
 
@@ -45,16 +51,43 @@ class Place:
             self.instance, self.database, entities, chosen, mode=mode, slice_=slice_, wait_s=5
         )
 
-    def command(self, *arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
-        """Run ``syncflow`` as a user does."""
-        return subprocess.run(
+    def command(self, *arguments: str, **more: str) -> "subprocess.CompletedProcess[str]":
+        """Run ``syncflow`` as a user does, but in this process: a new one costs seconds of imports."""
+        told, warned = io.StringIO(), io.StringIO()
+        root = logging.getLogger()
+        handlers, environment, folder = list(root.handlers), dict(os.environ), Path.cwd()
+        with (
+            patch.object(sys, "argv", ["syncflow", *arguments]),
+            contextlib.redirect_stdout(told),
+            contextlib.redirect_stderr(warned),
+        ):
+            os.environ.clear()
+            os.environ.update(self.environment | more)
+            os.chdir(self.home)
+            status: object = 0
+            try:
+                main()
+            except SystemExit as ended:
+                status = ended.code
+            finally:
+                os.chdir(folder)
+                os.environ.clear()
+                os.environ.update(environment)
+                root.handlers[:] = handlers
+        assert isinstance(status, int | None)
+        return subprocess.CompletedProcess(
+            arguments, status or 0, told.getvalue(), warned.getvalue()
+        )
+
+    def process(self, *arguments: str, **more: str) -> "subprocess.Popen[str]":
+        """Start ``syncflow`` in a process of its own, for what is killed or runs beside another."""
+        return subprocess.Popen(
             [SYNCFLOW, *arguments],
             env={**self.environment, **more},
             cwd=self.home,
-            capture_output=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
             text=True,
-            timeout=180,
-            check=False,
         )
 
 

@@ -3,13 +3,12 @@
 import json
 import os
 import signal
-import subprocess
 import time
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from place import SYNCFLOW, Place, lines, outcome
+from place import Place, lines, outcome
 from tables import effects, hub, link, references, table
 
 from syncflow_core.bridge import events, plans
@@ -317,18 +316,12 @@ def test_an_approved_plan_survives_a_kill_and_is_done_once(place: Place) -> None
     place.sync()
     (plan,) = open_plans(place, "itm")
     before = effects(place)
-    dying = subprocess.Popen(
-        [SYNCFLOW, "apply", str(plan.uid)],
-        env=place.environment,
-        cwd=place.home,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
+    dying = place.process("apply", str(plan.uid))
     deadline = time.monotonic() + 60
     while effects(place) < before + 1_000 and time.monotonic() < deadline:
         time.sleep(0.005)
     os.kill(dying.pid, signal.SIGKILL)
-    dying.wait()
+    dying.communicate()
 
     ended = place.command("apply", str(plan.uid), "--json")
 
@@ -557,17 +550,7 @@ def test_two_applies_of_one_plan_do_it_once_and_the_loser_says_why(place: Place)
     (plan,) = open_plans(place, "itm")
     before = effects(place)
 
-    both = [
-        subprocess.Popen(
-            [SYNCFLOW, "apply", str(plan.uid)],
-            env=place.environment,
-            cwd=place.home,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for _ in range(2)
-    ]
+    both = [place.process("apply", str(plan.uid)) for _ in range(2)]
     told = ["".join(process.communicate(timeout=120)) for process in both]
     statuses = sorted(process.returncode for process in both)
 

@@ -1,0 +1,48 @@
+"""A hub or a source that stops answering half-way and comes back: the run waits, nothing is lost or doubled."""
+
+import time
+from typing import Any
+
+import httpx
+import pytest
+from place import Place
+from tables import effects, hub, table
+
+from syncflow_core.bridge.failed import open_failed
+from syncflow_core.entity import Entity
+
+pytestmark = pytest.mark.e2e
+
+ROWS = 30_000
+AWAY_S = 4.0
+
+
+def faults(url: str, *rules: dict[str, Any]) -> None:
+    httpx.post(f"{url}/sandbox/faults", json=list(rules), trust_env=False).raise_for_status()
+
+
+@pytest.mark.parametrize("action", [{"status": 503}, {"drop": "before"}])
+def test_a_hub_that_goes_away_during_the_push_pauses_the_run(
+    place: Place, action: dict[str, Any]
+) -> None:
+    columns = {"ID": "NUMBER(9)", "NAME": "VARCHAR2(9)"}
+    table(place, "out", columns, [{"ID": n, "NAME": "a"} for n in range(ROWS)])
+    place.apply([Entity(name="out")])
+    running = place.process("sync", "out", SYNCFLOW_OUTAGE_S="60")
+    deadline = time.monotonic() + 60
+    while not effects(place) and time.monotonic() < deadline:
+        time.sleep(0.005)
+    faults(place.sandbox.schedulehub_url, {"match": {}, "action": action})
+    time.sleep(AWAY_S)
+    before = running.poll()
+    faults(place.sandbox.schedulehub_url)
+
+    told, warned = running.communicate(timeout=120)
+
+    assert before is None, "it ended while the hub was away"
+    assert running.returncode == 0, told + warned
+    assert "has stopped answering; waiting for it" in warned
+    assert "answers again" in warned
+    assert effects(place) == len(hub(place, "out")) == ROWS
+    with place.database.begin() as connection:
+        assert open_failed(connection, "out").is_empty()

@@ -63,7 +63,7 @@ def push(connections: Connections, staged: Staged, *, now: Callable[[], datetime
         done = 0
         for wave in waves:
             for part in frames.parts(wave):
-                for group in groups(part):
+                for group in groups(part, first_load=first_load):
                     todo = outgoing(group, shape)
                     if staged.order.continued:
                         todo = _not_yet_sent(connections, sender, todo)

@@ -50,9 +50,9 @@ EVENTS: Final = {"insert": "inserted", "update": "updated", "unchanged": "adopte
 NO_RIGHT: Final = frozenset({401, 403})
 
 
-def groups(frame: pl.DataFrame) -> Iterator[pl.DataFrame]:
-    """The frame in groups of ``GROUP_ROWS``."""
-    yield from frame.iter_slices(GROUP_ROWS)
+def groups(frame: pl.DataFrame, *, first_load: bool = False) -> Iterator[pl.DataFrame]:
+    """The frame in groups of ``GROUP_ROWS``; of a first load by key hash, which the index takes quicker."""
+    yield from (frame.sort(KEY_HASH) if first_load else frame).iter_slices(GROUP_ROWS)
 
 
 @dataclass

@@ -39,8 +39,10 @@ from syncflow_core.columns import (
 )
 from syncflow_core.delta import classify, gone
 from syncflow_core.digests import DIGESTS
+from syncflow_core.frames import PART_ROWS
 from syncflow_core.settings import read_settings
 from syncflow_core.stages.delta import NARROW
+from syncflow_core.stages.sender import groups
 from syncflow_core.stages.writer import GROUP_ROWS
 from syncflow_dagster.bench.measure import Benchmark, Measured
 
@@ -93,11 +95,12 @@ def _prepare(url: str, rows: int, changed: float, folder: Path) -> Measured:
     with Database(url) as database:
         benchmark = Benchmark("prepare", rows)
         with benchmark.step("first save"):
-            for group in acknowledged.iter_slices(GROUP_ROWS):
-                with database.begin() as connection:
-                    records.save_acknowledged(
-                        connection, ENTITY, group, uuid.uuid4(), first_load=True
-                    )
+            for part in acknowledged.iter_slices(PART_ROWS):
+                for group in groups(part, first_load=True):
+                    with database.begin() as connection:
+                        records.save_acknowledged(
+                            connection, ENTITY, group, uuid.uuid4(), first_load=True
+                        )
     everything = _incoming(acknowledged, changed)
     everything.select(NARROW).write_ipc(folder / "incoming.arrow")
     everything.filter("#edited").drop(ROW, "#edited").write_ipc(folder / "edited.arrow")

@@ -21,9 +21,9 @@ from syncflow_core.bridge.database import Database
 from syncflow_core.bridge.entities import load_registered
 from syncflow_core.entity import Entity
 from syncflow_core.errors import SyncFlowError
+from syncflow_dagster.choices import Mode, refuse_slice, refuse_unknown
 from syncflow_dagster.definitions import build
 from syncflow_dagster.ops import utc_now
-from syncflow_dagster.orders import Mode, refuse_slice, refuse_unknown
 from syncflow_dagster.partitions import range_tags, slice_key
 
 CANCELED = frozenset({dg.DagsterRunStatus.CANCELED, dg.DagsterRunStatus.CANCELING})

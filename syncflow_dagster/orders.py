@@ -6,7 +6,7 @@ Does not belong here: what is ordered (``planning``, ``reconciling``), the asset
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Literal
+from typing import Any
 
 import dagster as dg
 import msgspec
@@ -18,10 +18,9 @@ from syncflow_core.entity import Entity
 from syncflow_core.errors import ConfigError, SyncFlowError
 from syncflow_core.parents import Lineage, lineage
 from syncflow_core.stages.work import Connections, Order
+from syncflow_dagster.choices import Mode, refuse_unknown
 from syncflow_dagster.failures import as_failure
 from syncflow_dagster.ops import utc_now
-
-Mode = Literal["auto", "full", "incremental"]
 
 
 def declared(connections: Connections) -> tuple[list[Entity], Lineage]:
@@ -42,31 +41,6 @@ def chosen(names: Sequence[str], entities: Sequence[Entity], order: Lineage) -> 
     except ConfigError as error:
         raise as_failure(error) from error
     return [name for name in order.order if not names or name in names]
-
-
-def refuse_unknown(names: Sequence[str], entities: Sequence[Entity]) -> None:
-    """Return where every name is an entity's.
-
-    Raises:
-        ConfigError: Those that are not, and those that there are.
-    """
-    known = {entity.name for entity in entities}
-    unknown = [name for name in names if name not in known]
-    if unknown:
-        raise ConfigError(
-            f"unknown entity {', '.join(unknown)}; known are {', '.join(sorted(known)) or 'none'}"
-            " (syncflow entities apply FILE declares more)"
-        )
-
-
-def refuse_slice(number: int | None, slices: int) -> None:
-    """Return where there is such a slice, or none is asked for.
-
-    Raises:
-        ConfigError: There is none of this number.
-    """
-    if number is not None and not 1 <= number <= slices:
-        raise ConfigError(f"slice {number} does not exist: slices are 1 to {slices}")
 
 
 def order_for(

@@ -21,6 +21,7 @@ from syncflow_core.errors import ConfigError, SyncFlowError
 from syncflow_core.stages.plan import make_plan
 from syncflow_core.stages.whole import stage, sync
 from syncflow_core.stages.work import Connections, Order
+from syncflow_dagster.choices import Mode, refuse_slice, refuse_unknown
 from syncflow_dagster.failures import as_failure
 from syncflow_dagster.ops import (
     RESOURCES,
@@ -30,13 +31,10 @@ from syncflow_dagster.ops import (
     utc_now,
 )
 from syncflow_dagster.orders import (
-    Mode,
     chosen,
     declared,
     dry_run,
     order_for,
-    refuse_slice,
-    refuse_unknown,
     telling_last,
 )
 

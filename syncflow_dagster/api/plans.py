@@ -21,7 +21,7 @@ from syncflow_core.errors import ConfigError
 from syncflow_dagster.api.gateway import DagsterGateway
 from syncflow_dagster.api.problems import described
 from syncflow_dagster.api.security import Caller, may, utc_now
-from syncflow_dagster.orders import refuse_slice, refuse_unknown
+from syncflow_dagster.choices import refuse_slice, refuse_unknown
 
 router = APIRouter(prefix="/plans", tags=["plans"])
 UID = "01983b1e-7c1e-7cc3-98c4-dc0c0c07398f"

@@ -20,6 +20,7 @@ from syncflow_core.bridge.database import Database
 from syncflow_core.bridge.plans import Plan
 from syncflow_core.errors import ConfigError
 from syncflow_core.settings import read_settings
+from syncflow_dagster.choices import refuse_slice, refuse_unknown
 from syncflow_dagster.cli.session import session
 from syncflow_dagster.cli.show import batch_table, console, printable, progress_bars
 from syncflow_dagster.cli.sync import (
@@ -32,7 +33,6 @@ from syncflow_dagster.cli.sync import (
 )
 from syncflow_dagster.launch import run_job
 from syncflow_dagster.ops import utc_now
-from syncflow_dagster.orders import refuse_slice, refuse_unknown
 from syncflow_dagster.planning import SAMPLE_COLUMNS
 
 COUNTS = ("inserts", "updates", "deletes", "pending", "unchanged", "rejected", "fetched", "known")

@@ -17,11 +17,11 @@ from syncflow_core.bridge.batches import Batch
 from syncflow_core.bridge.reconciliations import Reconciliation
 from syncflow_core.errors import ConfigError
 from syncflow_core.parents import lineage
+from syncflow_dagster.choices import refuse_unknown
 from syncflow_dagster.cli.session import session
 from syncflow_dagster.cli.show import console, printable, progress_bars
 from syncflow_dagster.cli.sync import Signals, exit_status, quiet_dagster, tell_on_stderr
 from syncflow_dagster.launch import run_job
-from syncflow_dagster.orders import refuse_unknown
 
 
 def run(names: Sequence[str], *, sample: int, repair: bool, wait_s: float, as_json: bool) -> int:

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 from syncflow_core.bridge.batches import Batch
 from syncflow_core.errors import ConfigError
+from syncflow_dagster.choices import refuse_unknown
 from syncflow_dagster.cli.session import session
 from syncflow_dagster.cli.show import batch_table, console, progress_bars
 from syncflow_dagster.cli.sync import (
@@ -22,7 +23,6 @@ from syncflow_dagster.cli.sync import (
     tell_on_stderr,
 )
 from syncflow_dagster.launch import run_job
-from syncflow_dagster.orders import refuse_unknown
 from syncflow_dagster.retrying import JOB
 
 

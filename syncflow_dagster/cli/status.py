@@ -16,8 +16,8 @@ from syncflow_core.bridge.database import Database
 from syncflow_core.bridge.entities import load_entities
 from syncflow_core.settings import read_settings
 from syncflow_core.standing import Standing, standing
+from syncflow_dagster.choices import refuse_unknown
 from syncflow_dagster.cli.show import console, printable
-from syncflow_dagster.orders import refuse_unknown
 
 NUMBERS = ("known", "failed", "waiting", "dead", "waiting_deletes", "in_doubt")
 

@@ -19,10 +19,10 @@ import msgspec
 from syncflow_core.bridge.batches import Batch, Counts
 from syncflow_core.errors import ConfigError, SyncFlowError
 from syncflow_core.parents import lineage
+from syncflow_dagster.choices import Mode
 from syncflow_dagster.cli.session import session
 from syncflow_dagster.cli.show import batch_table, printable, progress_bars
 from syncflow_dagster.launch import Run, run_sync
-from syncflow_dagster.orders import Mode
 
 COUNTS = (
     "fetched",

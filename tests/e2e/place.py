@@ -20,9 +20,9 @@ from syncflow_core.bridge.entities import apply_entities, load_entities
 from syncflow_core.entity import Entity
 from syncflow_core.parents import lineage
 from syncflow_core.sandbox import Sandbox
+from syncflow_dagster.choices import Mode
 from syncflow_dagster.cli.app import main
 from syncflow_dagster.launch import Run, run_sync
-from syncflow_dagster.orders import Mode
 
 SYNCFLOW = str(Path(sys.executable).parent / "syncflow")
 

@@ -26,8 +26,8 @@ from syncflow_core.entity import Entity, ParentRef, Rowversion
 from syncflow_core.sandbox import database, store
 from syncflow_core.sandbox.compare import compare
 from syncflow_core.sandbox.effects import inserted_twice, updated_twice
+from syncflow_dagster.choices import Mode
 from syncflow_dagster.launch import Run
-from syncflow_dagster.orders import Mode
 
 pytestmark = pytest.mark.e2e
 

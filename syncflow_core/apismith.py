@@ -23,7 +23,7 @@ from syncflow_core.answers import Answer
 from syncflow_core.catalog import Api
 from syncflow_core.errors import ConfigError, ContractError, RejectedError, UnavailableError
 from syncflow_core.http import Transport
-from syncflow_core.limiter import Limits
+from syncflow_core.limiter import Limiter, Limits
 from syncflow_core.pages import ARROW, JSON, NDJSON, Page, parse_page
 from syncflow_core.settings import Settings
 from syncflow_core.tokens import Login
@@ -119,6 +119,7 @@ class Source:
         *,
         transport: httpx.BaseTransport | None = None,
         limits: Limits | None = None,
+        limiter: Limiter | None = None,
         wire: Wire = "json",
     ) -> Self:
         """The source that the environment names; nothing is sent yet.
@@ -134,6 +135,7 @@ class Source:
             settings.apismith_url,
             login,
             limits=limits or Limits(total_s=settings.outage_s),
+            limiter=limiter,
             transport=transport,
         )
         return cls(connection, pagination=settings.apismith_pagination, wire=wire)

@@ -31,6 +31,7 @@ class Limits:
     """A longer ``Retry-After`` ends the request: its run shall try later, not sleep."""
     body_bytes: int = 128 * 1024 * 1024
     connections: int = 16
+    """Requests at once from this process."""
 
 
 class Limiter(Protocol):

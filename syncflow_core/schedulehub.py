@@ -29,7 +29,7 @@ from syncflow_core.errors import (
     UnavailableError,
 )
 from syncflow_core.http import Transport
-from syncflow_core.limiter import Limits
+from syncflow_core.limiter import Limiter, Limits
 from syncflow_core.listing import page_frame, page_type
 from syncflow_core.outcomes import (
     SYSTEM,
@@ -76,6 +76,7 @@ class Target:
         *,
         transport: httpx.BaseTransport | None = None,
         limits: Limits | None = None,
+        limiter: Limiter | None = None,
         at_once: int = 8,
     ) -> Self:
         """The target that the environment names; nothing is sent yet.
@@ -95,6 +96,7 @@ class Target:
             settings.schedulehub_url,
             login,
             limits=limits or Limits(total_s=settings.outage_s),
+            limiter=limiter,
             transport=transport,
         )
         return cls(connection, at_once=at_once)

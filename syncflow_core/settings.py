@@ -66,6 +66,8 @@ class Settings(BaseSettings):
     schedulehub_url: BaseUrl = None
     schedulehub_username: str = ""
     schedulehub_password: SecretStr = SecretStr("")
+    connections: Annotated[int, Field(ge=1, le=256)] = 16
+    """Requests at once to each of the two systems, from all runs on one bridge database together."""
     outage_s: Annotated[float, Field(ge=0)] = 120.0
     """How long a run waits for a system that has stopped answering."""
     frames_uri: str | None = None

@@ -22,8 +22,10 @@ from syncflow_core.bridge import batches
 from syncflow_core.bridge.batches import Counts
 from syncflow_core.bridge.database import Database
 from syncflow_core.bridge.leases import Lease
+from syncflow_core.bridge.slots import SharedLimiter
 from syncflow_core.errors import UnavailableError
 from syncflow_core.frames import FrameStore
+from syncflow_core.limiter import Limiter
 from syncflow_core.schedulehub import Target
 from syncflow_core.settings import read_settings
 
@@ -36,11 +38,11 @@ class SourceResource(dg.ConfigurableResource[Source]):
     _client: Source | None = PrivateAttr(default=None)
     _opening: threading.Lock = PrivateAttr(default_factory=threading.Lock)
 
-    def client(self) -> Source:
-        """The client, opened once a run."""
+    def client(self, limiter: Limiter) -> Source:
+        """The client, opened once a run; *limiter* bounds what it asks at once."""
         with self._opening:  # the push asks from several threads
             if self._client is None:
-                self._client = Source.open(read_settings())
+                self._client = Source.open(read_settings(), limiter=limiter)
             return self._client
 
     def teardown_after_execution(self, context: dg.InitResourceContext) -> None:
@@ -56,11 +58,11 @@ class TargetResource(dg.ConfigurableResource[Target]):
     _client: Target | None = PrivateAttr(default=None)
     _opening: threading.Lock = PrivateAttr(default_factory=threading.Lock)
 
-    def client(self) -> Target:
-        """The client, opened once a run."""
+    def client(self, limiter: Limiter) -> Target:
+        """The client, opened once a run; *limiter* bounds what it asks at once."""
         with self._opening:  # the push asks from several threads
             if self._client is None:
-                self._client = Target.open(read_settings())
+                self._client = Target.open(read_settings(), limiter=limiter)
             return self._client
 
     def teardown_after_execution(self, context: dg.InitResourceContext) -> None:
@@ -75,6 +77,8 @@ class BridgeResource(dg.ConfigurableResource[Database]):
 
     _database: Database | None = PrivateAttr(default=None)
     _leases: dict[UUID, Lease] = PrivateAttr(default_factory=dict)
+    _limiters: dict[str, SharedLimiter] = PrivateAttr(default_factory=dict)
+    _opening: threading.Lock = PrivateAttr(default_factory=threading.Lock)
 
     @property
     def leases(self) -> dict[UUID, Lease]:
@@ -88,6 +92,14 @@ class BridgeResource(dg.ConfigurableResource[Database]):
             database.check_schema()
             self._database = database
         return self._database
+
+    def limiter(self, system: str) -> SharedLimiter:
+        """What bounds the requests to a system: one for all runs on this database."""
+        with self._opening:
+            if system not in self._limiters:
+                slots = read_settings().connections
+                self._limiters[system] = SharedLimiter(self.database(), system, slots)
+            return self._limiters[system]
 
     def teardown_after_execution(self, context: dg.InitResourceContext) -> None:
         """Close it, and the batches that the run's end left between two ops."""
@@ -108,6 +120,9 @@ class BridgeResource(dg.ConfigurableResource[Database]):
                 logger.warning("batch %s stays open until the next sync: %s", batch, error)
             lease.release()
         self._leases.clear()
+        for limiter in self._limiters.values():
+            limiter.close()
+        self._limiters.clear()
         self._database.close()
         self._database = None
 

@@ -1,0 +1,67 @@
+"""One limiter for all runs: slots across processes, whoever dies."""
+
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from time import sleep
+
+import pytest
+import sqlalchemy as sa
+
+from syncflow_core.bridge.database import Database
+from syncflow_core.bridge.slots import SharedLimiter
+
+SLOTS = 3
+
+
+@pytest.fixture
+def limiters(migrated_url: str) -> Iterator[list[SharedLimiter]]:
+    """Two runs' limiters, each with a database of its own as two processes have."""
+    with Database(migrated_url) as one, Database(migrated_url) as other:
+        made = [SharedLimiter(one, "apismith", SLOTS), SharedLimiter(other, "apismith", SLOTS)]
+        yield made
+        for limiter in made:
+            limiter.close()
+
+
+def test_all_runs_together_stay_within_the_slots(limiters: list[SharedLimiter]) -> None:
+    now, most, lock = 0, 0, threading.Lock()
+
+    def work(number: int) -> None:
+        nonlocal now, most
+        with limiters[number % 2].slot():
+            with lock:
+                now += 1
+                most = max(most, now)
+            sleep(0.01)
+            with lock:
+                now -= 1
+
+    with ThreadPoolExecutor(12) as pool:
+        list(pool.map(work, range(60)))
+
+    assert (now, most) == (0, SLOTS)
+
+
+def test_each_system_has_slots_of_its_own(limiters: list[SharedLimiter]) -> None:
+    hub = SharedLimiter(limiters[0]._database, "schedulehub", 1)  # the same session's
+    with limiters[0].slot(), limiters[0].slot(), limiters[0].slot(), hub.slot():
+        assert limiters[1]._take() is None  # would wait for ever otherwise
+    hub.close()
+
+
+def test_who_dies_holds_nothing_and_the_limiter_begins_anew(limiters: list[SharedLimiter]) -> None:
+    dying, other = limiters
+    with dying.slot(), dying.slot(), dying.slot():
+        with other._database.begin() as connection:  # as an administrator would
+            connection.execute(
+                sa.text(
+                    "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' "
+                    "AND objsubid = 2 AND database = "
+                    "(SELECT oid FROM pg_database WHERE datname = current_database())"
+                )
+            )
+        with other.slot(), other.slot(), other.slot():
+            pass
+    with dying.slot():
+        pass

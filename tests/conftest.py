@@ -50,6 +50,13 @@ def migrated_url(server_url: str, template: str) -> Iterator[str]:
         yield _at(server_url, name)
 
 
+@pytest.fixture(scope="module")
+def module_url(server_url: str, template: str) -> Iterator[str]:
+    """The same, one for all tests of a module."""
+    with _fresh(server_url, template) as name:
+        yield _at(server_url, name)
+
+
 @pytest.fixture
 def database(migrated_url: str) -> Iterator[Database]:
     with Database(migrated_url) as opened:

@@ -1,7 +1,8 @@
-"""A whole SyncFlow for one test: a database, both sandbox servers, a home."""
+"""A whole SyncFlow for one test, or for a module: a database, both sandbox servers, a home."""
 
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import dagster as dg
@@ -14,20 +15,32 @@ from syncflow_dagster.cli.sandbox import environment
 
 
 @pytest.fixture
-def place(migrated_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
+def place(migrated_url: str, tmp_path: Path) -> Iterator[Place]:
+    with opened(migrated_url, tmp_path) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def shared_place(module_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+    """One for all tests of a module, which leave it as they found it."""
+    with opened(module_url, tmp_path_factory.mktemp("place")) as found:
+        yield found
+
+
+@contextmanager
+def opened(url: str, folder: Path) -> Iterator[Place]:
     with (
-        Sandbox.start(migrated_url) as sandbox,
-        Database(migrated_url) as database,
+        Sandbox.start(url) as sandbox,
+        Database(url) as database,
         dg.DagsterInstance.ephemeral() as instance,
+        pytest.MonkeyPatch.context() as monkeypatch,
     ):
         variables = {
-            "SYNCFLOW_HOME": str(tmp_path / "home"),
-            "SYNCFLOW_DATABASE_URL": migrated_url,
+            "SYNCFLOW_HOME": str(folder / "home"),
+            "SYNCFLOW_DATABASE_URL": url,
             **environment(sandbox),
         }
         for name, value in variables.items():
             monkeypatch.setenv(name, value)
         monkeypatch.delenv("DAGSTER_HOME", raising=False)
-        yield Place(
-            tmp_path, migrated_url, database, sandbox, instance, {**os.environ, **variables}
-        )
+        yield Place(folder, url, database, sandbox, instance, {**os.environ, **variables})

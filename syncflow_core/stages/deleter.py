@@ -26,7 +26,6 @@ from syncflow_core.columns import (
     ROWVERSION,
 )
 from syncflow_core.digests import DIGESTS
-from syncflow_core.errors import UnavailableError
 from syncflow_core.parents import refs_without
 from syncflow_core.stages.sender import Sender, groups
 from syncflow_core.stages.verdicts import (
@@ -38,8 +37,6 @@ from syncflow_core.stages.verdicts import (
     OK,
     SERVER_ERROR,
     ask,
-    not_sent,
-    outcome_frame,
     refused_frame,
 )
 from syncflow_core.stages.writer import CALL_ROWS, GROUP_ROWS, ROUNDS, Writer
@@ -144,11 +141,8 @@ class Deleter(Writer):
         )
 
     def _call(self, chunk: pl.DataFrame) -> pl.DataFrame:
-        uids = chunk[HUB_UID].to_list()
-        try:
-            return outcome_frame(self.connections.target.delete(self.entity.collection, uids))
-        except UnavailableError as error:
-            return not_sent(chunk.height, str(error))
+        target, collection = self.connections.target, self.entity.collection
+        return self.halved(chunk, lambda rows: target.delete(collection, rows[HUB_UID].to_list()))
 
     def _still_there(self, unknown: pl.DataFrame) -> pl.DataFrame:
         """Those that the target holds alive: their delete did not happen."""

@@ -23,7 +23,6 @@ from syncflow_core.bridge import failed, pending, records
 from syncflow_core.bridge.journal import WriteOp
 from syncflow_core.columns import HUB_UID, KEY_HASH, OP, PARENT_REFS
 from syncflow_core.digests import DIGESTS, changed_fields
-from syncflow_core.errors import RejectedError, UnavailableError
 from syncflow_core.fields import Shape
 from syncflow_core.outcomes import Outcome
 from syncflow_core.stages.verdicts import (
@@ -37,8 +36,6 @@ from syncflow_core.stages.verdicts import (
     ask,
     judged,
     missing_frame,
-    not_sent,
-    outcome_frame,
     refused_frame,
     settled,
 )
@@ -47,7 +44,6 @@ from syncflow_core.stages.writer import CALL_ROWS, GROUP_ROWS, ROUNDS, Writer
 WRITES: Final[tuple[WriteOp, ...]] = ("insert", "update")
 COUNTED: Final = {"insert": "inserted", "update": "updated", "unchanged": "unchanged"}
 EVENTS: Final = {"insert": "inserted", "update": "updated", "unchanged": "adopted"}
-NO_RIGHT: Final = frozenset({401, 403})
 
 
 def groups(frame: pl.DataFrame, *, first_load: bool = False) -> Iterator[pl.DataFrame]:
@@ -115,32 +111,24 @@ class Sender(Writer):
         return intents, pl.concat([rows, pl.concat(answers)], how="horizontal")
 
     def _write(self, op: WriteOp, chunk: pl.DataFrame) -> pl.DataFrame:
-        """One write call; one that is refused as a whole is halved until the bad row is alone."""
-        bodies = chunk.select(
-            pl.concat_str(
-                pl.col(BODY).str.head(-1),
-                pl.when(pl.col(BODY) == "{}").then(pl.lit("")).otherwise(pl.lit(",")),
-                pl.lit('"parent_refs":'),
-                pl.col(PARENT_REFS),
-                pl.lit("}"),
-            )
-        ).to_series()
         target, collection = self.connections.target, self.entity.collection
-        try:
+
+        def call(rows: pl.DataFrame) -> Sequence[Outcome]:
+            bodies = rows.select(
+                pl.concat_str(
+                    pl.col(BODY).str.head(-1),
+                    pl.when(pl.col(BODY) == "{}").then(pl.lit("")).otherwise(pl.lit(",")),
+                    pl.lit('"parent_refs":'),
+                    pl.col(PARENT_REFS),
+                    pl.lit("}"),
+                )
+            ).to_series()
             if op == "insert":
-                return outcome_frame(target.insert(collection, bodies.to_list()))
-            updates = zip(chunk[HUB_UID].to_list(), bodies.to_list(), strict=True)
-            return outcome_frame(target.update(collection, list(updates)))
-        except UnavailableError as error:
-            return not_sent(chunk.height, str(error))
-        except RejectedError as error:
-            if error.status in NO_RIGHT:
-                raise
-            if chunk.height == 1:
-                alone = Outcome(index=0, status="failed", code=error.status, error=str(error))
-                return outcome_frame([alone])
-            middle = chunk.height // 2
-            return pl.concat([self._write(op, chunk[:middle]), self._write(op, chunk[middle:])])
+                return target.insert(collection, bodies.to_list())
+            updates = zip(rows[HUB_UID].to_list(), bodies.to_list(), strict=True)
+            return target.update(collection, list(updates))
+
+        return self.halved(chunk, call)
 
     def _save(self, verdicts: pl.DataFrame, intents: Sequence[UUID]) -> None:
         """In one transaction: what was acknowledged, parked or refused, and the intents closed."""

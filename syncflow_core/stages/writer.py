@@ -22,7 +22,9 @@ from syncflow_core.bridge.journal import WriteOp
 from syncflow_core.bridge.leases import Lease
 from syncflow_core.columns import KEY_HASH
 from syncflow_core.entity import Entity
-from syncflow_core.errors import UnavailableError
+from syncflow_core.errors import RejectedError, UnavailableError
+from syncflow_core.outcomes import Outcome
+from syncflow_core.stages.verdicts import not_sent, outcome_frame
 from syncflow_core.stages.work import Connections
 
 CALL_ROWS: Final = 1_000
@@ -30,6 +32,7 @@ CALL_ROWS: Final = 1_000
 GROUP_ROWS: Final = 10_000
 """Rows whose intents are opened, and whose outcomes are saved, in one transaction each."""
 CALLS_AT_ONCE: Final = 4
+NO_RIGHT: Final = frozenset({401, 403})
 ROUNDS: Final = 4
 """How often one record is tried within a batch: insert, found there, update, and once more."""
 
@@ -89,6 +92,27 @@ class Writer:
             return [calls[0]()]
         with ThreadPoolExecutor(CALLS_AT_ONCE, thread_name_prefix="push") as pool:
             return list(pool.map(lambda call: call(), calls))
+
+    def halved(
+        self, chunk: pl.DataFrame, call: Callable[[pl.DataFrame], Sequence[Outcome]]
+    ) -> pl.DataFrame:
+        """One write call's outcomes; one that is refused as a whole is halved until the bad row is alone.
+
+        Raises:
+            RejectedError: The account has no right to write: no row is to blame.
+        """
+        try:
+            return outcome_frame(call(chunk))
+        except UnavailableError as error:
+            return not_sent(chunk.height, str(error))
+        except RejectedError as error:
+            if error.status in NO_RIGHT:
+                raise
+            if chunk.height == 1:
+                alone = Outcome(index=0, status="failed", code=error.status, error=str(error))
+                return outcome_frame([alone])
+            middle = chunk.height // 2
+            return pl.concat([self.halved(chunk[:middle], call), self.halved(chunk[middle:], call)])
 
     def tell(
         self,

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from syncflow_core.catalog import Api, Column, parse_oracle_type
 from syncflow_core.entity import Entity
+from syncflow_core.errors import ContractError
 
 Contract = Mapping[str, str]
 """Column name to its type in full."""
@@ -32,6 +33,24 @@ class Drift:
     def text(self) -> str:
         """All of it in one line."""
         return "; ".join((*self.broken, *self.reported))
+
+
+def agree(accepted: Contract, api: Api, entity: Entity) -> Drift:
+    """What differs from the contract and may.
+
+    Raises:
+        ContractError: A column that is read is gone or of another type.
+    """
+    found = drift(accepted, api, entity)
+    if found.broken:
+        raise ContractError(
+            f"entity {entity.name}: the source's columns are not those that were accepted: "
+            f"{'; '.join(found.broken)}; nothing was read or written. Where the source is right: "
+            f"syncflow entities accept {entity.name}",
+            system="apismith",
+            entity=entity.name,
+        )
+    return found
 
 
 def contract_of(api: Api) -> dict[str, str]:

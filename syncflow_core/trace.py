@@ -58,6 +58,11 @@ class Story:
     steps: Sequence[Step]
     """What each layer makes of the row's fields."""
 
+    @property
+    def is_strange(self) -> bool:
+        """Whether nothing at all is kept of it."""
+        return not (self.known or self.events or self.failed or self.pending or self.withheld)
+
 
 @dataclass(frozen=True)
 class _Wanted:
@@ -118,7 +123,9 @@ def trace(database: Database, source: Source, entity: str, key: str) -> Story:
     return Story(
         entity=entity,
         key_hash=digest,
-        reference=_first(sources, REFERENCE) or _first(letters, REFERENCE),
+        reference=_first(sources, REFERENCE)
+        or _first(letters, REFERENCE)
+        or _first(waiting, REFERENCE),
         known=known.row(0, named=True) if known.height else None,
         events=told,
         failed=letters.row(0, named=True) if letters.height else None,
@@ -142,10 +149,10 @@ def _wanted(connection: sa.Connection, entity: str, shape: Shape | None, text: s
     digest = bytes.fromhex(text) if _HEX.fullmatch(text) else None
     if digest is not None and (len(names) != 1 or _is_known(connection, entity, digest)):
         return _Wanted(digest)
-    if len(names) == 1 and not text.startswith(f"{names[0]}="):
+    spelled = {} if shape is None else dict(zip(shape.key_columns, shape.key_fields, strict=True))
+    values = {spelled.get(name, name): value for name, value in values_of(text).items()}
+    if len(names) == 1 and list(values) != names:
         values = {names[0]: text}
-    else:
-        values = values_of(text)
     if not values or sorted(values) != sorted(names or values):
         form = "|".join(f"{name}=..." for name in names) or "NAME=VALUE|..."
         raise ConfigError(

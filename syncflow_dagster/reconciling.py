@@ -12,8 +12,11 @@ import dagster as dg
 import pydantic
 
 from syncflow_core.bridge.identifiers import new_uid
+from syncflow_core.parents import Lineage
+from syncflow_core.stages.plan import make_plan
 from syncflow_core.stages.reconcile import Reconciled, reconcile_sample, reconcile_whole
-from syncflow_core.stages.work import Order
+from syncflow_core.stages.whole import stage
+from syncflow_core.stages.work import Connections, Order
 from syncflow_dagster.ops import RESOURCES, closing_on_error, connections_of, utc_now
 from syncflow_dagster.orders import chosen, declared, dry_run, order_for, telling_last
 
@@ -43,18 +46,35 @@ def reconcile_op(context: dg.OpExecutionContext, config: ReconcileConfig) -> Non
     with telling_last() as attempt:
         for name in chosen(config.entities, entities, order):
             with attempt():
-                asked = order_for(context, connections, name, order, config.wait_s, "plan")
-                with closing_on_error(connections, asked):
-                    done = (
-                        reconcile_sample(connections, asked, config.sample, now=utc_now)
-                        if config.sample
-                        else reconcile_whole(
-                            connections, dry_run(asked, "full"), repair=config.repair, now=utc_now
-                        )
-                    )
+                done = _reconciled(context, connections, name, order, config)
                 context.log_event(
                     dg.AssetObservation(asset_key=[name], metadata=reconciled_metadata(done))
                 )
+
+
+def _reconciled(
+    context: dg.OpExecutionContext,
+    connections: Connections,
+    name: str,
+    order: Lineage,
+    config: ReconcileConfig,
+) -> Reconciled:
+    """What was found of one entity; where a sample's differences are to be repaired, with a plan."""
+    asked = order_for(context, connections, name, order, config.wait_s, "plan")
+    with closing_on_error(connections, asked):
+        if not config.sample:
+            return reconcile_whole(
+                connections, dry_run(asked, "full"), repair=config.repair, now=utc_now
+            )
+        done = reconcile_sample(
+            connections, asked, config.sample, repair=config.repair, now=utc_now
+        )
+    if not done.found.repaired:
+        return done
+    asked = dry_run(order_for(context, connections, name, order, config.wait_s, "plan"), "full")
+    with closing_on_error(connections, asked):
+        plan = make_plan(connections, stage(connections, asked, now=utc_now), now=utc_now)
+    return Reconciled(done.found, plan)
 
 
 def build_reconcile_check(name: str) -> dg.AssetChecksDefinition:

@@ -15,7 +15,7 @@ from uuid import UUID
 import sqlalchemy as sa
 
 from syncflow_core.bridge.identifiers import new_uid
-from syncflow_core.bridge.tables import sync_batches
+from syncflow_core.bridge.tables import entity_contracts, sync_batches
 from syncflow_core.errors import ConfigError
 
 Kind = Literal["full", "incremental", "slice", "retry", "plan", "adopt"]
@@ -253,14 +253,20 @@ def entities_running(connection: sa.Connection) -> set[str]:
 
 
 def was_read_whole(connection: sa.Connection, entity: str, version: int) -> bool:
-    """Whether a whole scan of the entity came to its end under this version of its declaration."""
+    """Whether a whole scan came to its end under this version of the declaration and the last contract."""
     table = sync_batches.c
+    contract = (
+        sa.select(sa.func.max(entity_contracts.c.accepted_at))
+        .where(entity_contracts.c.entity == entity)
+        .scalar_subquery()
+    )
     whole = (
         sync_batches.select()
         .where(
             table.entity == entity,
             table.entity_version == version,
             table.kind == "full",
+            table.started_at >= sa.func.coalesce(contract, table.started_at),
             table.status.in_(("completed", "partial", "withheld")),
         )
         .exists()

@@ -67,12 +67,11 @@ def find_changes(
         changed, collided = _collided(
             connections, staged, verdicts.filter(pl.col(OP) != "unchanged")
         )
-        notes += [*confirmed, *_backwards(verdicts, guarded=guarded)]
+        notes += [*confirmed, *_backwards(verdicts, guarded=guarded), *_unmarked(staged, incoming)]
         absence = find_absent(connections, staged, known, incoming[KEY_HASH], lease, now())
         held, deletes, reason, why = _braked(connections, staged, changed, absence, known.height)
         notes += why
-        if held.updates.height:
-            changed = changed.filter(pl.col(OP) != "update")
+        changed = changed.filter(~pl.col(ROW).is_in(held.updates[ROW].implode()))
         if not staged.order.dry_run:
             notes += withhold(connections, staged, held, known.height, reason, lease, now())
             _keep_up(connections, staged, verdicts, incoming, lease, guarded=guarded)
@@ -133,7 +132,7 @@ def _braked(
 
     A plan shows what the brake would hold, too, but for an empty source, which never deletes.
     """
-    updates = changed.filter(pl.col(OP) == "update")
+    updates, waiting = _not_withheld(connections, staged, changed.filter(pl.col(OP) == "update"))
     fresh, again = _not_waiting(connections, staged, absence)
     verdict = judge(
         staged.shape.entity.brake,
@@ -144,13 +143,38 @@ def _braked(
         ceiling=_ceiling(connections, staged, updates[KEY_HASH], fresh[KEY_HASH]),
     )
     dry = staged.order.dry_run
+    reason = verdict.reason
+    if waiting.height:
+        reason = "; ".join(
+            filter(None, [reason, f"{waiting.height} updates wait for an approval already"])
+        )
+    too_many = pl.concat([waiting, updates]) if verdict.updates else waiting
     held = Held(
-        updates if verdict.updates and not dry else updates.clear(),
+        too_many.clear() if dry else too_many,
         fresh if verdict.deletes and not (dry and absence.rows) else fresh.clear(),
     )
     going = again if held.deletes.height else absence.absent
     deletes, seen_again = prove_absent(connections, staged, going)
-    return held, deletes, verdict.reason, [*absence.notes, *seen_again]
+    return held, deletes, reason, [*absence.notes, *seen_again]
+
+
+def _not_withheld(
+    connections: Connections, staged: Staged, updates: pl.DataFrame
+) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """The updates that nobody was asked about yet, and those that a plan withholds already.
+
+    A batch that reads everything judges everything anew. One that meets a few of the plan's records
+    must not let them through because they are few.
+    """
+    if staged.order.plan is not None or (staged.kind == "full" and staged.complete):
+        return updates, updates.clear()
+    with connections.database.begin() as connection:
+        plan = plans.waiting_plan(connection, staged.name)
+        if plan is None:
+            return updates, updates.clear()
+        named = plans.load_records(connection, plan.uid)
+    listed = pl.col(KEY_HASH).is_in(named.filter(pl.col(OP) == "update")[KEY_HASH].implode())
+    return updates.filter(~listed), updates.filter(listed)
 
 
 def _not_waiting(
@@ -187,6 +211,8 @@ def _ceiling(
             "expired": "is out of date: another one was made meanwhile, or nothing is withheld any more",
         }.get(plan.status, f"is {plan.status}, and of {plan.entity}")
         raise ConfigError(f"plan {plan.uid} {why}; nothing was pushed", entity=staged.name)
+    if plan.kind == "sync":  # what it did not name is refused whole, before the push
+        return Ceiling(updates=updates.len(), deletes=deletes.len())
     to_delete = pl.col(OP) == "delete"
     listed = {
         "updates": named.filter(~to_delete)[KEY_HASH].implode(),
@@ -242,6 +268,15 @@ def _backwards(verdicts: pl.DataFrame, *, guarded: bool) -> list[str]:
         return []
     taken = "none overwrites it" if guarded else "the source is taken at its word"
     return [f"{number} rows are older than what was acknowledged: {taken}"]
+
+
+def _unmarked(staged: Staged, incoming: pl.DataFrame) -> list[str]:
+    """That an incremental batch, which asks by rowversion, never meets a row without one."""
+    number = incoming[ROWVERSION].null_count()
+    if staged.kind != "full" or staged.shape.delta != "rowversion" or not number:
+        return []
+    seldom = "incremental syncs do not see what changes in them, whole ones and sweeps do"
+    return [f"{number} rows have no rowversion: {seldom}"]
 
 
 def _keep_up(

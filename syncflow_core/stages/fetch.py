@@ -19,8 +19,7 @@ from syncflow_core.bridge.entities import Registered, load_registered, save_cont
 from syncflow_core.bridge.state import ScanProof
 from syncflow_core.bridge.sweeps import Slice
 from syncflow_core.catalog import Api
-from syncflow_core.contract import contract_of, drift
-from syncflow_core.errors import ContractError
+from syncflow_core.contract import agree, contract_of
 from syncflow_core.fields import Shape, shape_of
 from syncflow_core.rowversion import canonical
 from syncflow_core.stages.reading import Reach, Reading, slice_reach
@@ -64,7 +63,7 @@ def fetch(connections: Connections, order: Order, *, now: Callable[[], datetime]
             if changed:
                 kind = "full"
                 notes.append(
-                    "the declaration has changed: everything is read once under the new one"
+                    "the declaration or the source's columns have changed: everything is read once"
                 )
         with connections.database.begin() as connection:
             lease.check(connection)
@@ -123,15 +122,7 @@ def _agreed(connections: Connections, registered: Registered, api: Api, now: dat
     if accepted is None:
         change, notes = "first seen", []
     else:
-        found = drift(accepted, api, entity)
-        if found.broken:
-            raise ContractError(
-                f"entity {entity.name}: the source's columns are not those that were accepted: "
-                f"{'; '.join(found.broken)}; nothing was read or written. Where the source is right: "
-                f"syncflow entities accept {entity.name}",
-                system="apismith",
-                entity=entity.name,
-            )
+        found = agree(accepted, api, entity)
         if not found.reported:
             return []
         change = found.text

@@ -19,9 +19,10 @@ from datetime import datetime
 from typing import Final
 
 import polars as pl
+import sqlalchemy as sa
 
 from syncflow_core.accuracy import lower_bound
-from syncflow_core.bridge import batches, reconciliations, records
+from syncflow_core.bridge import batches, plans, reconciliations, records
 from syncflow_core.bridge.batches import Counts
 from syncflow_core.bridge.entities import Registered, load_registered
 from syncflow_core.bridge.identifiers import new_uid
@@ -38,6 +39,7 @@ from syncflow_core.columns import (
     ROWVERSION,
 )
 from syncflow_core.content import content_hashes
+from syncflow_core.contract import agree
 from syncflow_core.errors import ConfigError
 from syncflow_core.fields import Shape, shape_of
 from syncflow_core.identity import add_identity
@@ -112,9 +114,14 @@ def reconcile_whole(
     emptied = not staged.counts["fetched"] and entity.deletes != "ignore"
     unproven = _unproven(connections, staged)
     plan = make_plan(connections, staged, now=now)
-    compared = expected.height + extra.height
-    wrong = missing.height + extra.height + different.height
+    with connections.database.begin() as connection:
+        planned = plans.load_records(connection, plan.uid)[KEY_HASH]
     sides = {"missing": missing, "extra": extra, "different": different}
+    at_fault = [planned, unproven[KEY_HASH], *(frame[KEY_HASH] for frame in sides.values())]
+    if emptied:
+        at_fault.append(expected[KEY_HASH])
+    wrong = pl.concat(at_fault).n_unique()
+    compared = pl.concat([expected[KEY_HASH], held[KEY_HASH], planned]).n_unique()
     found = Reconciliation(
         uid=new_uid(),
         entity=name,
@@ -148,7 +155,7 @@ def reconcile_whole(
             {"side": "source", "kind": "extra", "record": reference or "(no reference)"}
             for reference in unproven[REFERENCE].head(SHOWN)
         ],
-        repaired=repair and wrong > 0,
+        repaired=repair and any(frame.height for frame in sides.values()),
     )
     with connections.database.begin() as connection:
         reconciliations.save_reconciliation(connection, found)
@@ -156,12 +163,16 @@ def reconcile_whole(
 
 
 def _unproven(connections: Connections, staged: Staged) -> pl.DataFrame:
-    """Records that the source does not have, though the scan is no proof of it: ``#reference``."""
-    if "unproven" not in staged.frames:
-        return pl.DataFrame(schema={REFERENCE: pl.String})
-    keys = connections.frames.read(staged.frames["unproven"])[KEY_HASH]
+    """Records that the source does not have, though the scan is no proof of it.
+
+    Returns:
+        ``#key_hash`` and ``#reference``.
+    """
+    keys = pl.Series(KEY_HASH, [], dtype=pl.Binary)
+    if "unproven" in staged.frames:
+        keys = connections.frames.read(staged.frames["unproven"])[KEY_HASH]
     with connections.database.begin() as connection:
-        return records.load_key_sources(connection, staged.name, keys).select(REFERENCE)
+        return records.load_key_sources(connection, staged.name, keys).select(KEY_HASH, REFERENCE)
 
 
 _KINDS: Final = {"insert": "missing", "update": "different", "delete": "extra"}
@@ -173,6 +184,7 @@ def reconcile_sample(
     size: int,
     *,
     now: Callable[[], datetime],
+    repair: bool = False,
     draw: random.Random | None = None,
 ) -> Reconciled:
     """Ask source and hub for some records, drawn by chance, and compare what they hold.
@@ -182,6 +194,8 @@ def reconcile_sample(
         order: The entity, and the batch that is on record for it; nothing is read but the sample.
         size: Records to draw.
         now: The clock for what is kept.
+        repair: Whether what the hub really holds of those that differ is taken over; a plan that is made
+            then sets them right.
         draw: The chance; the machine's own where None.
     """
     started = now()
@@ -200,7 +214,10 @@ def reconcile_sample(
                 fence=lease.fence,
             )
         entity = registered.entity
-        shape = shape_of(entity, connections.source.describe(entity.api))
+        api = connections.source.describe(entity.api)
+        if registered.contract is not None:
+            agree(registered.contract, api, entity)
+        shape = shape_of(entity, api)
         expected = records.load_expected(connections.database, name)
         seed = (draw or random.SystemRandom()).randrange(2**32)
         sample = _askable(expected.sample(min(size, expected.height), seed=seed), shape)
@@ -227,6 +244,10 @@ def reconcile_sample(
         )
     )
     wrong = judged.filter(pl.col("#wrong").is_not_null())
+    if repair:
+        with _held(connections, order) as lease, connections.database.begin() as connection:
+            lease.check(connection)
+            _take_over(connection, order, wrong)
     counts = dict(wrong["#wrong"].value_counts().iter_rows())
     right = judged.height - wrong.height
     found = Reconciliation(
@@ -252,7 +273,7 @@ def reconcile_sample(
             dict(zip(("side", "kind"), kind.split("_"), strict=True)) | {"record": reference}
             for kind, reference in wrong.select("#wrong", REFERENCE).head(SHOWN).iter_rows()
         ],
-        repaired=False,
+        repaired=repair and wrong.height > 0,
     )
     with connections.database.begin() as connection:
         reconciliations.save_reconciliation(connection, found)
@@ -276,6 +297,16 @@ def _registered(connections: Connections, name: str) -> Registered:
     if not found:
         raise ConfigError(f"there is no entity {name}", entity=name)
     return found[0]
+
+
+def _take_over(connection: sa.Connection, order: Order, wrong: pl.DataFrame) -> None:
+    """Know of these records what the hub holds by content, whatever hash it shows."""
+    there = wrong.filter(pl.col("#hub").is_not_null()).select(
+        KEY_HASH, pl.col("#hub").alias(DATA_HASH), pl.col("#hub_refs").alias(PARENT_REFS)
+    )
+    records.save_acknowledged(connection, order.entity, there, order.batch)
+    missing = wrong.filter(pl.col("#hub").is_null())[KEY_HASH]
+    records.mark_deleted(connection, order.entity, missing, order.batch)
 
 
 def _askable(sample: pl.DataFrame, shape: Shape) -> pl.DataFrame:

@@ -156,7 +156,10 @@ def reconcile(
         int, typer.Option(min=0, help="Compare so many records by content; 0: all by hash.")
     ] = 0,
     repair: Annotated[
-        bool, typer.Option("--repair", help="Make a plan that also mends what the hub lost.")
+        bool,
+        typer.Option(
+            "--repair", help="Take over what the hub really holds: the plan then mends it."
+        ),
     ] = False,
     wait: Wait = 60.0,
     as_json: Json = False,

@@ -105,6 +105,8 @@ def _detail(detail: Mapping[str, object]) -> str:
 
 def _since(story: Story) -> str:
     """How long nothing has happened, and when that was last looked at."""
+    if story.is_strange:
+        return "SyncFlow has never met such a record"
     read = story.last_read
     looked = (
         "the entity was never read to its end"

@@ -294,3 +294,39 @@ def test_the_plan_of_a_first_run_says_that_the_hub_was_filled_before(synced: Pla
     assert (plan["counts"]["inserts"], plan["counts"]["unchanged"]) == (0, 20)
     assert "20 records were in the target before the first batch" in plan["reason"]
     assert effects(synced) == before
+
+
+@pytest.mark.parametrize(
+    ("columns", "value"),
+    [
+        ({"ID": "VARCHAR2(9)", "RV": "NUMBER(9)", "NAME": "NUMBER(9)"}, 5),
+        ({"ID": "VARCHAR2(9)", "RV": "NUMBER(9)", "NAME": "VARCHAR2(9)", "X": "VARCHAR2(9)"}, "a"),
+    ],
+)
+def test_after_a_change_of_the_columns_every_row_is_read_once(
+    place: Place, columns: dict[str, str], value: object
+) -> None:
+    before: list[Row] = [{"ID": f"I{n}", "RV": 1_000 * n, "NAME": "a"} for n in range(10)]
+    first = {"ID": "VARCHAR2(9)", "RV": "NUMBER(9)", "NAME": "VARCHAR2(9)"}
+    table(place, "con", first, before)
+    place.apply([Entity(name="con", delta="rowversion", brake=Brake(rows=100, share=1))])
+    place.sync()
+    after: list[Row] = [{**row, "NAME": value, "X": "n"} for row in before]
+    table(place, "con", columns, [{k: v for k, v in row.items() if k in columns} for row in after])
+    place.command("entities", "accept", "con")
+
+    run = place.sync("con", mode="auto")
+    quiet = place.sync("con", mode="auto")
+
+    assert (run.batches[0].kind, outcome(run, "con")["updated"]) == ("full", 10)
+    assert (quiet.batches[0].kind, quiet.batches[0].counts.updated) == ("incremental", 0)
+
+
+def test_rows_without_a_rowversion_are_told_of(place: Place) -> None:
+    columns = {"ID": "VARCHAR2(9)", "RV": "NUMBER(9)"}
+    table(place, "nul", columns, [{"ID": "A", "RV": 1}, {"ID": "B"}])
+    place.apply([Entity(name="nul", delta="rowversion")])
+
+    run = place.sync("nul")
+
+    assert "1 rows have no rowversion: incremental syncs do not see" in notes(run.batches[0])

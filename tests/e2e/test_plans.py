@@ -559,3 +559,56 @@ def test_two_applies_of_one_plan_do_it_once_and_the_loser_says_why(place: Place)
     assert statuses[1] in {0, 1, 2}, told
     if statuses[1]:  # else the second began when the first had ended
         assert any("applied" in text for text in told)
+
+
+@pytest.mark.parametrize("extra", ["updates", "deletes"])
+def test_an_exact_plan_is_refused_whole_also_where_the_brake_would_hold_the_rest(
+    place: Place, extra: str
+) -> None:
+    table(place, "itm", COLUMNS, items(10))
+    place.apply([ITEM])
+    place.sync()
+    new: Row = {"ID": "N", "NAME": "n", "QTY": 1}
+    table(place, "itm", COLUMNS, [*items(10), new])
+    plan = planned(place, "itm", "--full")
+    before = effects(place)
+    changed = [{**row, "NAME": "z"} for row in items(10)] if extra == "updates" else items(4)
+    table(place, "itm", COLUMNS, [*changed, new])
+
+    refused = place.command("apply", plan["plan"])
+    again = place.command("apply", plan["plan"])
+
+    assert (refused.returncode, again.returncode) == (1, 2), refused.stdout
+    assert f"{extra} were not planned" in refused.stdout
+    assert "out of date" in again.stderr
+    assert effects(place) == before
+    assert open_plans(place, "itm") == []
+
+
+def test_a_batch_that_meets_few_of_the_withheld_records_lets_none_through(place: Place) -> None:
+    columns = {**COLUMNS, "RV": "NUMBER(9)"}
+    rows = [{**row, "RV": 1_000 * n} for n, row in enumerate(items(20))]
+    entity = ITEM.model_copy(update={"delta": "rowversion"})
+    table(place, "itm", columns, rows)
+    place.apply([entity])
+    place.sync()
+    place.apply([entity.model_copy(update={"fields": [Field(source="NAME", transform=["upper"])]})])
+    place.sync(mode="full")
+    (plan,) = open_plans(place, "itm")
+    before = effects(place)
+    rows[18] = {**rows[18], "QTY": 99, "RV": 30_000}
+
+    table(place, "itm", columns, rows)
+    met = place.sync(mode="incremental")
+    (same,) = open_plans(place, "itm")
+    other = {"ID": "N", "NAME": "n", "QTY": 1, "RV": 40_000}
+    table(place, "itm", columns, [*rows, other])
+    fresh = place.sync(mode="incremental")
+    applied = place.command("apply", str(plan.uid))
+
+    assert (met.batches[0].status, outcome(met, "itm")["withheld"]) == ("withheld", 2)
+    assert (same.uid, same.counts["updates"]) == (plan.uid, 20)
+    assert outcome(fresh, "itm")["inserted"] == 1
+    assert applied.returncode == 0, applied.stdout
+    assert effects(place) == before + 21
+    assert '"name":"A"' in hub(place, "itm")["id=I18"]

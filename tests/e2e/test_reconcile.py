@@ -129,11 +129,49 @@ def test_a_sample_sees_what_was_changed_behind_its_hash(synced: Place) -> None:
     assert (sample["accuracy"], sample["accuracy_at_least"]) == (0.0, 0.0)
 
 
-def test_a_repair_by_a_sample_is_refused(synced: Place) -> None:
-    refused = synced.command("reconcile", "rec", "--sample", "3", "--repair")
+def test_what_was_changed_behind_its_hash_is_repaired_through_a_sample(synced: Place) -> None:
+    with synced.database.begin() as connection:
+        for number in (3, 4):
+            connection.execute(
+                sa.text(
+                    'UPDATE hub.records SET doc = replace(doc, \'"name":"a"\', \'"name":"z"\') '
+                    "WHERE doc::json ->> 'erp_ref_str' = :reference"
+                ),
+                {"reference": f"id=I{number}"},
+            )
+        connection.execute(
+            sa.text("DELETE FROM hub.records WHERE doc::json ->> 'erp_ref_str' = 'id=I5'")
+        )
 
-    assert refused.returncode == 2
-    assert "--repair needs all records" in refused.stderr
+    found = reconciled(synced, "--sample", "40", "--repair", status=1)
+    applied = synced.command("apply", found["plan"], "--json")
+    again = reconciled(synced, "--sample", "40")
+
+    assert counted(found) == {"source_different": 2, "hub_missing": 1}
+    counts = lines(applied.stdout)[0]["counts"]
+    assert (counts["updated"], counts["inserted"], counts["unchanged"]) == (2, 1, 37)
+    assert counted(again) == {}
+    assert json.loads(hub(synced, "rec")["id=I3"])["name"] == "a"
+
+
+@pytest.mark.parametrize("how", [("--sample", "5"), ()])
+def test_a_comparison_keeps_to_the_schema_contract(synced: Place, how: tuple[str, ...]) -> None:
+    table(synced, "rec", {"ID": "VARCHAR2(9)"}, [{"ID": f"I{n}"} for n in range(40)])
+
+    found = reconciled(synced, *how, status=1)
+
+    assert (found["status"], found["accuracy"]) == ("failed", None)
+    assert "NAME (VARCHAR2(9)) is gone" in found["error"]
+
+
+def test_nothing_in_the_hub_is_no_accuracy(place: Place) -> None:
+    table(place, "rec", COLUMNS, items(20))
+    place.apply([Entity(name="rec")])
+
+    found = reconciled(place, status=1)
+
+    assert (found["accuracy"], found["compared"]) == (0.0, 20)
+    assert counted(found) == {"source_missing": 20}
 
 
 def test_the_asset_check_compares_a_sample(synced: Place) -> None:

@@ -63,6 +63,7 @@ def test_a_waiting_record_tells_for_whom(synced: Place) -> None:
     story = tell(synced, "order_lines", waiting["#reference"])
 
     assert [line["parent_entity"] for line in story.pending] == ["orders"]
+    assert story.reference == waiting["#reference"]
     assert [event.event for event in story.events] == ["parked"]
 
 
@@ -147,7 +148,7 @@ def numbered(place: Place) -> Place:
     return place
 
 
-@pytest.mark.parametrize("key", ["7", "07", "7.0", "id=07", " 7"])
+@pytest.mark.parametrize("key", ["7", "07", "7.0", "id=07", "ID=7", " 7"])
 def test_a_key_may_be_written_as_the_source_or_the_hub_spells_it(numbered: Place, key: str) -> None:
     story = tell(numbered, "num", key)
 
@@ -205,3 +206,11 @@ def test_what_is_withheld_or_gone_is_not_said_to_be_unchanged(numbered: Place) -
     assert "last read" in withheld
     assert "gone since" in gone
     assert "unchanged since" in there
+
+
+def test_a_record_that_nobody_ever_met_is_said_to_be_strange(numbered: Place) -> None:
+    shown = numbered.command("trace", "num", "4711")
+
+    assert shown.returncode == 0
+    assert "SyncFlow has never met such a record" in shown.stdout
+    assert "last read" not in shown.stdout

@@ -55,3 +55,20 @@ def test_every_rule_that_rejects_a_golden_case_is_documented() -> None:
 
     assert len(rules) > 10
     assert rules - documented == set()
+
+
+def test_every_test_that_a_guarantee_names_exists() -> None:
+    text = (ROOT / "docs/guarantees.md").read_text(encoding="utf-8")
+    cells = re.findall(r"`([a-z0-9]+/test_\w+)?(?:::(test_\w+))?`", text)
+    missing, file, named = [], "", 0
+    for path, test in cells:
+        if not (path or test):
+            continue
+        file = path or file
+        named += 1
+        module = ROOT / "tests" / f"{file}.py"
+        if not module.exists() or (test and f"def {test}(" not in module.read_text("utf-8")):
+            missing.append((file, test))
+
+    assert named > 10
+    assert missing == []

@@ -39,6 +39,8 @@ class Match(BaseModel):
     """Regular expression, searched in the path."""
     nth: Annotated[int, Field(ge=1)] | None = None
     """Only the nth matching request."""
+    since: Annotated[int, Field(ge=1)] | None = None
+    """The nth matching request and all after it."""
     every: Annotated[int, Field(ge=1)] | None = None
     """Every nth matching request."""
     times: Annotated[int, Field(ge=1)] | None = None
@@ -117,7 +119,7 @@ class _Live:
         self.seen += 1
         if match.times is not None and self.hits >= match.times:
             return False
-        if match.nth is not None and self.seen != match.nth:
+        if match.nth not in (None, self.seen) or self.seen < (match.since or 0):
             return False
         if match.every is not None and self.seen % match.every:
             return False

@@ -30,7 +30,7 @@ def shared_place(module_url: str, tmp_path_factory: pytest.TempPathFactory) -> I
 @contextmanager
 def opened(url: str, folder: Path) -> Iterator[Place]:
     with (
-        Sandbox.start(url) as sandbox,
+        Sandbox.start(url, one_process=True) as sandbox,
         Database(url) as database,
         dg.DagsterInstance.ephemeral() as instance,
         pytest.MonkeyPatch.context() as monkeypatch,

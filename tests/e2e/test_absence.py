@@ -203,7 +203,7 @@ class Shifting(Source):
 
 def shift(monkeypatch: pytest.MonkeyPatch) -> None:
     opened = Shifting.open(read_settings())
-    monkeypatch.setattr(Source, "open", lambda _settings: opened)
+    monkeypatch.setattr(Source, "open", lambda *_, **__: opened)
 
 
 @pytest.fixture
@@ -298,7 +298,7 @@ def test_a_scan_whose_total_moved_is_read_once_more(
     place.sync()
     delete(place, [3])
     moving = Moving.open(read_settings())
-    monkeypatch.setattr(Source, "open", lambda _settings: moving)
+    monkeypatch.setattr(Source, "open", lambda *_, **__: moving)
 
     run = place.sync()
 

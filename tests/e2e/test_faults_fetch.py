@@ -41,20 +41,23 @@ def hits(place: Place) -> int:
     return sum(int(state["hits"]) for state in states)
 
 
+@pytest.fixture(scope="module")
+def first(shared_place: Place) -> Place:
+    """The table as it was synced first."""
+    shared_place.apply([Entity(name="flt")])
+    source(shared_place, generation=next(ROUNDS))
+    shared_place.sync("flt")
+    return shared_place
+
+
 @pytest.fixture
-def loaded(shared_place: Place) -> Iterator[Place]:
-    """The table as it was synced last; afterwards no fault is left, and the hub is equal and quiet."""
-    place = shared_place
-    place.apply([Entity(name="flt")])
-    source(place, generation=next(ROUNDS))
-    place.sync("flt")
-    yield place
-    faults(place)
-    recovered = place.sync("flt").batches[0]
-    quiet = place.sync("flt").batches[0]
-    assert (recovered.status, quiet.status) == ("completed", "completed")
-    assert (quiet.counts.unchanged, quiet.counts.fetched) == (ROWS, ROWS)
-    assert len(hub(place, "flt")) == ROWS
+def loaded(first: Place) -> Iterator[Place]:
+    """The same as it was synced last; afterwards no fault is left, and the hub becomes equal."""
+    yield first
+    faults(first)
+    recovered = first.sync("flt").batches[0]
+    assert (recovered.status, recovered.counts.fetched) == ("completed", ROWS)
+    assert len(hub(first, "flt")) == ROWS
 
 
 def struck(place: Place, *rules: dict[str, Any]) -> tuple[Batch, int]:

@@ -75,7 +75,9 @@ def test_after_a_change_of_the_declaration_everything_is_read_once(rejected: Pla
     second = rejected.sync(mode="auto")
 
     assert [run.batches[0].kind for run in (first, second)] == ["full", "incremental"]
-    assert any("declaration has changed" in text for text in first.batches[0].proof["notes"])  # type: ignore[index]
+    assert any(
+        "have changed: everything is read once" in text for text in first.batches[0].proof["notes"]
+    )  # type: ignore[index]
     assert outcome(first, "und")["inserted"] == 2
 
 

@@ -30,6 +30,7 @@ def test_a_status_with_body_and_headers(apismith: httpx.Client) -> None:
     ("match", "expected"),
     [
         ({"nth": 2}, [200, 500, 200, 200]),
+        ({"since": 3}, [200, 200, 500, 500]),
         ({"every": 2}, [200, 500, 200, 500]),
         ({"times": 3}, [500, 500, 500, 200]),
         ({"path": "/runtime/parts/"}, [200, 200, 200, 200]),

@@ -1,0 +1,85 @@
+"""From the n-th call on every call fails, n = 1, 2, ...: whenever a system goes away, nothing is lost or doubled."""
+
+import itertools
+import json
+from typing import Any
+
+import httpx
+import pytest
+from place import Place
+from tables import effects, hub, link, references, table
+
+from syncflow_core.bridge.failed import open_failed
+from syncflow_core.entity import Brake, Entity
+from syncflow_core.sandbox.store import Row
+
+pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("the n-th call")]
+
+LOOSE = Brake(rows=100_000, share=1)
+ENTITIES = [
+    Entity(name="grand", brake=LOOSE),
+    Entity(name="parent", brake=LOOSE, parents={"up": link("grand", "up")}),
+    Entity(name="child", brake=LOOSE, parents={"up": link("parent", "up")}),
+]
+COLUMNS = {"ID": "VARCHAR2(20)", "UP": "VARCHAR2(20)", "NAME": "VARCHAR2(20)"}
+ABOVE = {"grand": None, "parent": "grand", "child": "parent"}
+ROWS = 5
+
+
+def source(place: Place, generation: int) -> None:
+    """Each table has rows that change, rows that are new, and none of those that were new before."""
+    for name, above in ABOVE.items():
+        rows: list[Row] = [
+            {"ID": f"{name}{number}", "UP": above and f"{above}{number}", "NAME": f"g{generation}"}
+            for block in (0, generation * 100)
+            for number in range(block, block + ROWS)
+        ]
+        table(place, name, COLUMNS, rows)
+
+
+def faults(url: str, *rules: dict[str, Any]) -> None:
+    httpx.post(f"{url}/sandbox/faults", json=list(rules), trust_env=False).raise_for_status()
+
+
+def hits(url: str) -> int:
+    states = httpx.get(f"{url}/sandbox/faults", trust_env=False).json()
+    return sum(int(state["hits"]) for state in states)
+
+
+@pytest.mark.parametrize(
+    ("system", "action"), [("source", {"status": 500}), ("hub", {"drop": "after"})]
+)
+def test_whenever_a_system_goes_away_the_next_sync_makes_up_for_it(
+    place: Place, monkeypatch: pytest.MonkeyPatch, system: str, action: dict[str, Any]
+) -> None:
+    monkeypatch.setenv("SYNCFLOW_OUTAGE_S", "0")  # an outage that is not waited for
+    url = place.sandbox.apismith_url if system == "source" else place.sandbox.schedulehub_url
+    references(place, ("parent", "up", "grand"), ("child", "up", "parent"))
+    place.apply(ENTITIES)
+    source(place, 1)
+    place.sync()
+    expected = 3 * (ROWS + ROWS + ROWS)  # updates, inserts, deletes
+    for n in itertools.count(1):
+        source(place, n + 1)
+        before = effects(place)
+        faults(url, {"match": {"since": n}, "action": action})
+        place.sync()
+        struck = hits(url)
+        faults(url)
+        recovered = place.sync()
+
+        said = f"from call {n} on"
+        assert recovered.succeeded, said
+        assert effects(place) == before + expected, f"{said}: each record once"
+        for name in ABOVE:
+            held = [json.loads(text) for text in hub(place, name).values()]
+            assert len(held) == 2 * ROWS, said
+            assert {record["name"] for record in held} == {f"g{n + 1}"}, said
+        if not struck:
+            break
+    assert n > 6, "the calls of a sync were counted"
+    quiet = place.sync()
+    assert [batch.counts.unchanged for batch in quiet.batches] == [2 * ROWS] * 3
+    for name in ABOVE:
+        with place.database.begin() as connection:
+            assert open_failed(connection, name).is_empty()

@@ -4,8 +4,8 @@ Belongs here: telling an outage from a single failure, and when to probe.
 Does not belong here: what counts as an answer, waiting, giving up (``http``).
 
 Closed, every request passes. After some failures in a row it opens: requests wait, and one at a time
-asks whether the system is there again, ever more seldom. One answer closes it. A system that has never answered is no outage but a
-wrong address, and stays closed: whoever asks is told at once.
+asks whether the system is there again, ever more seldom. One answer closes it. A system that has never
+answered is no outage but a wrong address, and stays closed: whoever asks is told at once.
 
 Source: product.md 5; faults.md XP13; M. Nygard, Release It! (2007), "Circuit Breaker".
 """
@@ -50,9 +50,8 @@ class Breaker:
             now = self._clock()
             if now < self._next:
                 return self._next - now
-            self._next = (
-                now + self._span
-            )  # nobody else until the probe has its answer, or this is over
+            # nobody else until the probe has its answer, or this is over
+            self._next = now + self._span
             return 0.0
 
     def answered(self) -> None:

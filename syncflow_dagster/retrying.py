@@ -13,8 +13,9 @@ import msgspec
 import pydantic
 import sqlalchemy as sa
 
-from syncflow_core.bridge import batches, failed, pending
+from syncflow_core.bridge import failed, pending
 from syncflow_core.bridge.database import Database
+from syncflow_core.bridge.leases import held_entities
 from syncflow_core.errors import SyncFlowError
 from syncflow_core.settings import read_settings
 from syncflow_core.stages.whole import sync
@@ -87,7 +88,7 @@ def entities_with(connection: sa.Connection, *, due_by: datetime | None) -> set[
             *failed.entities_due(connection, due_by),
             *pending.entities_to_release(connection, due_by),
         }
-        return due - batches.entities_running(connection)
+        return due - held_entities(connection)
     query = sa.text(
         "SELECT entity FROM bridge.failed_records WHERE resolved_at IS NULL "
         "UNION SELECT entity FROM bridge.pending_children WHERE state IN ('waiting', 'dead')"

@@ -246,12 +246,6 @@ def history(  # each narrows by another column
     return [Batch.of(row) for row in connection.execute(query).mappings()]
 
 
-def entities_running(connection: sa.Connection) -> set[str]:
-    """Names of entities with a batch that runs."""
-    query = sa.select(sync_batches.c.entity).where(sync_batches.c.status == "running")
-    return set(connection.scalars(query))
-
-
 def was_read_whole(connection: sa.Connection, entity: str, version: int) -> bool:
     """Whether a whole scan came to its end under this version of the declaration and the last contract."""
     table = sync_batches.c

@@ -79,6 +79,15 @@ _RELEASE = sa.text(
 _CHECK = sa.text("SELECT fence FROM bridge.leases WHERE entity = :entity FOR KEY SHARE")
 
 
+def held_entities(connection: sa.Connection) -> set[str]:
+    """Names of entities that somebody syncs: who has been silent for long may be dead, and is followed."""
+    query = sa.text(
+        "SELECT entity FROM bridge.leases WHERE released_at IS NULL "
+        "AND heartbeat_at > now() - :silent_s * interval '1 second'"
+    )
+    return set(connection.scalars(query, {"silent_s": FROZEN_S}))
+
+
 class HeldError(SyncFlowError):
     """Another sync of the entity goes on."""
 

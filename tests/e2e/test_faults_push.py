@@ -75,12 +75,12 @@ def struck(place: Place, *rules: dict[str, Any]) -> tuple[Batch, int]:
 
 PASSING: dict[str, dict[str, Any]] = {
     "XP01 the answer is lost after the commit": {"drop": "after"},
-    "XP02 the request is lost": {"drop": "before"},
+    "the request is lost": {"drop": "before"},
     "XP04 a proxy delivers it twice": {"twice": True},
     "XP06 results are missing": {"cut": {"results": 3}},
     "XP11 too large": {"status": 413, "body": '{"detail": "too large"}'},
     "XP12 slow down": {"status": 429, "headers": {"Retry-After": "1"}},
-    "XP13 500, and the hub is healthy": {"status": 500},
+    "500, and the hub is healthy": {"status": 500},
     "XP15 200 with an error": {"body": '{"error": "no"}'},
     "XF21 the token expires": {"expire_tokens": "access"},
 }

@@ -230,6 +230,14 @@ def test_the_sensor_releases_a_child_whose_parent_landed_while_it_was_held(
     assert isinstance(tick(family), dg.SkipReason)
     with Lease.acquire(family.database, "chi", wait_s=0):
         family.sync("par")
+        assert isinstance(tick(family), dg.SkipReason), "whoever holds it releases its children"
+    with family.database.begin() as connection:  # what a process leaves that dies
+        connection.execute(
+            sa.text(
+                "UPDATE bridge.leases SET released_at = NULL, "
+                "heartbeat_at = now() - interval '1 minute' WHERE entity = 'chi'"
+            )
+        )
 
     request = tick(family)
 

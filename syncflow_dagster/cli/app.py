@@ -5,12 +5,12 @@ Does not belong here: the work (the module named in each command).
 """
 
 import sys
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from syncflow_core.errors import SyncFlowError
+from syncflow_dagster.cli.groups import Json, bench_app, entities_app
 
 app = typer.Typer(
     name="syncflow",
@@ -20,11 +20,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-entities_app = typer.Typer(
-    help="Declare entities: apply, export, list, accept.", no_args_is_help=True
-)
 app.add_typer(entities_app, name="entities")
-bench_app = typer.Typer(help="Measure on seeded data, on this machine.", no_args_is_help=True)
 app.add_typer(bench_app, name="bench")
 
 INTERRUPTED = 130
@@ -53,7 +49,6 @@ Slice = Annotated[int | None, typer.Option("--slice", min=1, help="Read one slic
 Wait = Annotated[
     float, typer.Option(min=0, help="Seconds to wait while another sync holds an entity.")
 ]
-Json = Annotated[bool, typer.Option("--json", help="One line of JSON per entity, nothing else.")]
 
 
 @app.command(epilog=EPILOG)
@@ -240,88 +235,6 @@ def migrate(
     from syncflow_dagster.cli.database import migrate as run
 
     run(down=down)
-
-
-@entities_app.command("apply")
-def entities_apply(
-    files: Annotated[list[Path], typer.Argument(help="Entities files (YAML).")],
-) -> None:
-    """Write the declarations of these files to the bridge database.
-
-    Example: syncflow entities apply erp.yaml
-    """
-    from syncflow_dagster.cli.entities import apply as run
-
-    run(files)
-
-
-@entities_app.command("export")
-def entities_export(
-    names: Annotated[list[str] | None, typer.Argument(help="Entities; all without any.")] = None,
-) -> None:
-    """Print the declarations as an entities file."""
-    from syncflow_dagster.cli.entities import export as run
-
-    run(names or [])
-
-
-@entities_app.command("accept")
-def entities_accept(
-    names: Annotated[list[str], typer.Argument(help="Entities whose source columns are right.")],
-) -> None:
-    """Accept the source's columns as they are now, after the schema contract stopped an entity.
-
-    Example: syncflow entities accept order_lines
-    """
-    from syncflow_dagster.cli.entities import accept as run
-
-    run(names)
-
-
-@entities_app.command("list")
-def entities_list(*, as_json: Json = False) -> None:
-    """List the entities, parents first."""
-    from syncflow_dagster.cli.entities import show as run
-
-    run(as_json=as_json)
-
-
-@bench_app.command("normalize")
-def bench_normalize(
-    *,
-    rows: Annotated[int, typer.Option(min=10_000, help="Rows of sixteen columns.")] = 1_000_000,
-    times: Annotated[int, typer.Option(min=1, help="Repetitions, after one that warms.")] = 3,
-    slices: Annotated[
-        int, typer.Option(min=1, help="Make and measure the rows in so many slices.")
-    ] = 1,
-    odd: Annotated[
-        int, typer.Option(min=0, help="Pages with a row that needs the exact reader.")
-    ] = 0,
-    dirty: Annotated[
-        bool, typer.Option("--dirty", help="Order lines with a real ERP's dirt.")
-    ] = False,
-    save: Annotated[Path | None, typer.Option(help="Write the numbers to this JSON file.")] = None,
-) -> None:
-    """Measure pages to rows, five layers and both hashes."""
-    from syncflow_dagster.bench.normalize import run
-
-    run(rows=rows, times=times, slices=slices, odd=odd, dirty=dirty, save=save)
-
-
-@bench_app.command("delta")
-def bench_delta(
-    *,
-    rows: Annotated[int, typer.Option(min=10_000, help="Known records.")] = 1_000_000,
-    times: Annotated[int, typer.Option(min=1, help="Repetitions, after one that warms.")] = 3,
-    changed: Annotated[
-        float, typer.Option(min=0, max=1, help="Share of the records that has changed.")
-    ] = 0.01,
-    save: Annotated[Path | None, typer.Option(help="Write the numbers to this JSON file.")] = None,
-) -> None:
-    """Measure the delta of incoming against known records, and saving them."""
-    from syncflow_dagster.bench.delta import run
-
-    run(rows=rows, times=times, changed=changed, save=save)
 
 
 @app.command()

@@ -1,6 +1,7 @@
 """Small tables made by hand in the sandbox's ERP, and what its hub holds of them."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import httpx
 from place import Place
@@ -62,3 +63,14 @@ def effects(place: Place) -> int:
         row = connection.execute("SELECT count(*) FROM hub.effects").fetchone()
     assert row is not None
     return int(str(row[0]))
+
+
+def faults(url: str, *rules: dict[str, Any]) -> None:
+    """Put these faults in the place of those that the sandbox's server at *url* has."""
+    httpx.post(f"{url}/sandbox/faults", json=list(rules), trust_env=False).raise_for_status()
+
+
+def hits(url: str) -> int:
+    """How often the server's faults have struck."""
+    states = httpx.get(f"{url}/sandbox/faults", trust_env=False).json()
+    return sum(int(state["hits"]) for state in states)

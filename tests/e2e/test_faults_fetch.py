@@ -6,10 +6,9 @@ from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from typing import Any
 
-import httpx
 import pytest
 from place import Place
-from tables import effects, hub, table
+from tables import effects, faults, hits, hub, table
 
 from syncflow_core.bridge.batches import Batch
 from syncflow_core.entity import Entity
@@ -30,17 +29,6 @@ def source(place: Place, *, generation: int) -> None:
     table(place, "flt", COLUMNS, [*rows, {"ID": ROWS + generation, "NAME": "n"}])
 
 
-def faults(place: Place, *rules: dict[str, Any]) -> None:
-    httpx.post(
-        f"{place.sandbox.apismith_url}/sandbox/faults", json=list(rules), trust_env=False
-    ).raise_for_status()
-
-
-def hits(place: Place) -> int:
-    states = httpx.get(f"{place.sandbox.apismith_url}/sandbox/faults", trust_env=False).json()
-    return sum(int(state["hits"]) for state in states)
-
-
 @pytest.fixture(scope="module")
 def first(shared_place: Place) -> Place:
     """The table as it was synced first."""
@@ -54,7 +42,7 @@ def first(shared_place: Place) -> Place:
 def loaded(first: Place) -> Iterator[Place]:
     """The same as it was synced last; afterwards no fault is left, and the hub becomes equal."""
     yield first
-    faults(first)
+    faults(first.sandbox.apismith_url)
     recovered = first.sync("flt").batches[0]
     assert (recovered.status, recovered.counts.fetched) == ("completed", ROWS)
     assert len(hub(first, "flt")) == ROWS
@@ -64,9 +52,9 @@ def struck(place: Place, *rules: dict[str, Any]) -> tuple[Batch, int]:
     """A sync of another generation under the rules: its batch, and how much was written."""
     source(place, generation=next(ROUNDS))
     before = effects(place)
-    faults(place, *rules)
+    faults(place.sandbox.apismith_url, *rules)
     batch = place.sync("flt").batches[0]
-    assert hits(place) > 0, "the fault was never reached"
+    assert hits(place.sandbox.apismith_url) > 0, "the fault was never reached"
     return batch, effects(place) - before
 
 

@@ -4,10 +4,9 @@ import itertools
 from collections.abc import Iterator
 from typing import Any
 
-import httpx
 import pytest
 from place import Place
-from tables import effects, hub, table
+from tables import effects, faults, hits, hub, table
 
 from syncflow_core.bridge.batches import Batch
 from syncflow_core.bridge.failed import open_failed
@@ -29,17 +28,6 @@ def source(place: Place, generation: int) -> None:
     table(place, "flp", COLUMNS, [*kept, *block])
 
 
-def faults(place: Place, *rules: dict[str, Any]) -> None:
-    httpx.post(
-        f"{place.sandbox.schedulehub_url}/sandbox/faults", json=list(rules), trust_env=False
-    ).raise_for_status()
-
-
-def hits(place: Place) -> int:
-    states = httpx.get(f"{place.sandbox.schedulehub_url}/sandbox/faults", trust_env=False).json()
-    return sum(int(state["hits"]) for state in states)
-
-
 @pytest.fixture(scope="module")
 def first(shared_place: Place) -> Place:
     """The table as it was synced first."""
@@ -53,7 +41,7 @@ def first(shared_place: Place) -> Place:
 def loaded(first: Place) -> Iterator[Place]:
     """The same as it was synced last; afterwards no fault is left, and the hub is equal and quiet."""
     yield first
-    faults(first)
+    faults(first.sandbox.schedulehub_url)
     before = effects(first)
     quiet = first.sync("flp").batches[0]
     assert (quiet.status, quiet.counts.unchanged) == ("completed", CHANGED + NEW)
@@ -67,9 +55,9 @@ def struck(place: Place, *rules: dict[str, Any]) -> tuple[Batch, int]:
     """A sync of another generation under the rules: its batch, and how many effects the hub logged."""
     source(place, next(ROUNDS))
     before = effects(place)
-    faults(place, *rules)
+    faults(place.sandbox.schedulehub_url, *rules)
     batch = place.sync("flp").batches[0]
-    assert hits(place) > 0, "the fault was never reached"
+    assert hits(place.sandbox.schedulehub_url) > 0, "the fault was never reached"
     return batch, effects(place) - before
 
 

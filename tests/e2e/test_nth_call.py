@@ -4,10 +4,9 @@ import itertools
 import json
 from typing import Any
 
-import httpx
 import pytest
 from place import Place
-from tables import effects, hub, link, references, table
+from tables import effects, faults, hits, hub, link, references, table
 
 from syncflow_core.bridge.failed import open_failed
 from syncflow_core.entity import Brake, Entity
@@ -35,15 +34,6 @@ def source(place: Place, generation: int) -> None:
             for number in range(block, block + ROWS)
         ]
         table(place, name, COLUMNS, rows)
-
-
-def faults(url: str, *rules: dict[str, Any]) -> None:
-    httpx.post(f"{url}/sandbox/faults", json=list(rules), trust_env=False).raise_for_status()
-
-
-def hits(url: str) -> int:
-    states = httpx.get(f"{url}/sandbox/faults", trust_env=False).json()
-    return sum(int(state["hits"]) for state in states)
 
 
 @pytest.mark.parametrize(

@@ -3,10 +3,9 @@
 import time
 from typing import Any
 
-import httpx
 import pytest
 from place import Place
-from tables import effects, hub, table
+from tables import effects, faults, hub, table
 
 from syncflow_core.bridge.failed import open_failed
 from syncflow_core.entity import Entity
@@ -15,10 +14,6 @@ pytestmark = pytest.mark.e2e
 
 ROWS = 30_000
 AWAY_S = 4.0
-
-
-def faults(url: str, *rules: dict[str, Any]) -> None:
-    httpx.post(f"{url}/sandbox/faults", json=list(rules), trust_env=False).raise_for_status()
 
 
 @pytest.mark.parametrize("action", [{"status": 503}, {"drop": "before"}])

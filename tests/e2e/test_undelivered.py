@@ -3,11 +3,10 @@
 from typing import Any
 
 import dagster as dg
-import httpx
 import pytest
 import sqlalchemy as sa
 from place import Place, lines, outcome
-from tables import hub, link, references, table
+from tables import faults, hub, link, references, table
 
 from syncflow_core.bridge.entities import load_entities
 from syncflow_core.bridge.failed import open_failed
@@ -21,12 +20,6 @@ pytestmark = pytest.mark.e2e
 
 COLUMNS = {"ID": "VARCHAR2(9)", "QTY": "VARCHAR2(9)", "UP": "VARCHAR2(9)", "RV": "NUMBER(9)"}
 STRICT = Field(source="QTY", type="integer")
-
-
-def faults(place: Place, *rules: dict[str, Any]) -> None:
-    httpx.post(
-        f"{place.sandbox.schedulehub_url}/sandbox/faults", json=list(rules), trust_env=False
-    ).raise_for_status()
 
 
 def rows(count: int, **quantities: str) -> list[Row]:
@@ -125,9 +118,9 @@ def family(place: Place) -> Place:
 
 def test_a_child_that_was_refused_when_it_was_released_is_tried_again(family: Place) -> None:
     refusing = {"match": {"path": "/chi"}, "action": {"status": 422}}
-    faults(family, refusing)
+    faults(family.sandbox.schedulehub_url, refusing)
     family.sync("par")
-    faults(family)
+    faults(family.sandbox.schedulehub_url)
     assert (letters(family, "chi"), len(hub(family, "chi"))) == (1, 1)
 
     run = family.sync("chi", mode="incremental")
@@ -277,7 +270,7 @@ def test_the_sensor_tries_what_is_due_and_counts_the_attempt(family: Place) -> N
 def test_what_the_hub_refuses_is_tried_five_times_by_the_sensor_and_then_by_people_alone(
     family: Place,
 ) -> None:
-    faults(family, {"match": {"path": "/chi"}, "action": {"status": 422}})
+    faults(family.sandbox.schedulehub_url, {"match": {"path": "/chi"}, "action": {"status": 422}})
     family.sync("par")
     runs = 0
     for _ in range(8):
@@ -286,7 +279,7 @@ def test_what_the_hub_refuses_is_tried_five_times_by_the_sensor_and_then_by_peop
         if isinstance(request, dg.RunRequest):
             runs += 1
             carry_out(family, request)
-    faults(family)
+    faults(family.sandbox.schedulehub_url)
     made = told(family, "retry", "chi")
 
     assert runs == 4, "the first attempt was the release"

@@ -20,6 +20,7 @@ import polars as pl
 from pydantic import ValidationError
 
 from syncflow_core.answers import Answer
+from syncflow_core.breaker import Breaker
 from syncflow_core.catalog import Api
 from syncflow_core.errors import ConfigError, ContractError, RejectedError, UnavailableError
 from syncflow_core.http import Transport
@@ -120,6 +121,7 @@ class Source:
         transport: httpx.BaseTransport | None = None,
         limits: Limits | None = None,
         limiter: Limiter | None = None,
+        breaker: Breaker | None = None,
         wire: Wire = "json",
     ) -> Self:
         """The source that the environment names; nothing is sent yet.
@@ -136,6 +138,7 @@ class Source:
             login,
             limits=limits or Limits(total_s=settings.outage_s),
             limiter=limiter,
+            breaker=breaker,
             transport=transport,
         )
         return cls(connection, pagination=settings.apismith_pagination, wire=wire)

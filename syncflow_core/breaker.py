@@ -42,6 +42,16 @@ class Breaker:
         """Whether the system is taken to be away."""
         return self._open
 
+    @property
+    def span_s(self) -> float:
+        """Seconds from one probe to the next, as it stands."""
+        return self._span
+
+    def opened_elsewhere(self) -> None:
+        """Another run has found that the system is away."""
+        with self._lock:
+            self._open = True
+
     def wait_s(self) -> float:
         """Seconds to wait before asking here again; 0: go. Who goes while it is open is the probe."""
         with self._lock:
@@ -65,7 +75,7 @@ class Breaker:
     def failed(self) -> bool:
         """No answer, or one of a system that is down. Returns whether this opened the breaker."""
         with self._lock:
-            if not self._answered:
+            if not self._answered and not self._open:
                 return False
             self._failures += 1
             if self._open:

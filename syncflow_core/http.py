@@ -1,8 +1,8 @@
 """Carry requests to one system and its answers back: token, repeats, time limits, size limit.
 
-Belongs here: everything that is true of both systems' HTTP. This is the one module that knows httpx's
-exceptions, and the one place where requests are repeated.
-Does not belong here: what is asked and what an answer means (``apismith``, ``schedulehub``).
+Belongs here: everything that is true of both systems' HTTP.
+Does not belong here: one exchange (``exchange``), when to try again (``repeats``), what is asked and what
+an answer means (``apismith``, ``schedulehub``).
 
 A read may be repeated after anything that may pass. A write is repeated only where it is certain that
 it was not processed: nothing was sent (no connection), or the other side put it off (425, 429) or did
@@ -21,7 +21,7 @@ from typing import Final, Self, TypedDict, TypeVar, Unpack
 
 import httpx
 
-from syncflow_core.answers import Answer, problem_detail, read_grant, retry_after, unconnected
+from syncflow_core.answers import Answer, problem_detail, read_grant, retry_after
 from syncflow_core.breaker import Breaker
 from syncflow_core.errors import (
     ConfigError,
@@ -31,6 +31,7 @@ from syncflow_core.errors import (
     RejectedError,
     UnavailableError,
 )
+from syncflow_core.exchange import Exchange, shown
 from syncflow_core.limiter import Limiter, Limits, process_limiter
 from syncflow_core.repeats import Repeats
 from syncflow_core.tokens import Grant, Login, Tokens
@@ -41,12 +42,17 @@ _NOT_PROCESSED = frozenset(
     {425, 429}
 )  # refused before processing, by their definition (RFC 8470, 6585)
 _DOWN = frozenset({500, 502, 503, 504})
+_OVERLOADED = frozenset({429, 503})
 _UNAUTHORIZED = 401
 _KEEPALIVE_S = 3.0  # under uvicorn's 5 s: a write must not meet a connection that is being closed
 _LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
+
+
+def _nothing() -> None:
+    """What is done before a request that needs nothing."""
 
 
 class Options(TypedDict, total=False):
@@ -64,6 +70,8 @@ class Options(TypedDict, total=False):
     """Statuses from 400 on that the caller wants to see as answers."""
     deadline_s: float | None
     """For one try, instead of the limits'."""
+    before: Callable[[], None] | None
+    """Called right before each try is sent; what it raises ends the request."""
 
 
 class Transport:
@@ -112,6 +120,7 @@ class Transport:
         self._repeats = Repeats(
             self._limits, self._breaker, sleep=sleep, clock=clock, jitter=jitter
         )
+        self._exchange = Exchange(system, self.url, self._limits.body_bytes, clock)
         self._tokens = Tokens(self._log_in, self._refresh, clock=clock)
         timeout = httpx.Timeout(
             self._limits.read_s, connect=self._limits.connect_s, pool=self._limits.deadline_s
@@ -178,9 +187,13 @@ class Transport:
         )
         safe, expect = options.get("safe", True), options.get("expect", frozenset())
         seconds = options.get("deadline_s") or self._limits.deadline_s
+        before = options.get("before") or _nothing
+
+        def send() -> Answer:
+            return self._send(request, safe=safe, seconds=seconds, before=before)
 
         def attempt() -> T:
-            return read(self._authorized(request, safe=safe, expect=expect, seconds=seconds))
+            return read(self._authorized(request, send, safe=safe, expect=expect))
 
         return self._repeats.run(attempt)
 
@@ -209,20 +222,25 @@ class Transport:
         )
 
     def _authorized(
-        self, request: httpx.Request, *, safe: bool, expect: frozenset[int], seconds: float
+        self,
+        request: httpx.Request,
+        send: Callable[[], Answer],
+        *,
+        safe: bool,
+        expect: frozenset[int],
     ) -> Answer:
         """One try, with the token renewed by refresh and then by login when it is refused."""
         token = self._tokens.current()
         for renewals_left in (2, 1, 0):
             request.headers["Authorization"] = f"Bearer {token}"
-            answer = self._send(request, safe=safe, seconds=seconds)
+            answer = send()
             if answer.status != _UNAUTHORIZED:
                 self._tokens.accepted(token)
                 return self._checked(answer, safe=safe, expect=expect, request=request)
             if renewals_left:
                 token = self._tokens.replace(token)
         raise RejectedError(
-            f"{self._system} refused {_shown(request)} (401) with a new token: "
+            f"{self._system} refused {shown(request)} (401) with a new token: "
             f"the account may not use it",
             status=_UNAUTHORIZED,
             system=self._system,
@@ -239,7 +257,7 @@ class Transport:
         """The answer if it is a success or expected, else the error that it stands for."""
         if 200 <= answer.status < 300 or answer.status in expect:  # noqa: PLR2004  # HTTP's classes
             return answer
-        asked = "GET /health" if request is None else _shown(request)
+        asked = "GET /health" if request is None else shown(request)
         said = f"{self._system} answered {answer.status} to {asked}"
         if answer.status < 400:  # noqa: PLR2004  # HTTP's classes
             raise ContractError(f"{said}: redirects are not followed", system=self._system)
@@ -260,39 +278,33 @@ class Transport:
             self._not_before = max(self._not_before, self._clock() + wait)
         return wait
 
-    def _send(self, request: httpx.Request, *, safe: bool, seconds: float) -> Answer:
-        """One exchange, within its time and size; httpx's errors become SyncFlow's here."""
+    def _send(
+        self,
+        request: httpx.Request,
+        *,
+        safe: bool,
+        seconds: float,
+        before: Callable[[], None] = _nothing,
+    ) -> Answer:
+        """One exchange, in the system's turn: after a pause it asked for, when there is a slot."""
         if (wait := self._not_before - self._clock()) > 0:
             self._sleep(wait)
         self._pass_breaker()
-        end = self._clock() + seconds
-        asked = _shown(request)
-        try:
-            with self._limiter.slot():
-                response = self._client.send(request, stream=True)
-                try:
-                    body = self._body(response, end, asked, safe=safe)
-                finally:
-                    response.close()
-        except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as error:
-            self._note_failure()
-            raise unconnected(error, self._system, self.url) from error
-        except UnavailableError:
-            self._note_failure()
-            raise
-        except (httpx.TransportError, httpx.DecodingError) as error:
-            self._note_failure()
-            reason = str(error) or type(error).__name__
-            kind = UnavailableError if safe else DoubtError
-            raise kind(
-                f"{self._system} did not answer {asked} to the end: {reason}", system=self._system
-            ) from error
-        if response.status_code in _DOWN:
+        with self._limiter.slot():
+            before()
+            try:
+                answer = self._exchange(self._client, request, self._clock() + seconds, safe=safe)
+            except UnavailableError as error:
+                self._note_failure()
+                if isinstance(error.__cause__, httpx.TimeoutException):
+                    self._limiter.told(overloaded=True)
+                raise
+        if answer.status in _DOWN:
             self._note_failure()
         else:
             self._breaker.answered()
-        headers = {name.lower(): value for name, value in response.headers.items()}
-        return Answer(response.status_code, headers, body)
+        self._limiter.told(overloaded=answer.status in _OVERLOADED)
+        return answer
 
     def _note_failure(self) -> None:
         """Tell the breaker; what fails while the system is healthy is the request's own trouble."""
@@ -335,25 +347,6 @@ class Transport:
             return False
         return answer.status_code not in _DOWN
 
-    def _body(self, response: httpx.Response, end: float, asked: str, *, safe: bool) -> bytes:
-        parts: list[bytes] = []
-        size = 0
-        for part in response.iter_bytes():
-            parts.append(part)
-            size += len(part)
-            if size > self._limits.body_bytes:
-                raise ContractError(
-                    f"{self._system} answered {asked} with more than "
-                    f"{self._limits.body_bytes:,} bytes, the limit of one answer",
-                    system=self._system,
-                )
-            if self._clock() > end:
-                kind = UnavailableError if safe else DoubtError
-                raise kind(
-                    f"{self._system} did not end its answer to {asked} in time", system=self._system
-                )
-        return b"".join(parts)
-
     def _log_in(self) -> Grant:
         content = json.dumps(
             {"username": self._login.username, "password": self._login.password}
@@ -387,7 +380,3 @@ class Transport:
                 f"{self._system} answered a login without a usable token: {error}",
                 system=self._system,
             ) from error
-
-
-def _shown(request: httpx.Request) -> str:
-    return f"{request.method} {request.url.path}"

@@ -41,6 +41,10 @@ class Limiter(Protocol):
         """Wait for a slot and hold it while the context lasts."""
         ...
 
+    def told(self, *, overloaded: bool) -> None:
+        """Learn from an exchange: the system answered in time, or said that it has too much to do."""
+        ...
+
 
 class ProcessLimiter:
     """At most so many requests at once from this process."""
@@ -53,6 +57,9 @@ class ProcessLimiter:
         """Wait for a slot and hold it while the context lasts."""
         with self._slots:
             yield
+
+    def told(self, *, overloaded: bool) -> None:
+        """Nothing is learned here: what one process asks outside of runs is little."""
 
 
 @functools.cache

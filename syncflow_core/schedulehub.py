@@ -21,6 +21,7 @@ import msgspec
 import polars as pl
 
 from syncflow_core.answers import Answer
+from syncflow_core.breaker import Breaker
 from syncflow_core.errors import (
     ConfigError,
     ContractError,
@@ -53,6 +54,7 @@ _ROW_STATUSES = frozenset({404, 409, 422, 424})  # a single call's, about its on
 T = TypeVar("T")
 Json = str | bytes
 """A JSON text."""
+Before = Callable[[], None] | None
 
 
 class Target:
@@ -77,6 +79,7 @@ class Target:
         transport: httpx.BaseTransport | None = None,
         limits: Limits | None = None,
         limiter: Limiter | None = None,
+        breaker: Breaker | None = None,
         at_once: int = 8,
     ) -> Self:
         """The target that the environment names; nothing is sent yet.
@@ -97,6 +100,7 @@ class Target:
             login,
             limits=limits or Limits(total_s=settings.outage_s),
             limiter=limiter,
+            breaker=breaker,
             transport=transport,
         )
         return cls(connection, at_once=at_once)
@@ -200,12 +204,15 @@ class Target:
         found = self._each(lambda key: self.find(collection, key), key_hashes)
         return [record for record in found if record is not None]
 
-    def insert(self, collection: str, records: Sequence[Json]) -> list[Outcome]:
+    def insert(
+        self, collection: str, records: Sequence[Json], *, before: Before = None
+    ) -> list[Outcome]:
         """The outcome of inserting each record, in the order given.
 
         Args:
             collection: Where.
             records: At most ``BATCH_LIMIT``, each a JSON object.
+            before: Called right before each request; what it raises ends the call.
 
         Raises:
             RejectedError: The hub refused the call as a whole; nothing was written.
@@ -216,14 +223,18 @@ class Target:
             ("insert", "records", "inserted"),
             [_bytes(record) for record in records],
             lambda at: ("POST", _path(collection), _bytes(records[at]), None),
+            before,
         )
 
-    def update(self, collection: str, updates: Sequence[tuple[str, Json]]) -> list[Outcome]:
+    def update(
+        self, collection: str, updates: Sequence[tuple[str, Json]], *, before: Before = None
+    ) -> list[Outcome]:
         """The outcome of each update, in the order given.
 
         Args:
             collection: Where.
             updates: At most ``BATCH_LIMIT`` of uid and a JSON object of the fields to change.
+            before: Called right before each request; what it raises ends the call.
 
         Raises:
             RejectedError: The hub refused the call as a whole; nothing was written.
@@ -242,14 +253,18 @@ class Target:
                 _bytes(updates[at][1]),
                 updates[at][0],
             ),
+            before,
         )
 
-    def delete(self, collection: str, uids: Sequence[str]) -> list[Outcome]:
+    def delete(
+        self, collection: str, uids: Sequence[str], *, before: Before = None
+    ) -> list[Outcome]:
         """The outcome of soft-deleting each record, in the order given.
 
         Args:
             collection: Where.
             uids: At most ``BATCH_LIMIT``.
+            before: Called right before each request; what it raises ends the call.
 
         Raises:
             RejectedError: The hub refused the call as a whole; nothing was written.
@@ -260,6 +275,7 @@ class Target:
             ("delete", "uids", "deleted"),
             [json.dumps(uid).encode() for uid in uids],
             lambda at: ("DELETE", _path(collection, uids[at]), None, uids[at]),
+            before,
         )
 
     def _write(
@@ -268,6 +284,7 @@ class Target:
         call: tuple[str, str, Status],
         rows: Sequence[bytes],
         single: Callable[[int], tuple[str, str, bytes | None, str | None]],
+        before: Before,
     ) -> list[Outcome]:
         _bounded(rows)
         if not rows:
@@ -278,23 +295,32 @@ class Target:
             content = b'{"' + key.encode() + b'":[' + b",".join(rows) + b"]}"
             try:
                 answer = self._transport.request(
-                    "POST", path, content=content, safe=False, expect=_NO_BATCH
+                    "POST", path, content=content, safe=False, expect=_NO_BATCH, before=before
                 )
             except DoubtError as error:
                 return [Outcome(at, "doubt", error=str(error)) for at in range(len(rows))]
             if answer.status not in _NO_BATCH:
                 return batch_outcomes(answer.body, len(rows), done)
             self._remember(path)
-        return self._each(lambda at: self._single(at, single(at), done), range(len(rows)))
+        return self._each(lambda at: self._single(at, single(at), done, before), range(len(rows)))
 
     def _single(
-        self, at: int, call: tuple[str, str, bytes | None, str | None], done: Status
+        self,
+        at: int,
+        call: tuple[str, str, bytes | None, str | None],
+        done: Status,
+        before: Before,
     ) -> Outcome:
         """One row's call. Whatever stops it is this row's outcome: other rows are already written."""
         method, path, content, uid = call
         try:
             answer = self._transport.request(
-                method, path, content=content, safe=False, expect=_ROW_STATUSES
+                method,
+                path,
+                content=content,
+                safe=False,
+                expect=_ROW_STATUSES,
+                before=before,
             )
         except (UnavailableError, ContractError) as error:
             return Outcome(at, "doubt", uid=uid, error=str(error))

@@ -182,8 +182,8 @@ def connections_of(context: dg.OpExecutionContext) -> Connections:
     """The run's connections."""
     resources = context.resources
     return Connections(
-        open_source=lambda: resources.source.client(resources.bridge.limiter("apismith")),
-        open_target=lambda: resources.target.client(resources.bridge.limiter("schedulehub")),
+        open_source=lambda: resources.source.client(*resources.bridge.shared("apismith")),
+        open_target=lambda: resources.target.client(*resources.bridge.shared("schedulehub")),
         database=resources.bridge.database(),
         frames=resources.frames.store(),
         progress=tell,

@@ -18,10 +18,12 @@ import dagster as dg
 from pydantic import PrivateAttr
 
 from syncflow_core.apismith import Source
+from syncflow_core.breaker import Breaker
 from syncflow_core.bridge import batches
 from syncflow_core.bridge.batches import Counts
 from syncflow_core.bridge.database import Database
 from syncflow_core.bridge.leases import Lease
+from syncflow_core.bridge.outages import SharedBreaker
 from syncflow_core.bridge.slots import SharedLimiter
 from syncflow_core.errors import UnavailableError
 from syncflow_core.frames import FrameStore
@@ -38,11 +40,16 @@ class SourceResource(dg.ConfigurableResource[Source]):
     _client: Source | None = PrivateAttr(default=None)
     _opening: threading.Lock = PrivateAttr(default_factory=threading.Lock)
 
-    def client(self, limiter: Limiter) -> Source:
-        """The client, opened once a run; *limiter* bounds what it asks at once."""
+    def client(self, limiter: Limiter, breaker: Breaker) -> Source:
+        """The client, opened once a run.
+
+        Args:
+            limiter: Bounds what it asks at once.
+            breaker: Tells when to pause.
+        """
         with self._opening:  # the push asks from several threads
             if self._client is None:
-                self._client = Source.open(read_settings(), limiter=limiter)
+                self._client = Source.open(read_settings(), limiter=limiter, breaker=breaker)
             return self._client
 
     def teardown_after_execution(self, context: dg.InitResourceContext) -> None:
@@ -58,11 +65,16 @@ class TargetResource(dg.ConfigurableResource[Target]):
     _client: Target | None = PrivateAttr(default=None)
     _opening: threading.Lock = PrivateAttr(default_factory=threading.Lock)
 
-    def client(self, limiter: Limiter) -> Target:
-        """The client, opened once a run; *limiter* bounds what it asks at once."""
+    def client(self, limiter: Limiter, breaker: Breaker) -> Target:
+        """The client, opened once a run.
+
+        Args:
+            limiter: Bounds what it asks at once.
+            breaker: Tells when to pause.
+        """
         with self._opening:  # the push asks from several threads
             if self._client is None:
-                self._client = Target.open(read_settings(), limiter=limiter)
+                self._client = Target.open(read_settings(), limiter=limiter, breaker=breaker)
             return self._client
 
     def teardown_after_execution(self, context: dg.InitResourceContext) -> None:
@@ -77,7 +89,7 @@ class BridgeResource(dg.ConfigurableResource[Database]):
 
     _database: Database | None = PrivateAttr(default=None)
     _leases: dict[UUID, Lease] = PrivateAttr(default_factory=dict)
-    _limiters: dict[str, SharedLimiter] = PrivateAttr(default_factory=dict)
+    _shared: dict[str, tuple[SharedLimiter, SharedBreaker]] = PrivateAttr(default_factory=dict)
     _opening: threading.Lock = PrivateAttr(default_factory=threading.Lock)
 
     @property
@@ -93,13 +105,16 @@ class BridgeResource(dg.ConfigurableResource[Database]):
             self._database = database
         return self._database
 
-    def limiter(self, system: str) -> SharedLimiter:
-        """What bounds the requests to a system: one for all runs on this database."""
+    def shared(self, system: str) -> tuple[SharedLimiter, SharedBreaker]:
+        """What bounds the requests to a system, and tells when it is away: for all runs on this database."""
         with self._opening:
-            if system not in self._limiters:
-                slots = read_settings().connections
-                self._limiters[system] = SharedLimiter(self.database(), system, slots)
-            return self._limiters[system]
+            if system not in self._shared:
+                database, slots = self.database(), read_settings().connections
+                self._shared[system] = (
+                    SharedLimiter(database, system, slots),
+                    SharedBreaker(database, system),
+                )
+            return self._shared[system]
 
     def teardown_after_execution(self, context: dg.InitResourceContext) -> None:
         """Close it, and the batches that the run's end left between two ops."""
@@ -120,9 +135,9 @@ class BridgeResource(dg.ConfigurableResource[Database]):
                 logger.warning("batch %s stays open until the next sync: %s", batch, error)
             lease.release()
         self._leases.clear()
-        for limiter in self._limiters.values():
+        for limiter, _ in self._shared.values():
             limiter.close()
-        self._limiters.clear()
+        self._shared.clear()
         self._database.close()
         self._database = None
 

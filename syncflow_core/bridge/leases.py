@@ -31,6 +31,8 @@ from syncflow_core.errors import SyncFlowError
 
 HEARTBEAT_S: Final = 5.0
 FROZEN_S: Final = 30.0  # six heartbeats missed
+FRESH_S: Final = 15.0
+"""A heartbeat of so long ago vouches for the lease: half of what a new holder waits."""
 POLL_S: Final = 0.25
 WAIT_S: Final = 60.0
 
@@ -88,6 +90,11 @@ def held_entities(connection: sa.Connection) -> set[str]:
     return set(connection.scalars(query, {"silent_s": FROZEN_S}))
 
 
+def awake() -> float:
+    """Seconds that go on while the process, or the whole machine, stands still."""
+    return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
+
+
 class HeldError(SyncFlowError):
     """Another sync of the entity goes on."""
 
@@ -97,6 +104,7 @@ class Lease:
 
     def __init__(
         self,
+        database: Database,
         connection: sa.Connection,
         entity: str,
         fence: int,
@@ -104,6 +112,7 @@ class Lease:
         *,
         heartbeat_s: float,
     ) -> None:
+        self._database = database
         self.entity = entity
         self.fence = fence
         self.dead_batches = dead
@@ -111,6 +120,7 @@ class Lease:
         are the caller's to close."""
         self._connection = connection
         self._heartbeat_s = heartbeat_s
+        self._beaten_at = awake()
         self._ended = threading.Event()
         self._lost = threading.Event()
         self._busy = threading.Lock()
@@ -151,7 +161,7 @@ class Lease:
             except BaseException:
                 connection.close()
                 raise
-        return cls(connection, entity, fence, dead, heartbeat_s=heartbeat_s)
+        return cls(database, connection, entity, fence, dead, heartbeat_s=heartbeat_s)
 
     @property
     def is_lost(self) -> bool:
@@ -170,6 +180,24 @@ class Lease:
             raise SyncFlowError(
                 f"entity {self.entity}: another sync has taken over (its fence is {fence}, "
                 f"this one's {self.fence}); this one writes nothing more",
+                entity=self.entity,
+            )
+
+    def confirm(self) -> None:
+        """Make sure, right before a call to the target, that the lease is ours still.
+
+        A fresh heartbeat is enough; a process that stood still for longer asks the database.
+
+        Raises:
+            SyncFlowError: Another holder has taken over, or may have: no call may begin.
+            UnavailableError: The database is away.
+        """
+        if not self.is_lost and awake() - self._beaten_at > FRESH_S:
+            with self._database.begin() as connection:
+                self.check(connection)
+        if self.is_lost:
+            raise SyncFlowError(
+                f"entity {self.entity}: the lease was lost; this sync calls nobody any more",
                 entity=self.entity,
             )
 
@@ -209,10 +237,13 @@ class Lease:
 
     def _beat(self) -> None:
         while not self._ended.wait(self._heartbeat_s):
+            beaten_at = awake()
             try:
                 ours = self._execute(_BEAT)
             except sa.exc.DBAPIError:
                 ours = False
+            if ours:
+                self._beaten_at = beaten_at
             if not ours:
                 log.error("entity %s: the lease (fence %s) is lost", self.entity, self.fence)
                 self._lost.set()

@@ -1,11 +1,13 @@
 """One limiter per target for all runs on this database: so many requests at once, whoever makes them.
 
-Belongs here: holding and giving back slots, as advisory locks of one session.
+Belongs here: holding and giving back slots, as advisory locks of one session; how many there are now.
 Does not belong here: the limits themselves (``limiter``), keeping to them (``http``).
 
-A slot is a lock of PostgreSQL's: a process that dies, however it dies, holds none.
+A slot is a lock of PostgreSQL's: a process that dies, however it dies, holds none. A system that says
+it has too much to do gets half as many requests at once, and one more for each second that goes well.
 
-Source: product.md 5, "one limiter per target shared by all runs".
+Source: product.md 5, "one limiter per target shared by all runs"; V. Jacobson, Congestion Avoidance and
+Control (1988), for additive increase and multiplicative decrease.
 """
 
 import random
@@ -23,12 +25,35 @@ from syncflow_core.bridge.database import Database
 POLL_S: Final = 0.02
 """Between two looks for a free slot, at most."""
 
+STEP_S: Final = 1.0
+"""Between two changes of how many there are, whoever asks for them."""
+
 _CLASS = "hashtext('syncflow slots ' || :system)"
+_NOW = "extract(epoch FROM now())"
+_SLOTS = "least(CAST(:slots AS int), coalesce((t.state ->> 'at_once')::int, :slots))"
 _TAKE = sa.text(
-    f"SELECT s FROM generate_series(1, :slots) AS s "  # noqa: S608  # constants
-    f"WHERE s <> ALL(:held) AND pg_try_advisory_lock({_CLASS}, s) LIMIT 1"
+    f"""
+    SELECT s, n FROM (SELECT coalesce((SELECT {_SLOTS} FROM bridge.target_limits AS t
+        WHERE t.system = :system), :slots) AS n) AS now, generate_series(1, n) AS s
+    WHERE s <> ALL(:held) AND pg_try_advisory_lock({_CLASS}, s) LIMIT 1
+    """  # noqa: S608  # constants
 )
 _GIVE = sa.text(f"SELECT pg_advisory_unlock({_CLASS}, :slot)")
+_CHANGE = """
+    INSERT INTO bridge.target_limits AS t (system, state)
+    VALUES (:system, jsonb_build_object('at_once', {first}, 'changed_at', {now}))
+    ON CONFLICT (system) DO UPDATE SET updated_at = now(), state = t.state
+        || jsonb_build_object('at_once', {then}, 'changed_at', {now})
+    WHERE coalesce((t.state ->> 'changed_at')::float8, 0) < {now} - :step_s
+"""
+_FEWER = sa.text(
+    _CHANGE.format(
+        now=_NOW, first="greatest(1, CAST(:slots AS int) / 2)", then=f"greatest(1, {_SLOTS} / 2)"
+    )
+)
+_MORE = sa.text(
+    _CHANGE.format(now=_NOW, first="CAST(:slots AS int)", then=f"least(:slots, {_SLOTS} + 1)")
+)
 
 
 class SharedLimiter:
@@ -58,6 +83,7 @@ class SharedLimiter:
         self._held: set[int] = set()
         self._session: sa.Connection | None = None
         self._driver: Any = None
+        self._allowed = slots
 
     @contextmanager
     def slot(self) -> Iterator[None]:
@@ -76,6 +102,16 @@ class SharedLimiter:
             finally:
                 self._give(slot)
 
+    def told(self, *, overloaded: bool) -> None:
+        """Halve the number of slots, for all runs, or raise it by one where it was halved."""
+        if not overloaded and self._allowed >= self._slots:
+            return
+        with self._busy, translated(self._database.url):
+            self._connected().execute(
+                _FEWER if overloaded else _MORE,
+                {"system": self._system, "slots": self._slots, "step_s": STEP_S},
+            )
+
     def close(self) -> None:
         """End the session, and with it every slot that is still held; idempotent."""
         with self._busy:
@@ -84,12 +120,14 @@ class SharedLimiter:
     def _take(self) -> int | None:
         with self._busy, translated(self._database.url):
             session = self._connected()
-            found: int | None = session.scalar(
+            found = session.execute(
                 _TAKE, {"system": self._system, "slots": self._slots, "held": list(self._held)}
-            )
-            if found is not None:
-                self._held.add(found)
-            return found
+            ).first()
+            if found is None:
+                return None
+            self._held.add(found.s)
+            self._allowed = found.n
+            return int(found.s)
 
     def _give(self, slot: int) -> None:
         with self._busy:

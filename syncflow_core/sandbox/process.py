@@ -10,7 +10,7 @@ import contextlib
 import json
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import IO, Self
@@ -52,6 +52,7 @@ class Sandbox:
         password: str = PASSWORD,
         durable: bool = False,
         one_process: bool = False,
+        spawn: Callable[[list[str]], subprocess.Popen[bytes]] | None = None,
     ) -> "Sandbox":
         """Both servers answer ``/api/v1/health``, and the hub knows the ERP's references.
 
@@ -66,6 +67,8 @@ class Sandbox:
             password: For both servers.
             durable: Whether the hub waits for the disk at each commit.
             one_process: Whether both share a process: it starts in half the time, and serves slower.
+            spawn: Starts a process of ``sandbox.server`` with these arguments, its standard input and
+                output piped; a new interpreter where None.
 
         Raises:
             SandboxError: A server ended or did not answer in 30 s.
@@ -80,7 +83,8 @@ class Sandbox:
                 else ((("apismith",), apismith_port), (("schedulehub",), schedulehub_port))
             )
             for names, port in wanted:
-                started.append(_spawn(names, port, durable=durable))
+                arguments = [*names, "--port", str(port), *(["--durable"] if durable else [])]
+                started.append((spawn or _spawn)(arguments))
                 undo.callback(_end, started[-1])
                 _tell(started[-1], secrets)
             if rows is not None:
@@ -122,10 +126,9 @@ class Sandbox:
         self.stop()
 
 
-def _spawn(names: Sequence[str], port: int, *, durable: bool) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "syncflow_core.sandbox.server", *names, "--port", str(port)]
+def _spawn(arguments: list[str]) -> subprocess.Popen[bytes]:
     return subprocess.Popen(  # noqa: S603  # this interpreter, our own module
-        [*command, *(["--durable"] if durable else [])],
+        [sys.executable, "-m", "syncflow_core.sandbox.server", *arguments],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         start_new_session=True,  # a terminal's SIGINT ends the supervisor, which ends them

@@ -26,6 +26,7 @@ from syncflow_core.columns import (
     ROWVERSION,
 )
 from syncflow_core.digests import DIGESTS
+from syncflow_core.outcomes import Outcome
 from syncflow_core.parents import refs_without
 from syncflow_core.stages.sender import Sender, groups
 from syncflow_core.stages.verdicts import (
@@ -142,7 +143,12 @@ class Deleter(Writer):
 
     def _call(self, chunk: pl.DataFrame) -> pl.DataFrame:
         target, collection = self.connections.target, self.entity.collection
-        return self.halved(chunk, lambda rows: target.delete(collection, rows[HUB_UID].to_list()))
+
+        def call(rows: pl.DataFrame) -> Sequence[Outcome]:
+            uids = rows[HUB_UID].to_list()
+            return target.delete(collection, uids, before=self.lease.confirm)
+
+        return self.halved(chunk, call)
 
     def _still_there(self, unknown: pl.DataFrame) -> pl.DataFrame:
         """Those that the target holds alive: their delete did not happen."""

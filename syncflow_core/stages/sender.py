@@ -124,9 +124,9 @@ class Sender(Writer):
                 )
             ).to_series()
             if op == "insert":
-                return target.insert(collection, bodies.to_list())
+                return target.insert(collection, bodies.to_list(), before=self.lease.confirm)
             updates = zip(rows[HUB_UID].to_list(), bodies.to_list(), strict=True)
-            return target.update(collection, list(updates))
+            return target.update(collection, list(updates), before=self.lease.confirm)
 
         return self.halved(chunk, call)
 

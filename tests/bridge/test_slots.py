@@ -9,7 +9,7 @@ import pytest
 import sqlalchemy as sa
 
 from syncflow_core.bridge.database import Database
-from syncflow_core.bridge.slots import SharedLimiter
+from syncflow_core.bridge.slots import STEP_S, SharedLimiter
 
 SLOTS = 3
 
@@ -65,3 +65,37 @@ def test_who_dies_holds_nothing_and_the_limiter_begins_anew(limiters: list[Share
             pass
     with dying.slot():
         pass
+
+
+def allowed(limiter: SharedLimiter) -> int:
+    """How many slots one taker sees now."""
+    with limiter.slot():
+        return limiter._allowed
+
+
+def a_step_ago(limiter: SharedLimiter) -> None:
+    with limiter._database.begin() as connection:
+        connection.execute(
+            sa.text(
+                "UPDATE bridge.target_limits SET state = state || jsonb_build_object("
+                "'changed_at', extract(epoch FROM now()) - :step_s)"
+            ),
+            {"step_s": 2 * STEP_S},
+        )
+
+
+def test_a_system_that_is_overloaded_gets_half_of_all_runs_and_one_more_after_each_step(
+    limiters: list[SharedLimiter],
+) -> None:
+    one, other = limiters
+    one.told(overloaded=True)
+    one.told(overloaded=True)  # the same moment's: counted once
+    halved = allowed(other)
+    seen = []
+    for _ in range(4):
+        a_step_ago(one)
+        other.told(overloaded=False)
+        other.told(overloaded=False)
+        seen.append(allowed(other))
+
+    assert (halved, seen) == (SLOTS // 2, [2, 3, 3, 3])

@@ -4,9 +4,11 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import pytest
+from forked import Forked
 from place import Place
 
 from syncflow_core.bridge.database import Database
@@ -30,7 +32,7 @@ def shared_place(module_url: str, tmp_path_factory: pytest.TempPathFactory) -> I
 @contextmanager
 def opened(url: str, folder: Path) -> Iterator[Place]:
     with (
-        Sandbox.start(url, one_process=True) as sandbox,
+        Sandbox.start(url, one_process=True, spawn=_server) as sandbox,
         Database(url) as database,
         dg.DagsterInstance.ephemeral() as instance,
         pytest.MonkeyPatch.context() as monkeypatch,
@@ -44,3 +46,8 @@ def opened(url: str, folder: Path) -> Iterator[Place]:
             monkeypatch.setenv(name, value)
         monkeypatch.delenv("DAGSTER_HOME", raising=False)
         yield Place(folder, url, database, sandbox, instance, {**os.environ, **variables})
+
+
+def _server(arguments: list[str]) -> Any:
+    main = "syncflow_core.sandbox.server:main"
+    return Forked(main, arguments, dict(os.environ), Path.cwd(), errors=False)

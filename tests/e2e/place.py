@@ -14,6 +14,7 @@ from typing import Any
 from unittest.mock import patch
 
 import dagster as dg
+from forked import Failpoint, Forked
 
 from syncflow_core.bridge.database import Database
 from syncflow_core.bridge.entities import apply_entities, load_entities
@@ -79,16 +80,14 @@ class Place:
             arguments, status or 0, told.getvalue(), warned.getvalue()
         )
 
-    def process(self, *arguments: str, **more: str) -> "subprocess.Popen[str]":
-        """Start ``syncflow`` in a process of its own, for what is killed or runs beside another."""
-        return subprocess.Popen(
-            [SYNCFLOW, *arguments],
-            env={**self.environment, **more},
-            cwd=self.home,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+    def process(self, *arguments: str, at: Failpoint | None = None, **more: str) -> Forked:
+        """Start ``syncflow`` in a process of its own, for what is killed or runs beside another.
+
+        Args:
+            at: Where it ends or stops by itself.
+        """
+        main = "syncflow_dagster.cli.app:main"
+        return Forked(main, arguments, {**self.environment, **more}, self.home, at)
 
 
 def lines(output: str) -> list[dict[str, Any]]:

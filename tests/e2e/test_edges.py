@@ -3,14 +3,13 @@
 import json
 import os
 import signal
-import subprocess
 import time
 from decimal import Decimal
 
 import httpx
 import pytest
 import sqlalchemy as sa
-from place import SYNCFLOW, Place, lines, outcome
+from place import Place, lines, outcome
 from tables import hub, link, references, table
 
 from syncflow_core.bridge.failed import open_failed
@@ -176,17 +175,10 @@ def test_a_signal_stops_a_sync_which_says_so_and_frees_the_entities(
     place.apply(demo_entities())
     httpx.post(
         f"{place.sandbox.apismith_url}/sandbox/faults",
-        json=[{"match": {"path": "/runtime/.*/execute"}, "action": {"delay_s": 2}}],
+        json=[{"match": {"path": "/runtime/.*/execute"}, "action": {"delay_s": 0.5}}],
         trust_env=False,
     ).raise_for_status()
-    running = subprocess.Popen(
-        [SYNCFLOW, "sync", "--all", "--full", "--json"],
-        env=place.environment,
-        cwd=place.home,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    running = place.process("sync", "--all", "--full", "--json")
     deadline = time.monotonic() + 60
     while _running(place) < 2 and time.monotonic() < deadline:
         time.sleep(0.05)

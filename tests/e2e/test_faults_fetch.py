@@ -121,7 +121,7 @@ def test_a_fault_that_lasts_fails_the_batch_and_writes_nothing(loaded: Place, fa
     assert words in str(batch.error)
 
 
-def test_XF17_a_total_that_no_page_fills_deletes_nothing_and_says_so(loaded: Place) -> None:  # noqa: N802  # the matrix's id
+def test_XF17_a_total_that_no_page_fills_deletes_nothing_and_says_so(loaded: Place) -> None:
     lie = {"put": {"metadata.total_rows": ROWS + 100}}
 
     batch, written = struck(loaded, {"match": EXECUTE, "action": lie})

@@ -12,8 +12,8 @@ from syncflow_core.entity import Entity
 
 pytestmark = pytest.mark.e2e
 
-ROWS = 30_000
-AWAY_S = 4.0
+ROWS = 20_000
+AWAY_S = 2.5
 
 
 @pytest.mark.parametrize("action", [{"status": 503}, {"drop": "before"}])

@@ -9,7 +9,6 @@ from pathlib import Path
 import dagster as dg
 import httpx
 import pytest
-import sqlalchemy as sa
 from dagster._core.definitions.reconstruct import ReconstructableRepository
 from place import SYNCFLOW, Place, lines, outcome
 
@@ -135,20 +134,12 @@ def test_a_source_that_lost_most_rows_is_withheld_and_says_so(place: Place) -> N
 
 def test_a_sync_killed_half_way_is_followed_by_one_that_ends_equal(place: Place) -> None:
     seed(place, 20_000)
-    dying = subprocess.Popen(
-        [SYNCFLOW, "sync", "--all", "--full", "--json"],
-        env=place.environment,
-        cwd=place.home,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    with place.database.begin() as connection:
-        connection.execute(sa.text("SELECT 1"))
+    dying = place.process("sync", "--all", "--full", "--json")
     deadline = time.monotonic() + 120
     while _effects(place) < 4_000 and time.monotonic() < deadline and dying.poll() is None:
         time.sleep(0.01)
     os.kill(dying.pid, signal.SIGKILL)
-    dying.wait()
+    dying.communicate()
     killed_at = _effects(place)
 
     ended = place.command("sync", "--all", "--full", "--json")

@@ -21,7 +21,7 @@ class Proxy:
     """Forwards a port of its own to another one; ``rule`` may be changed at any time."""
 
     def __init__(self, port: int) -> None:
-        self.rule: Rule = lambda side, piece: "pass"
+        self.rule: Rule = lambda *_: "pass"
         self.released = threading.Event()
         """Lets pieces go that are held."""
         self.struck = 0

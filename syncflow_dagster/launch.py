@@ -21,6 +21,7 @@ from syncflow_core.bridge.database import Database
 from syncflow_core.bridge.entities import load_registered
 from syncflow_core.entity import Entity
 from syncflow_core.errors import SyncFlowError
+from syncflow_dagster.abandoned import end_abandoned, process_tags
 from syncflow_dagster.choices import Mode, refuse_slice, refuse_unknown
 from syncflow_dagster.definitions import build
 from syncflow_dagster.ops import utc_now
@@ -110,10 +111,11 @@ def _execute(
     keys: set[dg.AssetKey] | None = None,
 ) -> tuple[str, bool, bool]:
     """Run a job in this process: the run's id, whether it succeeded, whether it was stopped."""
+    end_abandoned(instance)
     run = instance.create_run_for_job(
         job_def=job,
         run_config=config,
-        tags={**tags, "syncflow/started_by": "command line"},
+        tags={**tags, **process_tags()},
         asset_selection=keys,
     )
     interrupted = False

@@ -33,6 +33,7 @@ from syncflow_core.stages.resolve import resolve_parents
 from syncflow_core.stages.track import Report, fail, track
 from syncflow_core.stages.work import Connections, Order, Staged
 from syncflow_dagster.failures import as_failure
+from syncflow_dagster.interrupts import put_off
 from syncflow_dagster.partitions import slice_number
 from syncflow_dagster.progress import tell
 
@@ -187,6 +188,7 @@ def connections_of(context: dg.OpExecutionContext) -> Connections:
         database=resources.bridge.database(),
         frames=resources.frames.store(),
         progress=tell,
+        whole=put_off,
         leases=resources.bridge.leases,
     )
 

@@ -6,7 +6,7 @@ Does not belong here: deciding a status (``stages``), the completeness of a scan
 Source: product.md 1; product.md, "Accounts, statuses, exits".
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from datetime import datetime
 from typing import Any, Final, Literal, Self
@@ -287,6 +287,15 @@ def close_dead_batches(
         dead &= table.uid != but
     found = connection.execute(sync_batches.select().where(dead).with_for_update()).mappings().all()
     connection.execute(
-        sync_batches.update().where(dead).values(status="failed", finished_at=now, error=reason)
+        sync_batches.update()
+        .where(dead)
+        .values(status="failed", finished_at=now, error=reason, proof={"died": True})
     )
     return [Batch.of(row) for row in found]
+
+
+def died_among(connection: sa.Connection, uids: Iterable[UUID]) -> set[UUID]:
+    """Those of these batches whose process died."""
+    table = sync_batches.c
+    died = table.proof["died"].as_boolean()
+    return set(connection.scalars(sa.select(table.uid).where(table.uid.in_(list(uids)), died)))

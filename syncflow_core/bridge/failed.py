@@ -118,6 +118,19 @@ def file_failed(
     return lines.height
 
 
+def load_raw(connection: sa.Connection, entity: str, key_hashes: pl.Series) -> pl.DataFrame:
+    """``#key_hash`` and ``raw``, as filed, of those of the records that have an open row."""
+    stage_keys(connection, key_hashes)
+    return load_frame(
+        connection,
+        "SELECT encode(f.key_hash, 'hex'), f.raw FROM staged_keys "
+        "JOIN bridge.failed_records AS f USING (key_hash) "
+        "WHERE f.entity = :entity AND f.resolved_at IS NULL",
+        pl.Schema({columns.KEY_HASH: pl.Binary(), "raw": pl.String()}),
+        {"entity": entity},
+    )
+
+
 def resolve_failed(
     connection: sa.Connection, entity: str, key_hashes: pl.Series, how: str, now: datetime
 ) -> int:

@@ -109,6 +109,7 @@ class Deleter(Writer):
         sender = Sender(self.connections, self.entity, self.batch, self.lease, self.now)
         for group in groups(holding):
             sender.send(group)
+        sender.finish()
         return holding.height
 
     def _pass(self, group: pl.DataFrame) -> pl.DataFrame:
@@ -118,20 +119,22 @@ class Deleter(Writer):
         for _ in range(ROUNDS):
             if todo.is_empty():
                 return pl.concat(blocked)
-            chunks = list(todo.iter_slices(CALL_ROWS))
-            intents = self.open_intents([("delete", chunk[KEY_HASH]) for chunk in chunks])
-            answers = self.at_once([partial(self._call, chunk) for chunk in chunks])
-            answered = pl.concat([todo, pl.concat(answers)], how="horizontal")
-            unknown = answered.filter((code < OK) | (code >= SERVER_ERROR))
-            still = self._still_there(unknown.filter(code != NOT_SENT))
-            settled = unknown.filter(code != NOT_SENT).join(
-                still.select(KEY_HASH), on=KEY_HASH, how="anti"
-            )
-            done = pl.concat([answered.filter(code.is_in([OK, NOT_FOUND, GONE])), settled])
-            refused = answered.filter(
-                code.is_between(400, SERVER_ERROR - 1) & ~code.is_in([NOT_FOUND, CONFLICT, GONE])
-            )
-            self._save(done, refused, intents)
+            with self.connections.whole():
+                chunks = list(todo.iter_slices(CALL_ROWS))
+                intents = self.open_intents([("delete", chunk[KEY_HASH]) for chunk in chunks])
+                answers = self.at_once([partial(self._call, chunk) for chunk in chunks])
+                answered = pl.concat([todo, pl.concat(answers)], how="horizontal")
+                unknown = answered.filter((code < OK) | (code >= SERVER_ERROR))
+                still = self._still_there(unknown.filter(code != NOT_SENT))
+                settled = unknown.filter(code != NOT_SENT).join(
+                    still.select(KEY_HASH), on=KEY_HASH, how="anti"
+                )
+                done = pl.concat([answered.filter(code.is_in([OK, NOT_FOUND, GONE])), settled])
+                refused = answered.filter(
+                    code.is_between(400, SERVER_ERROR - 1)
+                    & ~code.is_in([NOT_FOUND, CONFLICT, GONE])
+                )
+                self._save(done, refused, intents)
             unsent = unknown.filter(code == NOT_SENT)
             if unsent.height:
                 raise self.away(unsent["error"][0])

@@ -22,6 +22,16 @@ from syncflow_core.stages.work import Connections, Staged, hold, timed
 
 logger = logging.getLogger(__name__)
 
+BREAKS = (
+    ArithmeticError,
+    LookupError,
+    TypeError,
+    ValueError,
+    pl.exceptions.PanicException,
+    pl.exceptions.PolarsError,
+)
+"""What column-wise work raises on a value that nobody has thought of."""
+
 FILED = pl.Schema(
     {
         **REJECTED,
@@ -94,17 +104,48 @@ class _Normalizing:
         raw_ref, shape = self.staged.frames["raw"], self.staged.shape
         done = 0
         for raw in self.connections.frames.parts(raw_ref):
-            result = normalize(raw, shape)
-            if result.rejected.height:
-                self.rejected.append(_filed(raw, result.rejected, shape))
-            for field, (values, refused) in result.field_counts.items():
-                self.values[field] += values
-                self.refused[field] += refused
-            for layer in result.layers:
-                self.layers[layer.layer] = _sum(self.layers.get(layer.layer), layer)
+            yield from self._accepted(raw, shape)
             done += raw.height
             self.connections.progress(self.staged.name, "normalize", done, raw_ref.rows)
-            yield result.accepted
+
+    def _accepted(self, raw: pl.DataFrame, shape: Shape) -> Iterator[pl.DataFrame]:
+        """The accepted rows; a row that the layers break on, which is their fault, costs itself alone."""
+        try:
+            result = normalize(raw, shape)
+        except BREAKS as error:
+            if raw.height == 1:
+                logger.exception("%s: a row breaks the normalization", self.staged.name)
+                self.rejected.append(_filed(raw, _broken(raw, error), shape))
+                return
+            middle = raw.height // 2
+            yield from self._accepted(raw[:middle], shape)
+            yield from self._accepted(raw[middle:], shape)
+            return
+        if result.rejected.height:
+            self.rejected.append(_filed(raw, result.rejected, shape))
+        for field, (values, refused) in result.field_counts.items():
+            self.values[field] += values
+            self.refused[field] += refused
+        for layer in result.layers:
+            self.layers[layer.layer] = _sum(self.layers.get(layer.layer), layer)
+        yield result.accepted
+
+
+def _broken(raw: pl.DataFrame, error: BaseException) -> pl.DataFrame:
+    """One row that was not understood, as it is rejected."""
+    reason = str(error).splitlines() or [type(error).__name__]
+    return pl.DataFrame(
+        {
+            ROW: raw[ROW],
+            "stage": "normalize",
+            "layer": None,
+            "rule": "broke",
+            "column": None,
+            "value": None,
+            "message": f"SyncFlow itself failed on this row: {reason[0]}",
+        },
+        schema=REJECTED,
+    )
 
 
 def _sum(before: LayerMetrics | None, layer: LayerMetrics) -> LayerMetrics:

@@ -57,6 +57,7 @@ def push(connections: Connections, staged: Staged, *, now: Callable[[], datetime
             now,
             shape=shape,
             first_load=first_load,
+            insist=staged.order.kind == "retry" and staged.order.by_person,
         )
         waves = [staged.frames[name] for name in wave_names(staged)]
         total = sum(wave.rows for wave in waves)
@@ -70,6 +71,7 @@ def push(connections: Connections, staged: Staged, *, now: Callable[[], datetime
                     sender.send(todo)
                     done += group.height
                     connections.progress(staged.name, "push", done, total)
+        sender.finish()
         park_waiting(connections, staged, sender)
         forget_overtaken(connections, staged, sender)
         deleter = Deleter(

@@ -179,6 +179,7 @@ def _release(
         sent = _outgoing(connections, side.entity, ready)
         for group in groups(sent):
             side.sender.send(group)
+        side.sender.finish()
         landed = pl.concat([keys.clear().alias(KEY_HASH), *side.sender.landed])
         with connections.database.begin() as connection:
             side.sender.lease.check(connection)

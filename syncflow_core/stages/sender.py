@@ -19,7 +19,7 @@ from uuid import UUID
 import polars as pl
 import sqlalchemy as sa
 
-from syncflow_core.bridge import failed, pending, records
+from syncflow_core.bridge import failed, pending, records, suspects
 from syncflow_core.bridge.journal import WriteOp
 from syncflow_core.columns import HUB_UID, KEY_HASH, OP, PARENT_REFS
 from syncflow_core.digests import DIGESTS, changed_fields
@@ -43,6 +43,11 @@ from syncflow_core.stages.writer import CALL_ROWS, GROUP_ROWS, ROUNDS, Writer
 
 WRITES: Final[tuple[WriteOp, ...]] = ("insert", "update")
 COUNTED: Final = {"insert": "inserted", "update": "updated", "unchanged": "unchanged"}
+FEW_ROWS: Final = 100
+"""Rows of a call whose records were near one worker's death."""
+ALONE_AFTER: Final = 2
+GIVEN_UP_AFTER: Final = 3
+"""Deaths near which a record is sent alone, and is sent no more."""
 EVENTS: Final = {"insert": "inserted", "update": "updated", "unchanged": "adopted"}
 
 
@@ -58,17 +63,26 @@ class Sender(Writer):
     Args:
         shape: The entity's fields, where the history is to say which of them changed.
         first_load: No record of the entity is known yet: what is acknowledged is saved by COPY.
+
+    Records that were on their way when a worker died go last and in small company, then alone: one that
+    kills whoever sends it is found, and filed, while all others go on.
     """
 
     shape: Shape | None = None
     first_load: bool = False
+    insist: bool = False
+    """Whether a person asks for a retry: a record that was given up is tried once more, alone."""
     landed: list[pl.Series] = field(default_factory=list)
     """Key hashes that the target acknowledged as inserted or updated."""
     refused: list[pl.Series] = field(default_factory=list)
     """Key hashes that failed."""
+    _suspects: pl.DataFrame | None = None
+    _put_off: list[pl.DataFrame] = field(default_factory=list)
 
     def send(self, outgoing: pl.DataFrame) -> None:
         """Insert and update up to ``GROUP_ROWS`` records; afterwards each is saved, parked or filed.
+
+        What a worker died of, perhaps, waits for ``finish``.
 
         Args:
             outgoing: Shape ``verdicts.OUTGOING``.
@@ -77,18 +91,68 @@ class Sender(Writer):
             UnavailableError: The target stopped answering. What it acknowledged is saved, what is in
                 doubt stays open in the journal.
         """
+        if self._suspects is None:
+            with self.connections.database.begin() as connection:
+                self._suspects = suspects.load_suspects(connection, self.entity.name)
+        if self._suspects.height:
+            self._put_off.append(outgoing.join(self._suspects, on=KEY_HASH, how="inner"))
+            outgoing = outgoing.join(self._suspects, on=KEY_HASH, how="anti")
+        self._send(outgoing)
+
+    def finish(self) -> None:
+        """Send what was put off: by few, by one, or no more.
+
+        Raises:
+            UnavailableError: The target stopped answering.
+        """
+        for doubtful in self._put_off:
+            few, alone = pl.col("deaths") < ALONE_AFTER, pl.col("deaths") < GIVEN_UP_AFTER
+            guilty = doubtful.filter(~alone)
+            if guilty.height and not self.insist:
+                guilty = self._given_up(guilty)
+            single = pl.concat([doubtful.filter(~few & alone), guilty])
+            for rows, size in ((doubtful.filter(few), FEW_ROWS), (single, 1)):
+                for part in rows.drop("deaths").iter_slices(size):
+                    self._send(part)
+        self._put_off.clear()
+
+    def _given_up(self, guilty: pl.DataFrame) -> pl.DataFrame:
+        """File what killed too many workers; those that have changed since they were filed are tried."""
+        with self.connections.database.begin() as connection:
+            filed = failed.load_raw(connection, self.entity.name, guilty[KEY_HASH])
+        before = guilty.join(filed, on=KEY_HASH, how="left")
+        changed = before.filter(pl.col("raw").ne(pl.col(BODY)).fill_null(value=False))
+        refused = guilty.join(changed, on=KEY_HASH, how="anti")
+        words = pl.concat_str(
+            pl.col("deaths"),
+            pl.lit(" workers died while they sent this record: it is sent no more"),
+        )
+        letters = refused_frame(
+            refused.with_columns(words.alias("error"), pl.lit(0).alias("code"))
+        ).with_columns(pl.lit("worker_died").alias("rule"))
+        now = self.now()
+        with self.connections.database.begin() as connection:
+            self.lease.check(connection)
+            failed.file_failed(connection, self.entity.name, letters, self.batch, now)
+            self.tell(connection, refused, pl.lit("failed"), now)
+        self.count("failed", refused.height)
+        self.refused.append(refused[KEY_HASH])
+        return guilty.join(changed, on=KEY_HASH, how="semi")
+
+    def _send(self, outgoing: pl.DataFrame) -> None:
         todo = outgoing
         for number in range(ROUNDS):
             if todo.is_empty():
                 return
-            intents, answered = self._call(todo)
-            verdicts = judged(answered, last=number == ROUNDS - 1)
-            asked = verdicts.filter(pl.col("verdict") == CHECK)
-            if asked.height:
-                held = ask(self.connections.target, self.entity, asked[KEY_HASH])
-                rest = verdicts.filter(pl.col("verdict") != CHECK)
-                verdicts = pl.concat([rest, settled(asked, held)])
-            self._save(verdicts, intents)
+            with self.connections.whole():
+                intents, answered = self._call(todo)
+                verdicts = judged(answered, last=number == ROUNDS - 1)
+                asked = verdicts.filter(pl.col("verdict") == CHECK)
+                if asked.height:
+                    held = ask(self.connections.target, self.entity, asked[KEY_HASH])
+                    rest = verdicts.filter(pl.col("verdict") != CHECK)
+                    verdicts = pl.concat([rest, settled(asked, held)])
+                self._save(verdicts, intents)
             unsent = verdicts.filter(pl.col("verdict") == AWAY)
             if unsent.height:
                 raise self.away(unsent["error"][0])
@@ -161,6 +225,9 @@ class Sender(Writer):
             if refused.height:
                 failed.file_failed(connection, name, refused_frame(refused), self.batch, now)
                 self.tell(connection, refused, pl.lit("failed"), now)
+            if self._suspects is not None and self._suspects.height:
+                answered = pl.concat([done[KEY_HASH], parked[KEY_HASH], refused[KEY_HASH]])
+                suspects.acquit(connection, name, answered)
             self.close_intents(connection, intents, now)
         for effect, number in done["effect"].value_counts().iter_rows():
             self.count(COUNTED[effect], number)

@@ -6,11 +6,14 @@ Does not belong here: writing anything to the target.
 Source: product.md 1, ``push_journal``, and 5.
 """
 
+from collections.abc import Sequence
 from datetime import datetime
 
 import polars as pl
+import sqlalchemy as sa
 
-from syncflow_core.bridge import journal, records
+from syncflow_core.bridge import batches, journal, records, suspects
+from syncflow_core.bridge.journal import Intent
 from syncflow_core.bridge.leases import Lease
 from syncflow_core.columns import (
     DATA_HASH,
@@ -54,6 +57,9 @@ def settle_open(connections: Connections, staged: Staged, lease: Lease, now: dat
         absent = keys.to_frame(KEY_HASH).join(live.select(KEY_HASH), on=KEY_HASH, how="anti")
         with connections.database.begin() as connection:
             lease.check(connection)
+            lost = _lost(connection, entity.name, intents, live, keys)
+            if len(lost):
+                suspects.accuse(connection, entity.name, lost)
             records.save_acknowledged(connection, entity.name, live, staged.batch)
             records.mark_deleted(connection, entity.name, absent[KEY_HASH], staged.batch)
     with connections.database.begin() as connection:
@@ -61,3 +67,28 @@ def settle_open(connections: Connections, staged: Staged, lease: Lease, now: dat
         for intent in intents:
             journal.close_intent(connection, intent.uid, "settled", now)
     return [f"{len(doubtful)} records were in doubt since a batch that died; the target was asked"]
+
+
+def _lost(
+    connection: sa.Connection,
+    entity: str,
+    intents: Sequence[Intent],
+    live: pl.DataFrame,
+    keys: pl.Series,
+) -> pl.Series:
+    """Those of the keys whose insert or update a worker that died had begun, and the target has not seen."""
+    batches_of = [intent.batch for intent in intents if intent.batch is not None]
+    died = batches.died_among(connection, batches_of)
+    written = pl.concat(
+        [
+            keys.clear(),
+            *(i.key_hashes for i in intents if i.batch in died and i.op != "delete"),
+        ]
+    )
+    known = records.load_known_of(connection, entity, keys).filter(~pl.col("deleted"))
+    here = live.join(known, on=KEY_HASH, how="left", suffix="_known", nulls_equal=True)
+    fresh = pl.col(DATA_HASH).ne_missing(pl.col(f"{DATA_HASH}_known")) | pl.col(
+        PARENT_REFS
+    ).ne_missing(pl.col(f"{PARENT_REFS}_known"))
+    applied = here.filter(fresh)[KEY_HASH].implode()
+    return keys.filter(keys.is_in(written.implode()) & ~keys.is_in(applied))

@@ -10,7 +10,7 @@ import functools
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Final, Literal
 from uuid import UUID
@@ -50,6 +50,8 @@ class Connections:
     frames: FrameStore
     progress: Progress = no_progress
     clock: Callable[[], float] = time.monotonic
+    whole: Callable[[], AbstractContextManager[None]] = nullcontext
+    """Keeps a block from being interrupted: a call that has begun is finished and its outcome saved."""
     leases: dict[UUID, Lease] = field(default_factory=dict)
     """The leases that this process holds, by batch."""
     done: defaultdict[UUID, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))

@@ -8,6 +8,7 @@ import importlib
 import io
 import multiprocessing as mp
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Literal
 
+STARVING_BYTES = 4 << 20
 FORKS = mp.get_context("forkserver")
 FORKS.set_forkserver_preload(
     [
@@ -38,6 +40,16 @@ class Failpoint:
     nth: int = 1
     signal: int = signal.SIGKILL
     """What the process then sends itself."""
+    starve: bool = False
+    """Whether it gets no more memory from there on instead."""
+
+    def reached(self) -> None:
+        if self.starve:
+            used = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
+            limit = used * resource.getpagesize() + STARVING_BYTES
+            resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+        else:
+            os.kill(os.getpid(), self.signal)
 
 
 class Forked:
@@ -52,13 +64,32 @@ class Forked:
         failpoint: Failpoint | None = None,
         *,
         errors: bool = True,
+        constants: Mapping[str, object] | None = None,
     ) -> None:
-        """Start it; its standard error is told where *errors* is true, else goes where the tests' goes."""
+        """Start it.
+
+        Args:
+            main: ``module:function``, called without arguments.
+            arguments: ``sys.argv`` behind its first.
+            environment: The whole of it.
+            folder: Where it runs.
+            failpoint: Where it ends, or stops.
+            errors: Whether its standard error is told; else it goes where the tests' own goes.
+            constants: Other values of modules' constants, by dotted name.
+        """
         ends = [FORKS.Pipe(duplex=False) for _ in range(3 if errors else 2)]
         theirs = tuple(end[at] for end, at in zip(ends, (0, 1, 1), strict=False))
         self._process = FORKS.Process(
             target=_child,
-            args=(main, list(arguments), dict(environment), str(folder), theirs, failpoint),
+            args=(
+                main,
+                list(arguments),
+                dict(environment),
+                str(folder),
+                theirs,
+                failpoint,
+                dict(constants or {}),
+            ),
         )
         self._process.start()
         for end in theirs:
@@ -122,6 +153,7 @@ def _child(
     folder: str,
     ends: tuple[Connection, ...],
     failpoint: Failpoint | None,
+    constants: dict[str, object],
 ) -> None:
     os.setsid()
     for number, end in enumerate(ends):
@@ -134,6 +166,8 @@ def _child(
     os.environ.update(environment)
     os.chdir(folder)
     sys.argv = [main, *arguments]
+    for dotted, value in constants.items():
+        setattr(*_found(dotted), value)
     if failpoint is not None:
         strike(failpoint)
     owner, _, name = main.rpartition(":")
@@ -152,10 +186,10 @@ def strike(point: Failpoint) -> None:
         if calls != point.nth:
             return real(*arguments, **named)
         if point.when == "before":
-            os.kill(os.getpid(), point.signal)
+            point.reached()
             return real(*arguments, **named)
         result = real(*arguments, **named)
-        os.kill(os.getpid(), point.signal)
+        point.reached()
         return result
 
     setattr(owner, name, wrapped)

@@ -7,7 +7,7 @@ import logging
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -80,14 +80,22 @@ class Place:
             arguments, status or 0, told.getvalue(), warned.getvalue()
         )
 
-    def process(self, *arguments: str, at: Failpoint | None = None, **more: str) -> Forked:
+    def process(
+        self,
+        *arguments: str,
+        at: Failpoint | None = None,
+        constants: Mapping[str, object] | None = None,
+        **more: str,
+    ) -> Forked:
         """Start ``syncflow`` in a process of its own, for what is killed or runs beside another.
 
         Args:
             at: Where it ends or stops by itself.
+            constants: Other values of constants, by dotted name.
         """
         main = "syncflow_dagster.cli.app:main"
-        return Forked(main, arguments, {**self.environment, **more}, self.home, at)
+        environment = {**self.environment, **more}
+        return Forked(main, arguments, environment, self.home, at, constants=constants)
 
 
 def lines(output: str) -> list[dict[str, Any]]:

@@ -14,6 +14,7 @@ from syncflow_core.bridge.tables.beside import (
     reconciliations,
     scan_proofs,
     start_requests,
+    suspects,
     sweep_slices,
     target_limits,
 )
@@ -57,6 +58,7 @@ __all__ = [
     "record_events",
     "scan_proofs",
     "start_requests",
+    "suspects",
     "sweep_slices",
     "sync_batches",
     "synced_records",

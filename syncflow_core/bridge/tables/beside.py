@@ -1,4 +1,4 @@
-"""The tables beside the ten: plans, proofs, sweeps, leases, limits, what was compared."""
+"""The tables beside the ten: plans, proofs, sweeps, leases, limits, suspects, what was compared."""
 
 from typing import Final
 
@@ -123,6 +123,15 @@ target_limits = sa.Table(
     sa.Column("state", JSONB, nullable=False),
     at_column("updated_at", now=True),
     comment="limiter and breaker, shared by all runs",
+)
+
+suspects = sa.Table(
+    "suspects",
+    metadata,
+    entity_column(primary_key=True),
+    sa.Column("key_hash", sa.LargeBinary, primary_key=True),
+    sa.Column("deaths", sa.Integer, nullable=False, comment="workers that died while sending it"),
+    comment="records that were on their way when a worker died, and did not arrive",
 )
 
 scan_proofs = sa.Table(

@@ -1,0 +1,59 @@
+"""A signal that waits: what is in flight is finished before the run ends.
+
+Belongs here: putting SIGINT and SIGTERM off for a while.
+Does not belong here: what they then do (Dagster), which work is not to be cut (``syncflow_core.stages``).
+
+Source: product.md 7 ("at its end the batch in flight is finished"); faults.md XW11.
+"""
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Final
+
+GRACE_S: Final = 20.0
+"""A signal waits no longer: who deploys kills after 30 s."""
+_PUT_OFF: Final = (signal.SIGINT, signal.SIGTERM)
+
+
+@contextmanager
+def put_off() -> Iterator[None]:
+    """Let signals wait until the block has ended, at most ``GRACE_S`` seconds, then do what they did before.
+
+    Outside the main thread, where no signal arrives, nothing changes.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    came: list[tuple[int, FrameType | None]] = []
+
+    def wait(number: int, frame: FrameType | None) -> None:
+        if not came:
+            signal.signal(signal.SIGALRM, over)
+            signal.setitimer(signal.ITIMER_REAL, GRACE_S)
+        came.append((number, frame))
+
+    def over(_: int, frame: FrameType | None) -> None:
+        _act(before[came[0][0]], came[0][0], frame)
+
+    alarm = signal.getsignal(signal.SIGALRM)
+    before: dict[int, object] = {number: signal.signal(number, wait) for number in _PUT_OFF}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)  # type: ignore[arg-type]  # what signal() itself gave
+        if came:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, alarm)
+            _act(before[came[0][0]], *came[0])
+
+
+def _act(handler: object, number: int, frame: FrameType | None) -> None:
+    """Do what the signal does without the delay."""
+    if callable(handler):
+        handler(number, frame)
+    elif handler == signal.SIG_DFL:
+        signal.raise_signal(number)

@@ -1,0 +1,274 @@
+"""SyncFlow over Dagster's own webserver and daemon: plans through the REST API, and processes that die."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import dagster as dg
+import httpx
+import pytest
+from place import SYNCFLOW, Place, lines
+from tables import effects, faults, hub, table
+
+from syncflow_core.bridge.batches import Batch, history
+from syncflow_core.entity import Brake, Entity
+from syncflow_core.sandbox.effects import inserted_twice, updated_twice
+from syncflow_core.sandbox.store import Row
+from syncflow_dagster.home import shipped
+
+pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("dagster's servers")]
+
+LAUNCH = """
+    mutation ($params: ExecutionParams!) {
+      launchRun(executionParams: $params) { ... on LaunchRunSuccess { run { runId } } }
+    }
+"""
+COLUMNS = {"ID": "VARCHAR2(9)", "NAME": "VARCHAR2(9)"}
+
+
+def items(count: int, name: str = "a") -> list[Row]:
+    return [{"ID": f"I{n}", "NAME": name} for n in range(count)]
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class Servers:
+    """Webserver, daemon and API of one home, each a process group of its own."""
+
+    def __init__(self, place: Place) -> None:
+        self.home = place.home / "home" / "dagster"
+        self.environment = {**place.environment, "DAGSTER_HOME": str(self.home)}
+        workspace = ["-w", str(shipped("workspace.yaml"))]
+        self.ui, self.port = free_port(), free_port()
+        url = f"http://127.0.0.1:{self.ui}"
+        self.commands = {
+            "webserver": [
+                sys.executable,
+                "-m",
+                "dagster_webserver",
+                "-p",
+                str(self.ui),
+                *workspace,
+            ],
+            "daemon": [sys.executable, "-m", "dagster._daemon", "run", *workspace],
+            "api": [SYNCFLOW, "api", "--port", str(self.port), "--dagster-url", url],
+        }
+        self.processes: dict[str, subprocess.Popen[bytes]] = {}
+
+    def start(self, name: str) -> None:
+        self.processes[name] = subprocess.Popen(
+            self.commands[name],
+            env=self.environment,
+            cwd=self.home,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+
+    def await_answers(self) -> None:
+        await_answer(f"http://127.0.0.1:{self.ui}/server_info")
+        await_answer(f"http://127.0.0.1:{self.port}/api/v1/health")
+
+    def launch(self, job: str) -> str:
+        selector = {
+            "repositoryLocationName": "syncflow",
+            "repositoryName": "__repository__",
+            "jobName": job,
+        }
+        answer = httpx.post(
+            f"http://127.0.0.1:{self.ui}/graphql",
+            json={"query": LAUNCH, "variables": {"params": {"selector": selector}}},
+            trust_env=False,
+            timeout=60,
+        )
+        return str(answer.json()["data"]["launchRun"]["run"]["runId"])
+
+    def status_of(self, run: str) -> dg.DagsterRunStatus:
+        with dg.DagsterInstance.from_config(str(self.home)) as instance:
+            found = instance.get_run_by_id(run)
+        assert found is not None
+        return found.status
+
+
+@pytest.fixture(scope="module")
+def place(shared_place: Place) -> Place:
+    table(shared_place, "itm", COLUMNS, items(10))
+    shared_place.apply([Entity(name="itm", brake=Brake(rows=2, share=0.1))])
+    assert shared_place.command("sync", "itm").returncode == 0  # makes the home, Dagster's too
+    return shared_place
+
+
+@pytest.fixture(scope="module")
+def servers(place: Place) -> Iterator[Servers]:
+    """Dagster's own webserver and daemon, and the API before them."""
+    running = Servers(place)
+    try:
+        for name in running.commands:
+            running.start(name)
+        running.await_answers()
+        yield running
+    finally:
+        for process in running.processes.values():
+            end(process)
+
+
+@pytest.fixture
+def api(place: Place, servers: Servers) -> Iterator[httpx.Client]:
+    """The API with an operator's token."""
+    token = place.command("token", "anna", "--role", "operator").stdout.strip()
+    headers = {"Authorization": f"Bearer {token}"}
+    base = f"http://127.0.0.1:{servers.port}/api/v1"
+    with httpx.Client(base_url=base, headers=headers, trust_env=False, timeout=60) as client:
+        yield client
+
+
+def end(process: "subprocess.Popen[bytes]") -> None:
+    """The process and whatever it started: code servers, run workers."""
+    process.terminate()
+    try:
+        process.wait(20)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+    for number in (15, 9):
+        deadline = time.monotonic() + 10
+        while time.monotonic() < deadline:
+            try:
+                os.killpg(process.pid, number)
+            except ProcessLookupError:
+                return
+            time.sleep(0.1)
+
+
+def await_answer(url: str) -> None:
+    deadline = time.monotonic() + 90
+    while time.monotonic() < deadline:
+        try:
+            if httpx.get(url, trust_env=False, timeout=5).is_success:
+                return
+        except httpx.TransportError:
+            pass  # not up yet
+        time.sleep(0.2)
+    raise AssertionError(f"{url} did not answer")
+
+
+def await_plan(client: httpx.Client, run: str) -> dict[str, Any]:
+    deadline = time.monotonic() + 90
+    while time.monotonic() < deadline:
+        found = client.get("/plans", params={"run_id": run}).json()["items"]
+        if found:
+            return dict(found[0])
+        time.sleep(0.2)
+    raise AssertionError("the run made no plan")
+
+
+def test_a_plan_is_made_approved_and_applied_through_the_api(
+    place: Place, api: httpx.Client
+) -> None:
+    table(place, "itm", COLUMNS, [*items(9)[1:], {"ID": "N", "NAME": "n"}])
+
+    started = api.post("/plans", json={"entities": ["itm"], "mode": "full"})
+    plan = await_plan(api, started.json()["run_id"])
+    shown = api.get(f"/plans/{plan['uid']}").json()
+    listed = place.command("plan", plan["uid"], "--json")
+    applied = api.post(f"/plans/{plan['uid']}/apply")
+    deadline = time.monotonic() + 90
+    while len(hub(place, "itm")) != 9 and time.monotonic() < deadline:
+        time.sleep(0.2)
+    while api.get(f"/plans/{plan['uid']}").json()["status"] != "applied":
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    again = api.post(f"/plans/{plan['uid']}/apply")
+
+    assert (started.status_code, applied.status_code, again.status_code) == (202, 202, 409)
+    assert (plan["counts"]["inserts"], plan["counts"]["deletes"]) == (1, 2)
+    assert lines(listed.stdout)[0]["samples"] == shown["samples"]
+    assert {row["record"] for row in shown["samples"]} == {"id=N", "id=I0", "id=I9"}
+    assert api.get(f"/plans/{plan['uid']}").json()["approved_by"] == "anna"
+    assert "id=N" in hub(place, "itm")
+    assert json.loads(hub(place, "itm")["id=N"])["name"] == "n"
+
+
+def changed(place: Place, name: str) -> int:
+    """Every row of the source says so; how many effects the hub had before."""
+    table(place, "itm", COLUMNS, items(10, name))
+    place.apply([Entity(name="itm", brake=Brake(rows=100, share=1))])
+    return effects(place)
+
+
+def until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 90
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come true in time"
+        time.sleep(0.1)
+
+
+def launched_slowly(place: Place, servers: Servers) -> str:
+    """A run of ``sync_itm`` that waits for the source; its id."""
+    slow = {"match": {"path": "/execute"}, "action": {"delay_s": 4}}
+    faults(place.sandbox.apismith_url, slow)
+    run = servers.launch("sync_itm")
+    until(lambda: len(running_batches(place)) == 1)
+    return run
+
+
+def running_batches(place: Place) -> list[Batch]:
+    with place.database.begin() as connection:
+        return history(connection, statuses=["running"])
+
+
+def test_XW15_a_run_outlives_the_daemon_and_the_webserver_or_is_done_once_by_the_next(
+    place: Place, servers: Servers
+) -> None:
+    before = changed(place, "xw15")
+    run = launched_slowly(place, servers)
+    for name in ("daemon", "webserver"):
+        servers.processes[name].kill()  # not its group: what it started lives on
+        servers.processes[name].wait()
+    until(lambda: running_batches(place) == [])
+    faults(place.sandbox.apismith_url)
+    own = effects(place) - before
+
+    next_one = place.command("sync", "itm", "--full")
+    until(lambda: servers.status_of(run).value in {"SUCCESS", "FAILURE"})
+    for name in ("daemon", "webserver"):
+        end(servers.processes[name])
+        servers.start(name)
+    servers.await_answers()
+
+    assert next_one.returncode == 0, next_one.stderr
+    whole = effects(place) - before
+    assert own in {0, whole}
+    assert (servers.status_of(run) is dg.DagsterRunStatus.SUCCESS) == (own == whole)
+    assert {json.loads(text)["name"] for text in hub(place, "itm").values()} == {"xw15"}
+    assert inserted_twice(place.url) == updated_twice(place.url) == []
+
+
+def test_XW15_a_run_whose_worker_is_killed_is_followed_at_once_and_ended_in_dagster(
+    place: Place, servers: Servers
+) -> None:
+    before = changed(place, "worker")
+    run = launched_slowly(place, servers)
+    with place.database.begin() as connection:
+        holder = connection.exec_driver_sql(
+            "SELECT holder FROM bridge.leases WHERE released_at IS NULL"
+        ).scalar_one()
+    os.kill(int(holder.partition(" process ")[2].split()[0]), signal.SIGKILL)
+    faults(place.sandbox.apismith_url)
+
+    next_one = place.command("sync", "itm", "--full")
+
+    assert next_one.returncode == 0, next_one.stderr
+    assert effects(place) == before + 10, "each record once"
+    until(lambda: servers.status_of(run) is dg.DagsterRunStatus.FAILURE)
+    assert running_batches(place) == []

@@ -5,9 +5,11 @@ The syncs that die are processes of their own; the point is the call of a functi
 
 import itertools
 import json
+import os
 import signal
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import dagster as dg
 import pytest
@@ -271,3 +273,54 @@ def test_XW16_a_record_that_breaks_the_normalization_is_rejected_alone(first: Pl
     assert letters["message"].to_list() == ["SyncFlow itself failed on this row: cannot happen"]
     assert letters["#reference"].to_list() == ["id=P20"]
     assert mended.returncode == 0, mended.stderr
+
+
+def test_XW14_after_a_crash_of_the_whole_machine_the_next_sync_does_the_rest(
+    first: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = first.home / "crashing"
+    own = {"SYNCFLOW_HOME": str(home), "SYNCFLOW_DATABASE_URL": ""}  # with a database of its own
+    rows: list[Row] = [{"ID": f"C{n}", "NAME": "a"} for n in range(2_500)]
+    table(first, "csh", {"ID": "VARCHAR2(9)", "NAME": "VARCHAR2(9)"}, rows)
+    declared = first.home / "csh.yaml"
+    declared.write_text("version: 1\nentities:\n  - {name: csh}\n", encoding="utf-8")
+    first.command("migrate", **own)
+    assert first.command("entities", "apply", str(declared), **own).returncode == 0
+    before = effects(first)
+    point = Failpoint("syncflow_core.stages.sender.Sender._save", signal=signal.SIGSTOP)
+    worker = first.process("sync", "csh", at=point, **own)
+    until(lambda: is_stopped(worker))
+    for pid in processes_of(home):
+        os.kill(pid, signal.SIGKILL)
+    worker.kill()
+    worker.communicate(timeout=60)
+    crashed = effects(first) - before
+
+    recovered = first.command("sync", "csh", "--json", **own)
+    quiet = first.command("sync", "csh", "--full", "--json", **own)
+
+    assert crashed > 0
+    assert recovered.returncode == 0, recovered.stderr
+    assert lines(quiet.stdout)[0]["counts"]["unchanged"] == len(rows)
+    assert effects(first) - before == len(rows) == len(hub(first, "csh"))
+    for name, value in own.items():
+        monkeypatch.setenv(name, value)
+    with dg.DagsterInstance.from_config(str(home / "dagster")) as instance:
+        assert [run.status.value for run in instance.get_runs()] == [
+            "SUCCESS",
+            "SUCCESS",
+            "FAILURE",
+        ]
+
+
+def processes_of(home: Path) -> list[int]:
+    """The database's processes and its watcher: those that name the home."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            command = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+        except OSError:
+            continue  # it ended meanwhile
+        if str(home) in command:
+            found.append(int(folder.name))
+    return found

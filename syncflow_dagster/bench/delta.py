@@ -11,12 +11,9 @@ a transaction of its own.
 
 import hashlib
 import multiprocessing
-import secrets
 import tempfile
 import uuid
-from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -24,7 +21,7 @@ import polars as pl
 import pyarrow as pa
 import sqlalchemy as sa
 
-from syncflow_core.bridge import records, schema
+from syncflow_core.bridge import records
 from syncflow_core.bridge.database import Database
 from syncflow_core.columns import (
     DATA_HASH,
@@ -40,11 +37,11 @@ from syncflow_core.columns import (
 from syncflow_core.delta import classify, gone
 from syncflow_core.digests import DIGESTS
 from syncflow_core.frames import PART_ROWS
-from syncflow_core.settings import read_settings
 from syncflow_core.stages.delta import NARROW
 from syncflow_core.stages.sender import groups
 from syncflow_core.stages.writer import GROUP_ROWS
 from syncflow_dagster.bench.measure import Benchmark, Measured
+from syncflow_dagster.bench.scratch import scratch_database
 
 ENTITY: Final = "bench"
 DIGEST_BYTES: Final = 34  # of sixteen fields
@@ -54,7 +51,7 @@ WARM_ROWS: Final = 200_000
 def run(*, rows: int, times: int, changed: float, save: Path | None) -> None:
     """Measure and report."""
     benchmark = Benchmark("delta", rows, parameters={"changed": changed})
-    with _database() as database, tempfile.TemporaryDirectory() as folder:
+    with scratch_database() as database, tempfile.TemporaryDirectory() as folder:
         warm = Benchmark("warm", rows)
         _once(warm, database, min(rows, WARM_ROWS), changed, Path(folder))
         for _ in range(times):
@@ -160,24 +157,3 @@ def _random(rows: int, width: int, seed: str) -> pl.Series:
         pa.binary(width), rows, [None, pa.py_buffer(values)]
     )
     return pl.Series(fixed.cast(pa.binary()), dtype=pl.Binary)
-
-
-@contextmanager
-def _database() -> Iterator[Database]:
-    """A database of its own on the bridge's server, with the schema, removed at the end."""
-    name = f"bench_{secrets.token_hex(8)}"
-    with Database.open(read_settings()) as server:
-        place = sa.make_url(server.url)
-        try:
-            _execute(server, f'CREATE DATABASE "{name}"')
-            url = place.set(database=name).render_as_string(hide_password=False)
-            schema.upgrade(url)
-            with Database(url) as database:
-                yield database
-        finally:
-            _execute(server, f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
-
-
-def _execute(server: Database, statement: str) -> None:
-    with server.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-        connection.execute(sa.text(statement))

@@ -97,3 +97,19 @@ def bench_delta(
     from syncflow_dagster.bench.delta import run
 
     run(rows=rows, times=times, changed=changed, save=save)
+
+
+@bench_app.command("push")
+def bench_push(
+    *,
+    rows: Annotated[int, typer.Option(min=50_000, help="Records of the first load.")] = 1_000_000,
+    times: Annotated[int, typer.Option(min=1, help="Repetitions, after one that warms.")] = 3,
+    changed: Annotated[
+        int, typer.Option(min=1, max=50_000, help="Records that change in the sandbox.")
+    ] = 10_000,
+    save: Annotated[Path | None, typer.Option(help="Write the numbers to this JSON file.")] = None,
+) -> None:
+    """Measure changed records to the local sandbox, and a first load with the hub's time left out."""
+    from syncflow_dagster.bench.push import run
+
+    run(rows=rows, times=times, changed=changed, save=save)

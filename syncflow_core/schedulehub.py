@@ -9,9 +9,8 @@ No write is ever sent twice unless it is certain that the first was not processe
 Source: contract.md, "ScheduleHub: holds the plan"; product.md 5.
 """
 
-import json
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Sized
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final, Self, TypeVar
 from urllib.parse import quote
@@ -21,6 +20,7 @@ import msgspec
 import polars as pl
 
 from syncflow_core.answers import Answer
+from syncflow_core.body import quoted
 from syncflow_core.breaker import Breaker
 from syncflow_core.errors import (
     ConfigError,
@@ -33,27 +33,28 @@ from syncflow_core.http import Transport
 from syncflow_core.limiter import Limiter, Limits
 from syncflow_core.listing import page_frame, page_type
 from syncflow_core.outcomes import (
+    OUTCOME,
     SYSTEM,
     HubRecord,
     Outcome,
     Status,
     batch_outcomes,
     decode,
+    in_doubt,
+    outcome_frame,
     read_records,
     single_outcome,
 )
 from syncflow_core.settings import Settings
 from syncflow_core.tokens import Login
 
-__all__ = ["BATCH_LIMIT", "LIST_LIMIT", "HubRecord", "Outcome", "Target"]
+__all__ = ["BATCH_LIMIT", "LIST_LIMIT", "HubRecord", "Target"]
 
 BATCH_LIMIT: Final = 1_000  # rows of one batch call; more is 413 (contract.md)
 LIST_LIMIT: Final = 10_000  # records of one page of the list (contract.md)
 _NO_BATCH = frozenset({404, 405, 501})
 _ROW_STATUSES = frozenset({404, 409, 422, 424})  # a single call's, about its one row
 T = TypeVar("T")
-Json = str | bytes
-"""A JSON text."""
 Before = Callable[[], None] | None
 
 
@@ -204,14 +205,12 @@ class Target:
         found = self._each(lambda key: self.find(collection, key), key_hashes)
         return [record for record in found if record is not None]
 
-    def insert(
-        self, collection: str, records: Sequence[Json], *, before: Before = None
-    ) -> list[Outcome]:
-        """The outcome of inserting each record, in the order given.
+    def insert(self, collection: str, records: pl.Series, *, before: Before = None) -> pl.DataFrame:
+        """The outcome of inserting each record, in the order given, in the shape ``OUTCOME``.
 
         Args:
             collection: Where.
-            records: At most ``BATCH_LIMIT``, each a JSON object.
+            records: String: at most ``BATCH_LIMIT`` JSON objects.
             before: Called right before each request; what it raises ends the call.
 
         Raises:
@@ -221,49 +220,45 @@ class Target:
         return self._write(
             collection,
             ("insert", "records", "inserted"),
-            [_bytes(record) for record in records],
-            lambda at: ("POST", _path(collection), _bytes(records[at]), None),
+            records,
+            lambda at: ("POST", _path(collection), records[at], None),
             before,
         )
 
     def update(
-        self, collection: str, updates: Sequence[tuple[str, Json]], *, before: Before = None
-    ) -> list[Outcome]:
-        """The outcome of each update, in the order given.
+        self, collection: str, uids: pl.Series, data: pl.Series, *, before: Before = None
+    ) -> pl.DataFrame:
+        """The outcome of each update, in the order given, in the shape ``OUTCOME``.
 
         Args:
             collection: Where.
-            updates: At most ``BATCH_LIMIT`` of uid and a JSON object of the fields to change.
+            uids: String: at most ``BATCH_LIMIT``.
+            data: String: for each a JSON object of the fields to change.
             before: Called right before each request; what it raises ends the call.
 
         Raises:
             RejectedError: The hub refused the call as a whole; nothing was written.
             UnavailableError: Nothing was written.
         """
+        rows = pl.select(
+            pl.concat_str(
+                pl.lit('{"uid":'), quoted(pl.lit(uids)), pl.lit(',"data":'), data, pl.lit("}")
+            )
+        ).to_series()
         return self._write(
             collection,
             ("update", "updates", "updated"),
-            [
-                b'{"uid":' + json.dumps(uid).encode() + b',"data":' + _bytes(data) + b"}"
-                for uid, data in updates
-            ],
-            lambda at: (
-                "PATCH",
-                _path(collection, updates[at][0]),
-                _bytes(updates[at][1]),
-                updates[at][0],
-            ),
+            rows,
+            lambda at: ("PATCH", _path(collection, uids[at]), data[at], uids[at]),
             before,
         )
 
-    def delete(
-        self, collection: str, uids: Sequence[str], *, before: Before = None
-    ) -> list[Outcome]:
-        """The outcome of soft-deleting each record, in the order given.
+    def delete(self, collection: str, uids: pl.Series, *, before: Before = None) -> pl.DataFrame:
+        """The outcome of soft-deleting each record, in the order given, in the shape ``OUTCOME``.
 
         Args:
             collection: Where.
-            uids: At most ``BATCH_LIMIT``.
+            uids: String: at most ``BATCH_LIMIT``.
             before: Called right before each request; what it raises ends the call.
 
         Raises:
@@ -273,7 +268,7 @@ class Target:
         return self._write(
             collection,
             ("delete", "uids", "deleted"),
-            [json.dumps(uid).encode() for uid in uids],
+            pl.select(quoted(pl.lit(uids))).to_series(),
             lambda at: ("DELETE", _path(collection, uids[at]), None, uids[at]),
             before,
         )
@@ -282,32 +277,34 @@ class Target:
         self,
         collection: str,
         call: tuple[str, str, Status],
-        rows: Sequence[bytes],
-        single: Callable[[int], tuple[str, str, bytes | None, str | None]],
+        rows: pl.Series,
+        single: Callable[[int], tuple[str, str, str | None, str | None]],
         before: Before,
-    ) -> list[Outcome]:
+    ) -> pl.DataFrame:
         _bounded(rows)
-        if not rows:
-            return []
+        if rows.is_empty():
+            return OUTCOME.to_frame()
         name, key, done = call
         path = _path(collection, "batch", name)
         if path not in self._without_batch:
-            content = b'{"' + key.encode() + b'":[' + b",".join(rows) + b"]}"
+            content = f'{{"{key}":[{rows.str.join(",").item()}]}}'.encode()
             try:
                 answer = self._transport.request(
                     "POST", path, content=content, safe=False, expect=_NO_BATCH, before=before
                 )
             except DoubtError as error:
-                return [Outcome(at, "doubt", error=str(error)) for at in range(len(rows))]
+                return in_doubt(len(rows), str(error))
             if answer.status not in _NO_BATCH:
                 return batch_outcomes(answer.body, len(rows), done)
             self._remember(path)
-        return self._each(lambda at: self._single(at, single(at), done, before), range(len(rows)))
+        return outcome_frame(
+            self._each(lambda at: self._single(at, single(at), done, before), range(len(rows)))
+        )
 
     def _single(
         self,
         at: int,
-        call: tuple[str, str, bytes | None, str | None],
+        call: tuple[str, str, str | None, str | None],
         done: Status,
         before: Before,
     ) -> Outcome:
@@ -317,7 +314,7 @@ class Target:
             answer = self._transport.request(
                 method,
                 path,
-                content=content,
+                content=None if content is None else content.encode(),
                 safe=False,
                 expect=_ROW_STATUSES,
                 before=before,
@@ -345,11 +342,7 @@ def _path(collection: str, *parts: str) -> str:
     return "/" + "/".join(quote(part, safe="") for part in (collection, *parts))
 
 
-def _bytes(text: Json) -> bytes:
-    return text.encode() if isinstance(text, str) else text
-
-
-def _bounded(rows: Sequence[object]) -> None:
+def _bounded(rows: Sized) -> None:
     assert len(rows) <= BATCH_LIMIT, f"at most {BATCH_LIMIT} rows a call"  # noqa: S101  # the caller slices
 
 

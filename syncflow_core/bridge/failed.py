@@ -135,6 +135,8 @@ def resolve_failed(
     connection: sa.Connection, entity: str, key_hashes: pl.Series, how: str, now: datetime
 ) -> int:
     """Close the open rows of these records, saying *how*; returns how many there were."""
+    if not _has_open(connection, entity):
+        return 0
     stage_keys(connection, key_hashes)
     done = connection.execute(
         sa.text(
@@ -252,3 +254,11 @@ def count_failed(connection: sa.Connection, entity: str) -> int:
         "SELECT count(*) FROM bridge.failed_records WHERE entity = :entity AND resolved_at IS NULL"
     )
     return int(connection.execute(query, {"entity": entity}).scalar_one())
+
+
+def _has_open(connection: sa.Connection, entity: str) -> bool:
+    query = sa.text(
+        "SELECT EXISTS (SELECT FROM bridge.failed_records "
+        "WHERE entity = :entity AND resolved_at IS NULL)"
+    )
+    return bool(connection.execute(query, {"entity": entity}).scalar_one())

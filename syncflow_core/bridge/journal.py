@@ -9,6 +9,7 @@ Does not belong here: asking the hub (``stages``).
 Source: product.md 1 and 5; contract.md, "in doubt".
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
@@ -19,6 +20,11 @@ import sqlalchemy as sa
 
 from syncflow_core.bridge.identifiers import new_uid
 from syncflow_core.bridge.tables import push_journal
+
+_OPEN = sa.text(
+    "INSERT INTO bridge.push_journal (uid, entity, batch, op, key_hashes, fence, opened_at) "
+    "VALUES (:uid, :entity, :batch, :op, CAST(:keys AS bytea[]), :fence, :now)"
+)
 
 WriteOp = Literal["insert", "update", "delete"]
 
@@ -35,46 +41,59 @@ class Intent:
     opened_at: datetime
 
 
-def open_intent(  # each is a column of its own
+def write_intents(  # each is a column of its own
     connection: sa.Connection,
     *,
     entity: str,
     batch: UUID | None,
-    op: WriteOp,
-    key_hashes: pl.Series,
+    calls: Sequence[tuple[WriteOp, pl.Series]],
     fence: int | None,
     now: datetime,
-) -> UUID:
-    """Write down that these records (one call's, at most 1,000) are about to be written."""
-    uid = new_uid(now.timestamp)
-    connection.execute(
-        push_journal.insert().values(
-            uid=uid,
-            entity=entity,
-            batch=batch,
-            op=op,
-            key_hashes=key_hashes.to_list(),
-            fence=fence,
-            opened_at=now,
+) -> list[UUID]:
+    """Write down that these records are about to be written: operation and key hashes of each call."""
+    uids = [new_uid(now.timestamp) for _ in calls]
+    if calls:
+        connection.execute(
+            _OPEN,
+            [
+                {
+                    "uid": uid,
+                    "entity": entity,
+                    "batch": batch,
+                    "op": op,
+                    "keys": _array(keys),
+                    "fence": fence,
+                    "now": now,
+                }
+                for uid, (op, keys) in zip(uids, calls, strict=True)
+            ],
         )
-    )
-    return uid
+    return uids
 
 
-def close_intent(
+def close_intents(
     connection: sa.Connection,
-    uid: UUID,
+    uids: Sequence[UUID],
     outcome: Literal["done", "settled", "failed"],
     now: datetime,
 ) -> None:
-    """Write down how the call ended; a closed intent keeps its first outcome.
+    """Write down how the calls ended; a closed intent keeps its first outcome.
 
     ``done``: answered. ``settled``: found out later by asking. ``failed``: nothing was written.
     """
     connection.execute(
         push_journal.update()
-        .where(push_journal.c.uid == uid, push_journal.c.closed_at.is_(None))
+        .where(push_journal.c.uid.in_(uids), push_journal.c.closed_at.is_(None))
         .values(outcome=outcome, closed_at=now)
+    )
+
+
+def _array(key_hashes: pl.Series) -> str:
+    """The hashes as the text of a PostgreSQL array: one value for the driver, not a thousand."""
+    return (
+        '{"\\\\x' + '","\\\\x'.join(key_hashes.bin.encode("hex")) + '"}'
+        if len(key_hashes)
+        else "{}"
     )
 
 

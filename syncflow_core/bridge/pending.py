@@ -154,6 +154,8 @@ def close_pending(
     now: datetime,
 ) -> None:
     """Let these children wait for nothing any more."""
+    if not _has_open(connection, entity):
+        return
     stage_keys(connection, key_hashes)
     connection.execute(
         sa.text(
@@ -334,3 +336,11 @@ def cancel_deletes(connection: sa.Connection, entity: str, key_hashes: pl.Series
         {"entity": entity},
     )
     return done.rowcount
+
+
+def _has_open(connection: sa.Connection, entity: str) -> bool:
+    query = sa.text(
+        "SELECT EXISTS (SELECT FROM bridge.pending_children AS p "  # noqa: S608  # a constant
+        f"WHERE p.entity = :entity AND {_OPEN})"
+    )
+    return bool(connection.execute(query, {"entity": entity}).scalar_one())

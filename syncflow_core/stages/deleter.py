@@ -26,7 +26,7 @@ from syncflow_core.columns import (
     ROWVERSION,
 )
 from syncflow_core.digests import DIGESTS
-from syncflow_core.outcomes import Outcome
+from syncflow_core.outcomes import NOT_SENT, OK, SERVER_ERROR
 from syncflow_core.parents import refs_without
 from syncflow_core.stages.sender import Sender, groups
 from syncflow_core.stages.verdicts import (
@@ -34,9 +34,6 @@ from syncflow_core.stages.verdicts import (
     CONFLICT,
     GONE,
     NOT_FOUND,
-    NOT_SENT,
-    OK,
-    SERVER_ERROR,
     ask,
     refused_frame,
 )
@@ -147,9 +144,8 @@ class Deleter(Writer):
     def _call(self, chunk: pl.DataFrame) -> pl.DataFrame:
         target, collection = self.connections.target, self.entity.collection
 
-        def call(rows: pl.DataFrame) -> Sequence[Outcome]:
-            uids = rows[HUB_UID].to_list()
-            return target.delete(collection, uids, before=self.lease.confirm)
+        def call(rows: pl.DataFrame) -> pl.DataFrame:
+            return target.delete(collection, rows[HUB_UID], before=self.lease.confirm)
 
         return self.halved(chunk, call)
 

@@ -24,7 +24,6 @@ from syncflow_core.bridge.journal import WriteOp
 from syncflow_core.columns import HUB_UID, KEY_HASH, OP, PARENT_REFS
 from syncflow_core.digests import DIGESTS, changed_fields
 from syncflow_core.fields import Shape
-from syncflow_core.outcomes import Outcome
 from syncflow_core.stages.verdicts import (
     AGAIN,
     AWAY,
@@ -177,7 +176,7 @@ class Sender(Writer):
     def _write(self, op: WriteOp, chunk: pl.DataFrame) -> pl.DataFrame:
         target, collection = self.connections.target, self.entity.collection
 
-        def call(rows: pl.DataFrame) -> Sequence[Outcome]:
+        def call(rows: pl.DataFrame) -> pl.DataFrame:
             bodies = rows.select(
                 pl.concat_str(
                     pl.col(BODY).str.head(-1),
@@ -188,9 +187,8 @@ class Sender(Writer):
                 )
             ).to_series()
             if op == "insert":
-                return target.insert(collection, bodies.to_list(), before=self.lease.confirm)
-            updates = zip(rows[HUB_UID].to_list(), bodies.to_list(), strict=True)
-            return target.update(collection, list(updates), before=self.lease.confirm)
+                return target.insert(collection, bodies, before=self.lease.confirm)
+            return target.update(collection, rows[HUB_UID], bodies, before=self.lease.confirm)
 
         return self.halved(chunk, call)
 

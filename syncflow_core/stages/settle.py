@@ -64,8 +64,7 @@ def settle_open(connections: Connections, staged: Staged, lease: Lease, now: dat
             records.mark_deleted(connection, entity.name, absent[KEY_HASH], staged.batch)
     with connections.database.begin() as connection:
         lease.check(connection)
-        for intent in intents:
-            journal.close_intent(connection, intent.uid, "settled", now)
+        journal.close_intents(connection, [intent.uid for intent in intents], "settled", now)
     return [f"{len(doubtful)} records were in doubt since a batch that died; the target was asked"]
 
 

@@ -6,7 +6,6 @@ Does not belong here: making the calls (``sender``, ``deleter``), saving (the sa
 Source: contract.md, "ScheduleHub"; product.md 5 and 6.
 """
 
-from collections.abc import Sequence
 from typing import Final
 
 import polars as pl
@@ -27,7 +26,7 @@ from syncflow_core.columns import (
 from syncflow_core.digests import DIGESTS, field_digests
 from syncflow_core.entity import Entity
 from syncflow_core.fields import Shape
-from syncflow_core.outcomes import HubRecord, Outcome
+from syncflow_core.outcomes import DOUBT, NOT_SENT, OK, SERVER_ERROR, HubRecord
 from syncflow_core.parents import parent_in_refs, refs_text
 from syncflow_core.schedulehub import BATCH_LIMIT, Target
 
@@ -56,50 +55,10 @@ EXTRA: Final = (KEY_HASH, DATA_HASH, ROWVERSION, REFERENCE)
 DONE, CHECK, AGAIN, PARKED, FAILED, AWAY = "done", "check", "again", "parked", "failed", "away"
 """Acknowledged; ask the target first; send again; wait for a parent; dead letter; not sent at all."""
 
-OK: Final = 0
-DOUBT: Final = -1
-NOT_SENT: Final = -2
 NOT_FOUND: Final = 404
 CONFLICT: Final = 409
 GONE: Final = 410
 PARENT_MISSING: Final = 424
-SERVER_ERROR: Final = 500
-
-OUTCOME = pl.Schema(
-    {
-        "code": pl.Int32(),
-        "uid": pl.String(),
-        "error": pl.String(),
-        "missing": pl.List(pl.String()),
-    }
-)
-"""One line per row sent: ``code`` is 0, the contract's code, ``DOUBT`` or ``NOT_SENT``."""
-
-
-def outcome_frame(outcomes: Sequence[Outcome]) -> pl.DataFrame:
-    """Outcomes as columns, in the order of the rows sent."""
-    return pl.DataFrame(
-        {
-            "code": [_code(outcome) for outcome in outcomes],
-            "uid": [outcome.uid for outcome in outcomes],
-            "error": [outcome.error for outcome in outcomes],
-            "missing": [list(outcome.missing_parents) for outcome in outcomes],
-        },
-        schema=OUTCOME,
-    )
-
-
-def _code(outcome: Outcome) -> int:
-    if outcome.status == "doubt":
-        return DOUBT
-    return (outcome.code or SERVER_ERROR) if outcome.status == "failed" else OK
-
-
-def not_sent(rows: int, reason: str) -> pl.DataFrame:
-    """The outcome of a call that never went out."""
-    return pl.DataFrame(
-        {"code": [NOT_SENT] * rows, "uid": None, "error": reason, "missing": None}, schema=OUTCOME
-    )
 
 
 def judged(answered: pl.DataFrame, *, last: bool) -> pl.DataFrame:

@@ -23,8 +23,7 @@ from syncflow_core.bridge.leases import Lease
 from syncflow_core.columns import KEY_HASH
 from syncflow_core.entity import Entity
 from syncflow_core.errors import RejectedError, UnavailableError
-from syncflow_core.outcomes import Outcome
-from syncflow_core.stages.verdicts import not_sent, outcome_frame
+from syncflow_core.outcomes import Outcome, not_sent, outcome_frame
 from syncflow_core.stages.work import Connections
 
 CALL_ROWS: Final = 1_000
@@ -66,25 +65,20 @@ class Writer:
         """Write down, in one transaction, what each call is about to write: operation and key hashes."""
         with self.connections.database.begin() as connection:
             self.lease.check(connection)
-            return [
-                journal.open_intent(
-                    connection,
-                    entity=self.entity.name,
-                    batch=self.batch,
-                    op=op,
-                    key_hashes=keys,
-                    fence=self.lease.fence,
-                    now=self.now(),
-                )
-                for op, keys in calls
-            ]
+            return journal.write_intents(
+                connection,
+                entity=self.entity.name,
+                batch=self.batch,
+                calls=calls,
+                fence=self.lease.fence,
+                now=self.now(),
+            )
 
     def close_intents(
         self, connection: sa.Connection, intents: Sequence[UUID], now: datetime
     ) -> None:
         """Close the intents, in the transaction that saves their outcomes."""
-        for intent in intents:
-            journal.close_intent(connection, intent, "done", now)
+        journal.close_intents(connection, intents, "done", now)
 
     def at_once(self, calls: Sequence[Callable[[], pl.DataFrame]]) -> list[pl.DataFrame]:
         """The calls' answers in order, a bounded number of them under way at once."""
@@ -94,15 +88,15 @@ class Writer:
             return list(pool.map(lambda call: call(), calls))
 
     def halved(
-        self, chunk: pl.DataFrame, call: Callable[[pl.DataFrame], Sequence[Outcome]]
+        self, chunk: pl.DataFrame, call: Callable[[pl.DataFrame], pl.DataFrame]
     ) -> pl.DataFrame:
-        """One write call's outcomes; one that is refused as a whole is halved until the bad row is alone.
+        """One write call's outcomes, ``OUTCOME``; one that is refused as a whole is halved until the bad row is alone.
 
         Raises:
             RejectedError: The account has no right to write: no row is to blame.
         """
         try:
-            return outcome_frame(call(chunk))
+            return call(chunk)
         except UnavailableError as error:
             return not_sent(chunk.height, str(error))
         except RejectedError as error:

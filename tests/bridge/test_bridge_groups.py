@@ -437,24 +437,27 @@ def test_a_delete_waits_until_it_is_done_or_cancelled(database: Database, batch:
 
 def test_an_intent_is_open_until_its_first_outcome(database: Database, batch: UUID) -> None:
     with database.begin() as connection:
-        uid = journal.open_intent(
+        (uid, _) = journal.write_intents(
             connection,
             entity="orders",
             batch=batch,
-            op="insert",
-            key_hashes=keys(1, 2),
+            calls=[("insert", keys(1, 2)), ("delete", keys(3))],
             fence=3,
             now=NOW,
         )
-        (intent,) = journal.open_intents(connection, "orders")
-        journal.close_intent(connection, uid, "settled", LATER)
-        journal.close_intent(connection, uid, "done", LATER)
-        outcome = connection.scalar(sa.text("SELECT outcome FROM bridge.push_journal"))
+        found = {intent.op: intent for intent in journal.open_intents(connection, "orders")}
+        intent, other = found["insert"], found["delete"]
+        journal.close_intents(connection, [uid], "settled", LATER)
+        journal.close_intents(connection, [uid, other.uid], "done", LATER)
+        outcomes = connection.scalars(
+            sa.text("SELECT outcome FROM bridge.push_journal ORDER BY op DESC")
+        ).all()
         left = journal.open_intents(connection, "orders")
         pruned = journal.prune_journal(connection, LATER + timedelta(days=1))
 
     assert (intent.uid, intent.op, numbers(intent.key_hashes)) == (uid, "insert", [1, 2])
-    assert (outcome, left, pruned) == ("settled", [], 1)
+    assert (other.op, numbers(other.key_hashes)) == ("delete", [3])
+    assert (outcomes, left, pruned) == (["settled", "done"], [], 2)
 
 
 def test_a_records_story_is_told_in_order(database: Database, batch: UUID) -> None:

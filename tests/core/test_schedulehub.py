@@ -9,12 +9,17 @@ import pytest
 
 from syncflow_core.errors import ConfigError, ContractError, RejectedError, UnavailableError
 from syncflow_core.limiter import Limits
-from syncflow_core.schedulehub import BATCH_LIMIT, HubRecord, Outcome, Target
+from syncflow_core.outcomes import DOUBT, OK
+from syncflow_core.schedulehub import BATCH_LIMIT, HubRecord, Target
 from syncflow_core.settings import Settings
 
 KEY = bytes(range(16))
 DATA = bytes(range(32))
 Handler = Callable[[httpx.Request], httpx.Response]
+
+
+def texts(*values: str) -> pl.Series:
+    return pl.Series(values, dtype=pl.String)
 
 
 def target_of(handler: Handler) -> tuple[Target, list[str]]:
@@ -175,13 +180,13 @@ def test_results_are_matched_by_index_whatever_their_order() -> None:
         )(request)
 
     target, calls = target_of(handler)
-    outcomes = target.insert("orders", ['{"q":1.10}', b'{"q":2}', '{"q":3}'])
+    outcomes = target.insert("orders", texts('{"q":1.10}', '{"q":2}', '{"q":3}'))
 
-    assert [
-        Outcome(0, "inserted", uid="a"),
-        Outcome(1, "failed", code=409, uid="b", error="is there"),
-        Outcome(2, "failed", code=424, missing_parents=("order",)),
-    ] == outcomes
+    assert outcomes.rows() == [
+        (OK, "a", None, None),
+        (409, "b", "is there", None),
+        (424, None, None, ["order"]),
+    ]
     assert sent == [b'{"records":[{"q":1.10},{"q":2},{"q":3}]}']
     assert calls == ["POST /orders/batch/insert"]
 
@@ -205,7 +210,7 @@ def test_results_are_matched_by_index_whatever_their_order() -> None:
 def test_a_row_without_a_clear_result_is_in_doubt(rows: list[dict[str, object]]) -> None:
     target, _ = target_of(results(*rows))
 
-    assert [outcome.status for outcome in target.insert("orders", ["{}"])] == ["doubt"]
+    assert target.insert("orders", texts("{}"))["code"].to_list() == [DOUBT]
 
 
 @pytest.mark.parametrize(
@@ -213,9 +218,9 @@ def test_a_row_without_a_clear_result_is_in_doubt(rows: list[dict[str, object]])
 )
 def test_a_write_with_an_unreadable_answer_is_in_doubt_and_not_repeated(body: bytes) -> None:
     target, calls = target_of(lambda _: httpx.Response(200, content=body))
-    outcomes = target.update("orders", [("u1", "{}"), ("u2", "{}")])
+    outcomes = target.update("orders", texts("u1", "u2"), texts("{}", "{}"))
 
-    assert [(item.status, item.index) for item in outcomes] == [("doubt", 0), ("doubt", 1)]
+    assert outcomes["code"].to_list() == [DOUBT, DOUBT]
     assert len(calls) == 1
 
 
@@ -223,7 +228,7 @@ def test_a_write_with_an_unreadable_answer_is_in_doubt_and_not_repeated(body: by
 def test_a_write_without_an_answer_is_in_doubt_and_not_repeated(status: int) -> None:
     target, calls = target_of(lambda _: httpx.Response(status))
 
-    assert [item.status for item in target.delete("orders", ["u1"])] == ["doubt"]
+    assert target.delete("orders", texts("u1"))["code"].to_list() == [DOUBT]
     assert len(calls) == 1
 
 
@@ -231,14 +236,14 @@ def test_a_write_without_an_answer_is_in_doubt_and_not_repeated(status: int) -> 
 def test_a_call_refused_as_a_whole_is_for_the_caller(status: int) -> None:
     target, _ = target_of(lambda _: httpx.Response(status))
     with pytest.raises(RejectedError) as caught:
-        target.insert("orders", ["{}"])
+        target.insert("orders", texts("{}"))
     assert status == caught.value.status
 
 
 def test_a_hub_that_puts_writes_off_has_written_nothing() -> None:
     target, calls = target_of(lambda _: httpx.Response(429))
     with pytest.raises(UnavailableError):
-        target.insert("orders", ["{}"])
+        target.insert("orders", texts("{}"))
     assert len(calls) == 2
 
 
@@ -251,58 +256,48 @@ def test_update_and_delete_bodies_are_the_contracts() -> None:
         return results({"index": 0, "status": done, "uid": "u1"}, status=200)(request)
 
     target, _ = target_of(handler)
-    assert target.update("orders", [("u1", '{"q":1}')])[0].status == "updated"
-    assert target.delete("orders", ["u1"])[0].status == "deleted"
+    assert target.update("orders", texts("u1"), texts('{"q":1}'))["code"].to_list() == [OK]
+    assert target.delete("orders", texts("u1"))["code"].to_list() == [OK]
     assert sent == [{"updates": [{"uid": "u1", "data": {"q": 1}}]}, {"uids": ["u1"]}]
 
 
 def test_nothing_to_write_asks_nobody_and_too_much_is_the_callers_mistake() -> None:
     target, calls = target_of(lambda _: httpx.Response(500))
 
-    assert target.insert("orders", []) == []
+    assert target.insert("orders", texts()).is_empty()
     with pytest.raises(AssertionError):
-        target.insert("orders", ["{}"] * (BATCH_LIMIT + 1))
+        target.insert("orders", texts(*["{}"] * (BATCH_LIMIT + 1)))
     assert calls == []
 
 
 SINGLE = [
-    ("insert", 201, {"uid": "n"}, Outcome(0, "inserted", code=201, uid="n")),
-    ("insert", 201, {}, "doubt"),
-    (
-        "insert",
-        409,
-        {"detail": "is there", "uid": "b"},
-        Outcome(0, "failed", code=409, uid="b", error="is there"),
-    ),
+    ("insert", 201, {"uid": "n"}, (OK, "n", None, None)),
+    ("insert", 201, {}, DOUBT),
+    ("insert", 409, {"detail": "is there", "uid": "b"}, (409, "b", "is there", None)),
     (
         "insert",
         424,
         {"detail": "no", "missing_parents": ["order"]},
-        Outcome(0, "failed", code=424, error="no", missing_parents=("order",)),
+        (424, None, "no", ["order"]),
     ),
-    ("insert", 422, {"detail": "bad"}, Outcome(0, "failed", code=422, error="bad")),
-    ("insert", 500, {}, "doubt"),
-    ("insert", 400, {}, "failed"),
-    ("update", 200, record(), Outcome(0, "updated", code=200, uid="u1")),
-    ("update", 404, {"detail": "gone"}, Outcome(0, "failed", code=404, uid="u1", error="gone")),
-    ("update", 422, {}, "failed"),
-    ("update", 424, {"missing_parents": []}, "failed"),
-    ("delete", 200, record(), Outcome(0, "deleted", code=200, uid="u1")),
-    ("delete", 404, "gone", Outcome(0, "failed", code=404, uid="u1", error="status 404")),
-    (
-        "delete",
-        409,
-        {"detail": "has children", "children": 3},
-        Outcome(0, "failed", code=409, uid="u1", error="has children", children=3),
-    ),
-    ("delete", 429, {}, "doubt"),
+    ("insert", 422, {"detail": "bad"}, (422, None, "bad", None)),
+    ("insert", 500, {}, DOUBT),
+    ("insert", 400, {}, 400),
+    ("update", 200, record(), (OK, "u1", None, None)),
+    ("update", 404, {"detail": "gone"}, (404, "u1", "gone", None)),
+    ("update", 422, {}, 422),
+    ("update", 424, {"missing_parents": []}, 424),
+    ("delete", 200, record(), (OK, "u1", None, None)),
+    ("delete", 404, "gone", (404, "u1", "status 404", None)),
+    ("delete", 409, {"detail": "has children", "children": 3}, (409, "u1", "has children", None)),
+    ("delete", 429, {}, DOUBT),
 ]
 
 
 @pytest.mark.parametrize("missing", [404, 405, 501])
 @pytest.mark.parametrize(("op", "status", "body", "expected"), SINGLE)
 def test_without_batch_calls_each_row_has_the_same_outcome(
-    op: str, status: int, body: object, expected: Outcome | str, missing: int
+    op: str, status: int, body: object, expected: object, missing: int
 ) -> None:
     def handler(request: httpx.Request) -> httpx.Response:
         if "/batch/" in request.url.path:
@@ -312,13 +307,13 @@ def test_without_batch_calls_each_row_has_the_same_outcome(
     target, calls = target_of(handler)
     for _ in range(2):
         if op == "insert":
-            outcomes = target.insert("orders", ["{}"])
+            outcomes = target.insert("orders", texts("{}"))
         elif op == "update":
-            outcomes = target.update("orders", [("u1", "{}")])
+            outcomes = target.update("orders", texts("u1"), texts("{}"))
         else:
-            outcomes = target.delete("orders", ["u1"])
-        actual = outcomes[0] if isinstance(expected, Outcome) else outcomes[0].status
-        assert expected == actual
+            outcomes = target.delete("orders", texts("u1"))
+        (row,) = outcomes.rows()
+        assert expected in (row, row[0])
 
     assert sum("/batch/" in call for call in calls) == 1
 
@@ -330,6 +325,20 @@ def test_single_calls_keep_the_order_of_the_rows() -> None:
         return httpx.Response(201, json={"uid": json.loads(request.content)["n"]})
 
     target, _ = target_of(handler)
-    outcomes = target.insert("orders", [json.dumps({"n": str(n)}) for n in range(100)])
+    outcomes = target.insert("orders", texts(*(json.dumps({"n": str(n)}) for n in range(100))))
 
-    assert [(n, str(n)) for n in range(100)] == [(item.index, item.uid) for item in outcomes]
+    assert outcomes["uid"].to_list() == [str(n) for n in range(100)]
+
+
+def test_answers_that_are_clean_and_those_that_are_not_are_read_alike() -> None:
+    def answered(*rows: dict[str, object]) -> pl.DataFrame:
+        return target_of(results(*rows))[0].insert("orders", texts("{}", "{}", "{}"))
+
+    clean: list[dict[str, object]] = [
+        {"index": n, "uid": f"u{n}", "status": "inserted"} for n in range(3)
+    ]
+
+    assert answered(*clean).equals(answered(*clean[::-1]))
+    assert answered(*clean[:2])["code"].to_list() == [OK, OK, DOUBT]
+    assert answered(*clean, clean[0])["code"].to_list() == [OK, OK, OK]
+    assert answered(*clean[:2], {**clean[2], "index": "2"})["code"].to_list() == [DOUBT] * 3

@@ -2,12 +2,11 @@
 
 import os
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import polars as pl
 
-from syncflow_core.outcomes import Outcome
 from syncflow_core.schedulehub import Target
 from syncflow_core.stages import normalize
 from syncflow_dagster.cli.app import main
@@ -19,10 +18,8 @@ def dies_of_sending() -> None:
     """``syncflow``, killed as it would be by a crash in native code while it sends the record."""
     insert = Target.insert
 
-    def deadly(
-        self: Target, collection: str, records: Sequence[Any], **named: Any
-    ) -> list[Outcome]:
-        if any(POISON in str(record) for record in records):
+    def deadly(self: Target, collection: str, records: pl.Series, **named: Any) -> pl.DataFrame:
+        if records.str.contains(POISON).any():
             os.kill(os.getpid(), signal.SIGKILL)
         return insert(self, collection, records, **named)
 

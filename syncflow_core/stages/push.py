@@ -8,6 +8,7 @@ Source: product.md 5 and 6.
 """
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 
 import polars as pl
@@ -49,29 +50,20 @@ def push(connections: Connections, staged: Staged, *, now: Callable[[], datetime
         notes = settle_open(connections, staged, lease, now()) if staged.order.continued else []
         with connections.database.begin() as connection:
             first_load = not records.has_known(connection, staged.name)
-        sender = Sender(
-            connections,
-            shape.entity,
-            staged.batch,
-            lease,
-            now,
-            shape=shape,
-            first_load=first_load,
-            insist=staged.order.kind == "retry" and staged.order.by_person,
-        )
-        waves = [staged.frames[name] for name in wave_names(staged)]
-        total = sum(wave.rows for wave in waves)
-        done = 0
-        for wave in waves:
-            for part in frames.parts(wave):
-                for group in groups(part, first_load=first_load):
-                    todo = outgoing(group, shape)
-                    if staged.order.continued:
-                        todo = _not_yet_sent(connections, sender, todo)
-                    sender.send(todo)
-                    done += group.height
-                    connections.progress(staged.name, "push", done, total)
-        sender.finish()
+        # at its end the last save is done, also when something has failed
+        with ThreadPoolExecutor(1, thread_name_prefix="save") as beside:
+            sender = Sender(
+                connections,
+                shape.entity,
+                staged.batch,
+                lease,
+                now,
+                shape=shape,
+                first_load=first_load,
+                insist=staged.order.kind == "retry" and staged.order.by_person,
+                beside=beside,
+            )
+            _send(connections, staged, sender)
         park_waiting(connections, staged, sender)
         forget_overtaken(connections, staged, sender)
         deleter = Deleter(
@@ -108,6 +100,23 @@ def push(connections: Connections, staged: Staged, *, now: Callable[[], datetime
     return staged.having(
         frames={"refused": refused_ref}, counts=counts, seconds=seconds, notes=tuple(notes)
     )
+
+
+def _send(connections: Connections, staged: Staged, sender: Sender) -> None:
+    """Send the waves in their order; every record is saved, parked or filed then."""
+    waves = [staged.frames[name] for name in wave_names(staged)]
+    total = sum(wave.rows for wave in waves)
+    done = 0
+    for wave in waves:
+        for part in connections.frames.parts(wave):
+            for group in groups(part, first_load=sender.first_load):
+                todo = outgoing(group, staged.shape)
+                if staged.order.continued:
+                    todo = _not_yet_sent(connections, sender, todo)
+                sender.send(todo)
+                done += group.height
+                connections.progress(staged.name, "push", done, total)
+    sender.finish()
 
 
 def _not_yet_sent(connections: Connections, sender: Sender, todo: pl.DataFrame) -> pl.DataFrame:

@@ -11,6 +11,7 @@ Source: product.md 5 and 6; contract.md, "ScheduleHub".
 """
 
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Executor, Future
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
@@ -75,6 +76,9 @@ class Sender(Writer):
     """Key hashes that the target acknowledged as inserted or updated."""
     refused: list[pl.Series] = field(default_factory=list)
     """Key hashes that failed."""
+    beside: Executor | None = None
+    """Saves what one call's records became while the next call is made; one worker. Its owner waits for it."""
+    _saving: Future[None] | None = None
     _suspects: pl.DataFrame | None = None
     _put_off: list[pl.DataFrame] = field(default_factory=list)
 
@@ -99,11 +103,12 @@ class Sender(Writer):
         self._send(outgoing)
 
     def finish(self) -> None:
-        """Send what was put off: by few, by one, or no more.
+        """Send what was put off: by few, by one, or no more. Everything is saved then.
 
         Raises:
             UnavailableError: The target stopped answering.
         """
+        self._wait()
         for doubtful in self._put_off:
             few, alone = pl.col("deaths") < ALONE_AFTER, pl.col("deaths") < GIVEN_UP_AFTER
             guilty = doubtful.filter(~alone)
@@ -114,6 +119,7 @@ class Sender(Writer):
                 for part in rows.drop("deaths").iter_slices(size):
                     self._send(part)
         self._put_off.clear()
+        self._wait()
 
     def _given_up(self, guilty: pl.DataFrame) -> pl.DataFrame:
         """File what killed too many workers; those that have changed since they were filed are tried."""
@@ -151,15 +157,30 @@ class Sender(Writer):
                     held = ask(self.connections.target, self.entity, asked[KEY_HASH])
                     rest = verdicts.filter(pl.col("verdict") != CHECK)
                     verdicts = pl.concat([rest, settled(asked, held)])
-                self._save(verdicts, intents)
+                self._keep(verdicts, intents)
             unsent = verdicts.filter(pl.col("verdict") == AWAY)
             if unsent.height:
+                self._wait()
                 raise self.away(unsent["error"][0])
             todo = verdicts.filter(pl.col("verdict") == AGAIN).select(outgoing.columns)
         if todo.height:
             raise self.away(
                 f"schedulehub gave no certain answer for {todo.height} {self.entity.name} after {ROUNDS} tries"
             )
+
+    def _keep(self, verdicts: pl.DataFrame, intents: Sequence[UUID]) -> None:
+        """Save, here or beside the next call; one save at a time, so that little is held."""
+        self._wait()
+        if self.beside is None:
+            self._save(verdicts, intents)
+        else:
+            self._saving = self.beside.submit(self._save, verdicts, intents)
+
+    def _wait(self) -> None:
+        """Return when nothing is being saved any more; what a save raises is raised here."""
+        saving, self._saving = self._saving, None
+        if saving is not None:
+            saving.result()
 
     def _call(self, todo: pl.DataFrame) -> tuple[list[UUID], pl.DataFrame]:
         """Open the intents, make the calls; the rows with their outcomes."""

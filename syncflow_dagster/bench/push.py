@@ -11,6 +11,7 @@ PostgreSQL. Part of it is done once more without a journal, to tell what that co
 
 import uuid
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -103,6 +104,7 @@ def _changes(
     with _sender(database, settings, None, shape, first_load=True) as sender:
         for group in groups(part.head(HUB_ROWS), first_load=True):
             sender.send(outgoing(group, shape))
+        sender.finish()
     chosen = part.head(changed).drop(HUB_UID)
     with database.begin() as connection:
         known = records.load_known_of(connection, WIDE, chosen[KEY_HASH])
@@ -116,6 +118,7 @@ def _changes(
     ):
         for group in groups(other.select(part.columns)):
             sender.send(outgoing(group, shape))
+        sender.finish()
     if sender.counts["updated"] != changed:
         raise AssertionError(f"{sender.counts} after {changed} changes")
 
@@ -142,6 +145,7 @@ def _first_load(
             for part in chosen:
                 for group in groups(part, first_load=True):
                     sender.send(outgoing(group, shape))
+            sender.finish()
         if sender.counts["inserted"] != number:
             raise AssertionError(f"{sender.counts} after {number} inserts")
 
@@ -185,9 +189,17 @@ def _sender(  # what a sender is made of
             database=database,
             frames=FrameStore(""),
         )
-        yield kind(
-            connections, shape.entity, batch, lease, _now, shape=shape, first_load=first_load
-        )
+        with ThreadPoolExecutor(1) as beside:
+            yield kind(
+                connections,
+                shape.entity,
+                batch,
+                lease,
+                _now,
+                shape=shape,
+                first_load=first_load,
+                beside=beside,
+            )
     limiter.close()
 
 

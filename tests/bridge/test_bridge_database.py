@@ -95,7 +95,7 @@ def test_a_missing_database_is_a_fault_of_the_configuration(server_url: str) -> 
         pass
 
 
-def test_the_pool_survives_sessions_that_were_ended(database: Database) -> None:
+def test_XD04_the_pool_survives_sessions_that_were_ended(database: Database) -> None:
     with database.begin() as connection:
         pid = connection.scalar(sa.text("SELECT pg_backend_pid()"))
     with Database(database.url) as other, other.begin() as connection:

@@ -112,7 +112,7 @@ def test_entities_are_held_apart(database: Database) -> None:
         assert lease.fence == 1
 
 
-def test_a_second_sync_waits_and_then_says_who_holds_the_entity(database: Database) -> None:
+def test_XC01_a_second_sync_waits_and_then_says_who_holds_the_entity(database: Database) -> None:
     with (
         Lease.acquire(database, "orders", run_id="r-1"),
         pytest.raises(SyncFlowError, match=rf"process {os.getpid()} run r-1; waited 0 s") as caught,
@@ -165,7 +165,7 @@ def test_a_living_holder_is_not_overtaken(database: Database, holder: Holder) ->
 
 
 @pytest.mark.parametrize("holder", ["between", "in-transaction"], indirect=True)
-def test_a_frozen_holder_loses_its_sessions_and_writes_nothing_when_it_wakes(
+def test_XW12_a_frozen_holder_loses_its_sessions_and_writes_nothing_when_it_wakes(
     database: Database, holder: Holder
 ) -> None:
     holder.freeze()

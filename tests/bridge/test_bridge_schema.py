@@ -79,7 +79,7 @@ def test_upgrades_at_the_same_time_wait_for_one_another(url: str) -> None:
     assert failures == []
 
 
-def test_a_database_without_the_schema_is_older_and_migrate_is_the_way(url: str) -> None:
+def test_XD10_a_database_without_the_schema_is_older_and_migrate_is_the_way(url: str) -> None:
     with (
         Database(url) as database,
         pytest.raises(ConfigError, match=r"older than this code.*run syncflow migrate"),
@@ -87,7 +87,7 @@ def test_a_database_without_the_schema_is_older_and_migrate_is_the_way(url: str)
         database.check_schema()
 
 
-def test_a_database_of_newer_code_is_neither_used_nor_touched(migrated_url: str) -> None:
+def test_XD10_a_database_of_newer_code_is_neither_used_nor_touched(migrated_url: str) -> None:
     with Database(migrated_url) as database:
         with database.begin() as connection:
             connection.execute(sa.text("UPDATE bridge.alembic_version SET version_num = '9999_x'"))

@@ -354,7 +354,7 @@ def test_a_write_that_was_certainly_not_processed_is_sent_again(
 
 
 @pytest.mark.parametrize("status", [301, 302, 307, 308])
-def test_a_redirect_is_not_followed_and_the_token_goes_nowhere(status: int) -> None:
+def test_XF24_a_redirect_is_not_followed_and_the_token_goes_nowhere(status: int) -> None:
     elsewhere = {"Location": "http://elsewhere.test/api/v1/x"}
     server = Server(lambda _: httpx.Response(status, headers=elsewhere))
     with pytest.raises(ContractError, match="redirects are not followed"):
@@ -386,7 +386,7 @@ def test_an_answer_that_drips_meets_the_deadline_of_the_whole_request() -> None:
         transport_to(server, clock, attempts=1).request("POST", "/x", safe=False, deadline_s=60)
 
 
-def test_an_answer_beyond_the_size_limit_is_refused_also_when_it_was_compressed() -> None:
+def test_XF25_an_answer_beyond_the_size_limit_is_refused_also_when_it_was_compressed() -> None:
     bomb = gzip.compress(b"0" * 1_000_000)
     server = Server(
         lambda _: httpx.Response(200, content=bomb, headers={"Content-Encoding": "gzip"})

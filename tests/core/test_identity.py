@@ -113,7 +113,7 @@ def test_every_row_has_the_hashes_of_the_reference(rows: list[tuple[str | None, 
     st.dictionaries(TEXTS, st.none() | TEXTS, max_size=4),
     st.dictionaries(TEXTS, st.none() | TEXTS, max_size=4),
 )
-def test_different_values_never_make_the_same_text(
+def test_XN05_different_values_never_make_the_same_text(
     a: dict[str, str | None], b: dict[str, str | None]
 ) -> None:
     # A name is never empty (entity.Field), so the empty record is told from one nameless null.
@@ -160,7 +160,7 @@ def test_the_rowversion_is_no_part_of_the_data_hash() -> None:
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_the_highest_rowversion_wins_in_any_row_order(seed: int) -> None:
+def test_XF18_the_highest_rowversion_wins_in_any_row_order(seed: int) -> None:
     rows = frame(
         [("a", "1", "old", None, "9"), ("a", "1", "new", None, "10"), ("b", "1", "n", None, None)]
     )

@@ -130,7 +130,7 @@ def test_the_first_rule_by_layer_then_by_field_is_filed() -> None:
 
 
 @pytest.mark.parametrize("key", [None, "", "  ", "\u200b"])
-def test_a_null_in_the_key_is_refused(key: str | None) -> None:
+def test_XN04_a_null_in_the_key_is_refused(key: str | None) -> None:
     found = normalize(
         raw(ID=[key], B=["x"]), shape({"ID": "VARCHAR2", "B": "VARCHAR2"}, key=("ID", "B"))
     )
@@ -237,7 +237,7 @@ def test_field_counts_leave_out_nulls() -> None:
     assert values(["1", "x", "y", None], "NUMBER").field_counts == {"v": (3, 2), "id": (4, 0)}
 
 
-def test_a_field_that_rejects_most_values_of_a_thousand_rows_is_a_wrong_declaration() -> None:
+def test_XN02_a_field_that_rejects_most_values_of_a_thousand_rows_is_a_wrong_declaration() -> None:
     with pytest.raises(ConfigError, match=r"v \(501 of 1,000\)"):
         misdeclared({"v": (1_000, 501), "w": (1_000, 500)}, 1_000, entity="t")
 
@@ -342,7 +342,7 @@ def test_cleaning_twice_changes_nothing(came: list[str | None]) -> None:
 
 @settings(deadline=None)
 @given(st.lists(NUMBERS, min_size=1, max_size=10))
-def test_a_decimal_keeps_its_value_and_one_spelling(numbers: list[Decimal]) -> None:
+def test_XN08_a_decimal_keeps_its_value_and_one_spelling(numbers: list[Decimal]) -> None:
     came: list[str | None] = [str(number) for number in numbers]
     found = values(came, "NUMBER")
 
@@ -429,7 +429,7 @@ def test_the_order_of_rows_decides_nothing(came: list[str | None], random: Any) 
     assert straight.rejected.equals(mixed.rejected.sort(ROW))
 
 
-def test_equal_values_in_other_spellings_have_equal_hashes() -> None:
+def test_XF27_XN08_equal_values_in_other_spellings_have_equal_hashes() -> None:
     columns = {
         "ID": "NUMBER(9)",
         "F": "BINARY_DOUBLE",
@@ -550,7 +550,7 @@ def test_a_float_rowversion_compares_as_a_number() -> None:
     )
 
 
-def test_a_local_time_that_exists_twice_is_counted_once_whoever_reads_it() -> None:
+def test_XT02_a_local_time_that_exists_twice_is_counted_once_whoever_reads_it() -> None:
     one = shape(
         {"ID": "NUMBER(9)", "D": "DATE"},
         time_zone="Europe/Berlin",

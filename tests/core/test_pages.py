@@ -133,7 +133,9 @@ def test_a_nested_value_in_a_json_column_is_its_json_text() -> None:
         ('{"B":"\\":","A":null,"A":1}', "A", "null, 1"),
     ],
 )
-def test_a_key_given_twice_is_never_settled_silently(row: str, column: str, value: str) -> None:
+def test_XF11_a_key_given_twice_is_never_settled_silently(
+    row: str, column: str, value: str
+) -> None:
     page = page_of(f'[{{"A":1,"B":null}},{row},{{"C":"x","B":null}}]')
 
     refused = page.rejected.row(0, named=True)
@@ -238,7 +240,7 @@ def test_a_broken_body_is_to_be_asked_for_again(body: bytes) -> None:
 
 
 @pytest.mark.parametrize("depth", [500, 1_000, 100_000])
-def test_a_row_nested_too_deep_costs_that_row_alone(depth: int) -> None:
+def test_XF25_a_row_nested_too_deep_costs_that_row_alone(depth: int) -> None:
     deep = "[" * depth + "]" * depth
     page = page_of(f'[{{"A":1,"B":"x, ]"}},{{"A":{deep}}} , {{"A":3}}]')
 
@@ -265,7 +267,7 @@ def test_another_content_type_is_never_zero_rows(kind: str) -> None:
 
 
 @pytest.mark.parametrize("end", ["", "\n", "\n\n", "\r\n"])
-def test_lines_of_json_are_a_page(end: str) -> None:
+def test_XF09_lines_of_json_are_a_page(end: str) -> None:
     body = ('{"A":0.1234567890123456789}\n\n{"A":2,"B":[1]}\n{"B":"x"}' + end).encode()
     page = parse_page(body, NDJSON, COLUMNS, total_header="12")
 
@@ -274,7 +276,7 @@ def test_lines_of_json_are_a_page(end: str) -> None:
     assert page.total_rows == 12
 
 
-def test_a_cut_line_is_an_error_not_a_row() -> None:
+def test_XF09_a_cut_line_is_an_error_not_a_row() -> None:
     with pytest.raises(UnavailableError):
         parse_page(b'{"A":1}\n{"A":2', NDJSON, COLUMNS, total_header="2")
 

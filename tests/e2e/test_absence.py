@@ -64,7 +64,7 @@ def test_what_no_slice_of_a_sweep_saw_is_deleted_after_the_last_one(swept: Place
         assert sweeps.load_slices(connection, "swp") == []
 
 
-def test_rows_that_come_and_go_between_the_nights_are_neither_lost_nor_deleted(
+def test_XF15_rows_that_come_and_go_between_the_nights_are_neither_lost_nor_deleted(
     swept: Place,
 ) -> None:
     for number in (3, 1, 7, 2):
@@ -215,7 +215,9 @@ def shifting(place: Place, monkeypatch: pytest.MonkeyPatch) -> Place:
     return place
 
 
-def test_a_row_that_slipped_past_a_scan_that_counts_right_is_not_deleted(shifting: Place) -> None:
+def test_XF14_XF15_a_row_that_slipped_past_a_scan_that_counts_right_is_not_deleted(
+    shifting: Place,
+) -> None:
     delete(shifting, [3])
 
     run = shifting.sync()
@@ -290,7 +292,7 @@ class Moving(Source):
         return dataclasses.replace(page, total_rows=page.total_rows + moved)
 
 
-def test_a_scan_whose_total_moved_is_read_once_more(
+def test_XF16_a_scan_whose_total_moved_is_read_once_more(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     table(place, "swp", COLUMNS, rows_of(range(100)))

@@ -88,7 +88,7 @@ def test_a_hub_filled_by_other_means_is_compared_by_content(synced: Place) -> No
     assert outcome(synced.sync(), "ado")["unchanged"] == 20
 
 
-def test_a_bridge_database_restored_from_yesterday_takes_over_what_the_hub_holds(
+def test_XD09_a_bridge_database_restored_from_yesterday_takes_over_what_the_hub_holds(
     synced: Place,
 ) -> None:
     with synced.database.begin() as connection:
@@ -120,7 +120,7 @@ def test_a_bridge_database_restored_from_yesterday_takes_over_what_the_hub_holds
     assert "restored" not in notes(synced.sync().batches[0])
 
 
-def test_a_change_of_mapping_sends_only_records_whose_content_differs(synced: Place) -> None:
+def test_XN07_a_change_of_mapping_sends_only_records_whose_content_differs(synced: Place) -> None:
     before = effects(synced)
     synced.apply(
         [
@@ -179,7 +179,9 @@ def test_what_the_hub_lost_is_pushed_again_after_its_bridge_was_forgotten(synced
     assert outcome(synced.sync(), "ado")["inserted"] == 20
 
 
-def test_a_column_that_is_gone_stops_the_entity_until_a_person_accepts_it(synced: Place) -> None:
+def test_XF26_a_column_that_is_gone_stops_the_entity_until_a_person_accepts_it(
+    synced: Place,
+) -> None:
     before = effects(synced)
     fewer = {name: kind for name, kind in COLUMNS.items() if name != "QTY"}
     table(synced, "ado", fewer, [{k: r[k] for k in fewer} for r in items(20)])
@@ -213,7 +215,7 @@ def test_a_column_of_another_type_stops_the_entity_a_wider_one_is_reported(
     assert f"QTY was NUMBER(12,2) and is {kind}" in ended.stderr
 
 
-def test_a_new_column_is_reported_and_its_nulls_send_nothing(synced: Place) -> None:
+def test_XF26_a_new_column_is_reported_and_its_nulls_send_nothing(synced: Place) -> None:
     before = effects(synced)
     table(synced, "ado", {**COLUMNS, "NEW": "VARCHAR2(9)"}, items(20))
 

@@ -58,7 +58,7 @@ def test_a_wrong_password_fails_the_batch_without_showing_it(seeded: Place) -> N
     assert "Traceback" not in ended.stderr
 
 
-def test_a_source_that_is_away_ends_with_status_4(seeded: Place) -> None:
+def test_XF03_a_source_that_is_away_ends_with_status_4(seeded: Place) -> None:
     ended = seeded.command("sync", "sites", "--json", SYNCFLOW_APISMITH_URL="http://127.0.0.1:9")
 
     assert ended.returncode == 4
@@ -66,7 +66,7 @@ def test_a_source_that_is_away_ends_with_status_4(seeded: Place) -> None:
     assert "SYNCFLOW_APISMITH_URL" in ended.stderr
 
 
-def test_a_database_that_is_away_ends_with_status_4(seeded: Place) -> None:
+def test_XD01_a_database_that_is_away_ends_with_status_4(seeded: Place) -> None:
     ended = seeded.command(
         "sync", "sites", SYNCFLOW_DATABASE_URL="postgresql://u:secret@127.0.0.1:9/x"
     )
@@ -77,7 +77,7 @@ def test_a_database_that_is_away_ends_with_status_4(seeded: Place) -> None:
     assert len(ended.stderr.strip().splitlines()) == 1
 
 
-def test_a_database_without_the_schema_says_migrate(seeded: Place, url: str) -> None:
+def test_XD10_a_database_without_the_schema_says_migrate(seeded: Place, url: str) -> None:
     ended = seeded.command("sync", "sites", SYNCFLOW_DATABASE_URL=url)
 
     assert ended.returncode == 2

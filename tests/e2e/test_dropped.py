@@ -53,7 +53,7 @@ def test_a_reference_that_the_newer_version_dropped_is_waited_for_no_longer(
     assert json.loads(hub(narrowed, "lin")["id=A"])["part"] == "Z"
 
 
-def test_the_older_version_is_never_sent_for_the_newer_one(narrowed: Place) -> None:
+def test_XP17_the_older_version_is_never_sent_for_the_newer_one(narrowed: Place) -> None:
     parents(narrowed, "part", "ZP")
     narrowed.sync("part")
     assert "id=A" not in hub(narrowed, "lin")

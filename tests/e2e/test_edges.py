@@ -22,7 +22,7 @@ from syncflow_dagster.cli.demo import demo_entities
 pytestmark = pytest.mark.e2e
 
 
-def test_records_that_refer_to_each_other_are_deleted_together(place: Place) -> None:
+def test_XH05_records_that_refer_to_each_other_are_deleted_together(place: Place) -> None:
     people: list[Row] = [{"ID": f"E{n}", "DEPT": f"D{n}"} for n in range(3)]
     depts: list[Row] = [{"ID": f"D{n}", "HEAD": f"E{n}"} for n in range(3)]
     table(place, "emp", {"ID": "VARCHAR2(9)", "DEPT": "VARCHAR2(9)"}, people)
@@ -107,7 +107,7 @@ def test_a_source_that_was_restored_is_followed_and_said(place: Place) -> None:
     assert "1 rows are older than what was acknowledged" in str(run.batches[0].proof)
 
 
-def test_an_incremental_sync_finds_ties_and_what_was_committed_late(place: Place) -> None:
+def test_XF28_an_incremental_sync_finds_ties_and_what_was_committed_late(place: Place) -> None:
     columns = {"ID": "VARCHAR2(9)", "NAME": "VARCHAR2(9)", "RV": "NUMBER(9)"}
     rows: list[Row] = [{"ID": f"{n}", "NAME": "old", "RV": 1000 + n} for n in range(1500)]
     table(place, "t", columns, rows)
@@ -213,7 +213,7 @@ def test_the_demo_never_empties_a_home_that_became_somebodys_own(place: Place) -
     assert "set SYNCFLOW_HOME to another folder" in refused.stderr
 
 
-def test_a_key_hash_that_belongs_to_another_key_is_filed_and_overwrites_nothing(
+def test_XN06_a_key_hash_that_belongs_to_another_key_is_filed_and_overwrites_nothing(
     place: Place,
 ) -> None:
     columns = {"ID": "VARCHAR2(9)", "NAME": "VARCHAR2(9)"}
@@ -235,7 +235,7 @@ def test_a_key_hash_that_belongs_to_another_key_is_filed_and_overwrites_nothing(
     assert '"name":"one"' in hub(place, "col")["id=A"]
 
 
-def test_each_of_several_rows_with_one_key_is_filed_with_what_it_held(place: Place) -> None:
+def test_XF18_each_of_several_rows_with_one_key_is_filed_with_what_it_held(place: Place) -> None:
     columns = {"ID": "VARCHAR2(9)", "NAME": "VARCHAR2(9)", "RV": "NUMBER(9)"}
     rows: list[Row] = [{"ID": "A", "NAME": "old", "RV": 1}, {"ID": "A ", "NAME": "new", "RV": 2}]
     table(place, "dup", columns, rows)
@@ -251,7 +251,7 @@ def test_each_of_several_rows_with_one_key_is_filed_with_what_it_held(place: Pla
     assert json.loads(letters["raw"][0])["name"] == "old"
 
 
-def test_texts_of_megabytes_arrive_whole_and_one_absurd_number_costs_its_row_alone(
+def test_XF25_texts_of_megabytes_arrive_whole_and_one_absurd_number_costs_its_row_alone(
     place: Place,
 ) -> None:
     long = 'Zeile "x" \\ \t ü\r\n' * 200_000

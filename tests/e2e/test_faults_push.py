@@ -62,7 +62,7 @@ def struck(place: Place, *rules: dict[str, Any]) -> tuple[Batch, int]:
 
 
 PASSING: dict[str, dict[str, Any]] = {
-    "XP01 the answer is lost after the commit": {"drop": "after"},
+    "XP01 XP02 the answer is lost after the commit": {"drop": "after"},
     "the request is lost": {"drop": "before"},
     "XP04 a proxy delivers it twice": {"twice": True},
     "XP06 results are missing": {"cut": {"results": 3}},

@@ -120,7 +120,7 @@ def test_a_worker_killed_at_a_point_is_followed_by_one_that_does_the_rest(
     assert dying.returncode == -signal.SIGKILL, f"the point was never reached: {said}"
 
 
-def test_XW07_a_worker_killed_between_a_request_and_its_answer_asks_before_it_writes(
+def test_XW07_XP03_a_worker_killed_between_a_request_and_its_answer_asks_before_it_writes(
     changed: Place,
 ) -> None:
     asked = False

@@ -17,7 +17,7 @@ AWAY_S = 2.5
 
 
 @pytest.mark.parametrize("action", [{"status": 503}, {"drop": "before"}])
-def test_a_hub_that_goes_away_during_the_push_pauses_the_run(
+def test_XP13_a_hub_that_goes_away_during_the_push_pauses_the_run(
     place: Place, action: dict[str, Any]
 ) -> None:
     columns = {"ID": "NUMBER(9)", "NAME": "VARCHAR2(9)"}

@@ -42,7 +42,7 @@ def related(place: Place) -> Place:
     return place
 
 
-def test_a_parked_version_that_was_taken_back_never_follows(related: Place) -> None:
+def test_XP17_a_parked_version_that_was_taken_back_never_follows(related: Place) -> None:
     family(related, "PQ", {"C": ("Z", "b"), "D": ("Q", "a")})
     assert outcome(related.sync(), "chi")["pending"] == 1
     family(related, "PQ", {"C": ("P", "a"), "D": ("Q", "a")})
@@ -64,7 +64,7 @@ def test_a_delete_that_waits_asks_again_before_it_goes(related: Place) -> None:
     assert sorted(hub(related, "par")) == ["id=P", "id=Q"]
 
 
-def test_a_child_that_moves_away_frees_its_parents_delete(related: Place) -> None:
+def test_XH06_a_child_that_moves_away_frees_its_parents_delete(related: Place) -> None:
     family(related, "Q", {"C": ("Q", "a"), "D": ("Q", "a")})
     related.sync()
     assert sorted(hub(related, "par")) == ["id=Q"]

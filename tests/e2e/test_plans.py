@@ -176,7 +176,7 @@ def test_updates_are_withheld_too_and_the_rest_goes_on(place: Place) -> None:
     assert '"name":"b"' in hub(place, "itm")["id=I1"]
 
 
-def test_an_empty_source_never_deletes_not_even_when_approved(place: Place) -> None:
+def test_XF19_an_empty_source_never_deletes_not_even_when_approved(place: Place) -> None:
     table(place, "itm", COLUMNS, items(10))
     place.apply([ITEM])
     place.sync()
@@ -330,7 +330,9 @@ def test_an_approved_plan_survives_a_kill_and_is_done_once(place: Place) -> None
     assert outcome(place.sync(), "itm")["unchanged"] == count
 
 
-def test_deletes_of_parents_and_children_are_withheld_and_applied_together(place: Place) -> None:
+def test_XH08_deletes_of_parents_and_children_are_withheld_and_applied_together(
+    place: Place,
+) -> None:
     columns = {"ID": "VARCHAR2(9)", "UP": "VARCHAR2(9)"}
 
     def load(count: int) -> None:
@@ -541,7 +543,7 @@ def test_deletes_that_wait_for_children_are_not_withheld_again_every_night(place
     assert len(hub(place, "itm")) == 10
 
 
-def test_two_applies_of_one_plan_do_it_once_and_the_loser_says_why(place: Place) -> None:
+def test_XC02_two_applies_of_one_plan_do_it_once_and_the_loser_says_why(place: Place) -> None:
     table(place, "itm", COLUMNS, items(10))
     place.apply([ITEM])
     place.sync()

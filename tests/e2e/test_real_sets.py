@@ -111,7 +111,7 @@ def _entity(name: str, table: dict[str, Any], parents: dict[str, Any]) -> Entity
 
 
 @pytest.mark.parametrize("folder", ["oracle_hr_co", "chinook"])
-def test_a_real_set_is_equal_in_the_hub_and_then_quiet(place: Place, folder: str) -> None:
+def test_XH05_a_real_set_is_equal_in_the_hub_and_then_quiet(place: Place, folder: str) -> None:
     place.apply(load(place, folder))
 
     first = place.sync()

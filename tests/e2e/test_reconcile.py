@@ -69,7 +69,7 @@ def test_equal_sides_reconcile_without_a_difference(synced: Place) -> None:
     assert sample["accuracy_at_least"] == pytest.approx(0.05 ** (1 / 30))
 
 
-def test_what_the_hub_lost_changed_or_gained_is_named_and_repaired_through_a_plan(
+def test_XP18_what_the_hub_lost_changed_or_gained_is_named_and_repaired_through_a_plan(
     synced: Place,
 ) -> None:
     spoil_hub(synced)

@@ -267,7 +267,7 @@ def test_the_sensor_tries_what_is_due_and_counts_the_attempt(family: Place) -> N
     assert letters(family, "chi") == 1
 
 
-def test_what_the_hub_refuses_is_tried_five_times_by_the_sensor_and_then_by_people_alone(
+def test_XP07_what_the_hub_refuses_is_tried_five_times_by_the_sensor_and_then_by_people_alone(
     family: Place,
 ) -> None:
     faults(family.sandbox.schedulehub_url, {"match": {"path": "/chi"}, "action": {"status": 422}})

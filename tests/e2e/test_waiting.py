@@ -70,7 +70,7 @@ def test_each_sync_that_misses_the_parent_is_an_attempt_and_the_delay_grows(
     assert delays[0] < timedelta(minutes=2)
 
 
-def test_after_the_last_attempt_a_person_is_told_once_and_nothing_more_is_tried(
+def test_XH04_after_the_last_attempt_a_person_is_told_once_and_nothing_more_is_tried(
     orphaned: Place,
 ) -> None:
     for _ in range(ATTEMPTS - 1):

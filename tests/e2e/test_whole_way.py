@@ -59,7 +59,7 @@ def test_an_unchanged_source_pushes_nothing(place: Place) -> None:
     assert _effects(place) == effects
 
 
-def test_bad_rows_are_filed_with_rule_column_and_value(place: Place) -> None:
+def test_XN01_bad_rows_are_filed_with_rule_column_and_value(place: Place) -> None:
     seed(place, 2_000)
 
     run = place.sync()
@@ -100,7 +100,9 @@ def test_the_asset_shows_its_accounts_and_its_ops(place: Place) -> None:
     assert {"inserted", "rows_per_second", "seconds_push", "status"} <= set(sites.metadata)
 
 
-def test_children_of_a_missing_parent_wait_and_are_released_when_it_lands(place: Place) -> None:
+def test_XH01_children_of_a_missing_parent_wait_and_are_released_when_it_lands(
+    place: Place,
+) -> None:
     seed(place, 1_000)
     early = place.sync("work_centres")
 
@@ -113,7 +115,7 @@ def test_children_of_a_missing_parent_wait_and_are_released_when_it_lands(place:
     assert compare(place.url, ["work_centres"]).equal
 
 
-def test_a_source_that_lost_most_rows_is_withheld_and_says_so(place: Place) -> None:
+def test_XF20_a_source_that_lost_most_rows_is_withheld_and_says_so(place: Place) -> None:
     seed(place, 2_000)
     place.sync()
     with database.connect(place.url) as connection:

@@ -24,7 +24,7 @@ from syncflow_core.breaker import Breaker
 from syncflow_core.catalog import Api
 from syncflow_core.errors import ConfigError, ContractError, RejectedError, UnavailableError
 from syncflow_core.http import Transport
-from syncflow_core.limiter import Limiter, Limits
+from syncflow_core.limiter import Limiter, Limits, limits_of
 from syncflow_core.pages import ARROW, JSON, NDJSON, Page, parse_page
 from syncflow_core.settings import Settings
 from syncflow_core.tokens import Login
@@ -136,7 +136,7 @@ class Source:
             SYSTEM,
             settings.apismith_url,
             login,
-            limits=limits or Limits(total_s=settings.outage_s),
+            limits=limits or limits_of(settings),
             limiter=limiter,
             breaker=breaker,
             transport=transport,

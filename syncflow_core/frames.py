@@ -14,7 +14,7 @@ import os
 import shutil
 import uuid
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -25,6 +25,9 @@ from syncflow_core.errors import ConfigError, SyncFlowError
 
 KEPT_BYTES: Final = 1_500_000_000
 """Frames kept in memory besides their files, over all frame sets of the process (estimated size)."""
+
+HANDOVER: Final = "handover"
+"""The folder under the root in which the ops of each run leave what they hand over."""
 
 PART_ROWS: Final = 500_000
 """Rows of one part: what a stage holds at once; keeps memory flat however many rows there are."""
@@ -145,3 +148,26 @@ class FrameStore:
         for path in [path for path in self._kept if path.startswith(prefix)]:
             self._kept_bytes -= int(self._kept.pop(path).estimated_size())
         shutil.rmtree(self.root / scope, ignore_errors=True)
+
+    def forget_older(self, than: float, keep: Collection[str]) -> int:
+        """Remove what runs that died left behind: scopes, and files of hand-over, of long ago.
+
+        Args:
+            than: Seconds since 1970; what was touched since stays.
+            keep: Scopes that somebody works on.
+
+        Returns:
+            How many folders went.
+        """
+        old = [
+            folder
+            for parent in (self.root, self.root / HANDOVER)
+            if parent.is_dir()
+            for folder in parent.iterdir()
+            if folder.is_dir()
+            and folder.name not in {HANDOVER, *keep}
+            and folder.stat().st_mtime < than
+        ]
+        for folder in old:
+            shutil.rmtree(folder, ignore_errors=True)
+        return len(old)

@@ -13,6 +13,8 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
+from syncflow_core.settings import Settings
+
 
 @dataclass(frozen=True)
 class Limits:
@@ -32,6 +34,13 @@ class Limits:
     body_bytes: int = 128 * 1024 * 1024
     connections: int = 16
     """Requests at once from this process."""
+
+
+def limits_of(settings: Settings) -> Limits:
+    """The limits that the environment sets."""
+    return Limits(
+        read_s=settings.silence_s, deadline_s=settings.answer_s, total_s=settings.outage_s
+    )
 
 
 class Limiter(Protocol):

@@ -30,7 +30,7 @@ from syncflow_core.errors import (
     UnavailableError,
 )
 from syncflow_core.http import Transport
-from syncflow_core.limiter import Limiter, Limits
+from syncflow_core.limiter import Limiter, Limits, limits_of
 from syncflow_core.listing import page_frame, page_type
 from syncflow_core.outcomes import (
     OUTCOME,
@@ -99,7 +99,7 @@ class Target:
             SYSTEM,
             settings.schedulehub_url,
             login,
-            limits=limits or Limits(total_s=settings.outage_s),
+            limits=limits or limits_of(settings),
             limiter=limiter,
             breaker=breaker,
             transport=transport,

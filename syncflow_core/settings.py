@@ -70,6 +70,12 @@ class Settings(BaseSettings):
     """Requests at once to each of the two systems, from all runs on one bridge database together."""
     outage_s: Annotated[float, Field(ge=0)] = 120.0
     """How long a run waits for a system that has stopped answering."""
+    silence_s: Annotated[float, Field(gt=0)] = 30.0
+    """How long one of the two systems may say nothing in the middle of an answer."""
+    answer_s: Annotated[float, Field(gt=0)] = 120.0
+    """How long a whole answer may take, however steadily it drips."""
+    keep_days: Annotated[int, Field(ge=1)] = 90
+    """How long the history of batches and records is kept."""
     frames_uri: str | None = None
     api_secret: SecretStr | None = None
     time_zone: Annotated[str, AfterValidator(_zone)] = "UTC"

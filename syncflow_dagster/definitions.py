@@ -21,6 +21,7 @@ from syncflow_dagster.registry import read_entities
 from syncflow_dagster.resources import resources
 from syncflow_dagster.retrying import build_retry_job, build_retry_sensor
 from syncflow_dagster.schedules import build_schedules
+from syncflow_dagster.tidying import build_tidy_job, build_tidy_schedule
 
 
 def build(
@@ -40,7 +41,7 @@ def build(
             asset's checks with it unless they do not exist.
     """
     checks = [] if own_checks_only else [build_reconcile_check(item.name) for item in entities]
-    reconcile, retry = build_reconcile_job(), build_retry_job()
+    reconcile, retry, tidy = build_reconcile_job(), build_retry_job(), build_tidy_job()
     return dg.Definitions(
         assets=build_assets(entities, slices),
         asset_checks=checks,
@@ -49,9 +50,10 @@ def build(
             *build_plan_jobs(slices),
             reconcile,
             retry,
+            tidy,
         ],
         sensors=[build_retry_sensor(retry)],
-        schedules=build_schedules(reconcile, time_zone),
+        schedules=[*build_schedules(reconcile, time_zone), build_tidy_schedule(tidy, time_zone)],
         resources={**resources(), "frame_io": FrameIOManager()},
         executor=dg.in_process_executor,
     )

@@ -1,12 +1,16 @@
-"""How an error of the core becomes Dagster's.
+"""How an error of the core becomes Dagster's, and one of Dagster's storage the core's.
 
-Belongs here: the one translation.
+Belongs here: the two translations.
 Does not belong here: catching (``ops``).
 
 Source: style.md 5, "Errors".
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import dagster as dg
+import sqlalchemy as sa
 
 from syncflow_core.errors import SyncFlowError, UnavailableError
 
@@ -21,3 +25,19 @@ def as_failure(error: SyncFlowError) -> dg.Failure:
         },
         allow_retries=isinstance(error, UnavailableError),
     )
+
+
+@contextmanager
+def history_there() -> Iterator[None]:
+    """Turn what Dagster's storage raises, which Dagster lets through as it is, into SyncFlow's error.
+
+    Raises:
+        UnavailableError: Dagster's history is away, or has no room.
+    """
+    try:
+        yield
+    except sa.exc.DBAPIError as error:
+        reason = (str(error.orig).strip().splitlines() or [type(error).__name__])[0]
+        raise UnavailableError(
+            f"Dagster's history cannot be written: {reason}", system="dagster"
+        ) from error

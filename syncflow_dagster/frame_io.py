@@ -15,7 +15,7 @@ import dagster as dg
 import msgspec
 
 from syncflow_core.errors import SyncFlowError
-from syncflow_core.frames import FrameStore
+from syncflow_core.frames import HANDOVER, FrameStore
 from syncflow_core.settings import read_settings
 from syncflow_core.stages.work import Staged
 
@@ -27,7 +27,7 @@ class FrameIOManager(dg.ConfigurableIOManager):
         run, *step = context.get_identifier()
         return (
             FrameStore(read_settings().frames_path).root
-            / "handover"
+            / HANDOVER
             / run
             / ("-".join(step) + ".json")
         )

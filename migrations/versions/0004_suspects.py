@@ -1,4 +1,4 @@
-"""Records that were on their way when a worker died, so that none of them kills one again and again.
+"""Records that a worker died of, perhaps; and indexes by which old batches can be removed.
 
 Revision: 0004_suspects
 """
@@ -10,6 +10,14 @@ revision = "0004_suspects"
 down_revision = "0003_collections"
 branch_labels = None
 depends_on = None
+
+OF_BATCHES = [
+    ("failed_records", "first_batch"),
+    ("pending_children", "batch"),
+    ("pending_deletes", "batch"),
+    ("push_journal", "batch"),
+]
+"""Columns by which old batches are looked for before they go."""
 
 
 def upgrade() -> None:
@@ -27,7 +35,11 @@ def upgrade() -> None:
         schema="bridge",
         comment="records that were on their way when a worker died, and did not arrive",
     )
+    for table, column in OF_BATCHES:
+        op.create_index(op.f(f"ix_{table}_{column}"), table, [column], schema="bridge")
 
 
 def downgrade() -> None:
+    for table, column in OF_BATCHES:
+        op.drop_index(op.f(f"ix_{table}_{column}"), table, schema="bridge")
     op.drop_table("suspects", schema="bridge")

@@ -15,8 +15,11 @@ from adbc_driver_manager import dbapi as adbc
 
 from syncflow_core.errors import ConfigError, UnavailableError
 
-AUTHENTICATION = ("28000", "28P01", "3D000", "42501")
-"""SQLSTATEs that trying again does not mend: wrong user, password or database; no permission."""
+AUTHENTICATION = ("28000", "28P01", "3D000", "42501", "25006")
+"""SQLSTATEs that trying again does not mend: wrong user, password or database; no permission; read only."""
+
+PASSING = ("40001", "40P01", "53100", "53200", "53300", "55P03", "57014", "57P01", "57P02", "57P03")
+"""SQLSTATEs that may be over soon: met another transaction, no room, a lock, a server that ends or starts."""
 
 
 def driver_url(url: str) -> sa.URL:
@@ -59,7 +62,11 @@ def translated(url: str) -> Iterator[None]:
         adbc.OperationalError,
     ) as error:
         raise _translation(error, url) from error
-    except sa.exc.ProgrammingError as error:
+    except adbc.Error as error:
+        if getattr(error, "sqlstate", None) in {*AUTHENTICATION, *PASSING}:
+            raise _translation(error, url) from error
+        raise
+    except (sa.exc.ProgrammingError, sa.exc.InternalError) as error:
         if getattr(error.orig, "sqlstate", None) in AUTHENTICATION:
             raise _translation(error, url) from error
         raise

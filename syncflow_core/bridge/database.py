@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import polars as pl
 import sqlalchemy as sa
@@ -21,12 +21,17 @@ from adbc_driver_postgresql import dbapi as adbc
 from syncflow_core.bridge import schema
 from syncflow_core.bridge.address import driver_url, place, plain_url, translated
 from syncflow_core.bridge.embedded import EmbeddedServer
+from syncflow_core.errors import UnavailableError
 from syncflow_core.settings import Settings
+
+T = TypeVar("T")
 
 POOL = 10  # connections kept by one process; the embedded server allows 100 in all
 POOL_OVERFLOW = 10
 POOL_WAIT_S = 30
 CONNECT_TIMEOUT_S = 10
+TRIES = 4
+MET_ANOTHER = frozenset({"40001", "40P01"})  # SQLSTATEs: serialization failure, deadlock
 LOCK_TIMEOUT_S = 30  # a backup or an ALTER TABLE beside a sync ends in an error, not in a hang
 
 
@@ -94,6 +99,25 @@ class Database:
         """
         with translated(self.url), self.engine.begin() as connection:
             yield connection
+
+    def transact(self, work: Callable[[sa.Connection], T]) -> T:
+        """What *work* returns, done in a transaction of its own, whole once more where it met another one.
+
+        Args:
+            work: Does nothing but statements of the transaction it is given: it may be called again.
+
+        Raises:
+            UnavailableError: As ``begin``; or the transaction met others ``TRIES`` times.
+        """
+        for left in range(TRIES, 0, -1):
+            try:
+                with self.begin() as connection:
+                    return work(connection)
+            except UnavailableError as error:
+                cause = getattr(error.__cause__, "orig", None)
+                if left == 1 or getattr(cause, "sqlstate", None) not in MET_ANOTHER:
+                    raise
+        raise AssertionError("unreachable")
 
     def frame(self, query: str, parameters: Sequence[object] = ()) -> pl.DataFrame:
         """The rows of *query* (parameters as ``$1``) as a frame, through Arrow, in its own transaction.

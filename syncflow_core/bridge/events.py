@@ -1,6 +1,6 @@
 """``record_events``: the history of each record.
 
-Belongs here: appending events, telling one record's story, forgetting old ones.
+Belongs here: appending events, telling one record's story.
 Does not belong here: deciding what happened (``stages``).
 
 Source: product.md 1.
@@ -75,8 +75,3 @@ def story(
         for row in connection.execute(query)
     ]
     return found[::-1]
-
-
-def prune_events(connection: sa.Connection, before: datetime) -> int:
-    """Forget events older than this; returns how many."""
-    return connection.execute(record_events.delete().where(record_events.c.at < before)).rowcount

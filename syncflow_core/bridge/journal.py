@@ -114,9 +114,3 @@ def open_intents(connection: sa.Connection, entity: str) -> list[Intent]:
         )
         for row in connection.execute(query)
     ]
-
-
-def prune_journal(connection: sa.Connection, before: datetime) -> int:
-    """Forget intents closed before this time; returns how many."""
-    done = connection.execute(push_journal.delete().where(push_journal.c.closed_at < before))
-    return done.rowcount

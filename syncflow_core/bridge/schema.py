@@ -66,6 +66,7 @@ def check_schema(connection: sa.Connection) -> None:
             "run syncflow migrate",
             system="database",
         )
+    _refuse_read_only(connection)
 
 
 def drift(connection: sa.Connection) -> list[object]:
@@ -89,6 +90,27 @@ def _refuse_newer(connection: sa.Connection) -> None:
         raise ConfigError(
             f"the database's schema ({found}) is newer than this code "
             f"({_scripts().get_current_head()}): install a newer SyncFlow",
+            system="database",
+        )
+
+
+def _refuse_read_only(connection: sa.Connection) -> None:
+    if connection.scalar(sa.text("SHOW transaction_read_only")) == "on":
+        raise ConfigError(
+            "the database takes no writes (read-only transactions)", system="database"
+        )
+    lacking = connection.scalars(
+        sa.text(
+            "SELECT tablename FROM pg_tables WHERE schemaname = :schema AND NOT "
+            "has_table_privilege(format('%I.%I', schemaname, tablename), 'SELECT,INSERT') "
+            "ORDER BY tablename"
+        ),
+        {"schema": SCHEMA},
+    ).all()
+    if lacking:
+        raise ConfigError(
+            f"the database's user may not write {SCHEMA}.{lacking[0]}"
+            + (f" and {len(lacking) - 1} more tables" if len(lacking) > 1 else ""),
             system="database",
         )
 

@@ -12,6 +12,7 @@ from functools import partial
 from uuid import UUID
 
 import polars as pl
+import sqlalchemy as sa
 
 from syncflow_core.bridge import failed, pending, records
 from syncflow_core.columns import (
@@ -159,7 +160,8 @@ class Deleter(Writer):
 
     def _save(self, done: pl.DataFrame, refused: pl.DataFrame, intents: Sequence[UUID]) -> None:
         now, name = self.now(), self.entity.name
-        with self.connections.database.begin() as connection:
+
+        def save(connection: sa.Connection) -> None:
             self.lease.check(connection)
             if done.height:
                 keys = done[KEY_HASH]
@@ -171,5 +173,7 @@ class Deleter(Writer):
                 failed.file_failed(connection, name, refused_frame(refused), self.batch, now)
                 self.tell(connection, refused, pl.lit("failed"), now)
             self.close_intents(connection, intents, now)
+
+        self.connections.database.transact(save)
         self.count("deleted", done.height)
         self.count("failed_deletes", refused.height)

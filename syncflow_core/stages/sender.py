@@ -225,19 +225,20 @@ class Sender(Writer):
         parked = parked.join(lines, on=KEY_HASH, how="semi")
         refused = pl.concat([verdicts.filter(pl.col("verdict") == FAILED), nameless])
         now, name = self.now(), self.entity.name
-        with self.connections.database.begin() as connection:
+
+        def save(connection: sa.Connection) -> None:
             self.lease.check(connection)
             if done.height:
                 keys = done[KEY_HASH]
-                done = self._with_changes(connection, done)
+                changed = self._with_changes(connection, done)
                 records.save_acknowledged(
-                    connection, name, done, self.batch, first_load=self.first_load
+                    connection, name, changed, self.batch, first_load=self.first_load
                 )
                 failed.resolve_failed(connection, name, keys, "pushed", now)
                 # what it waited with is older than what was sent; what it still lacks is parked anew
                 pending.close_pending(connection, name, keys, "released", now)
                 effect = pl.col("effect").replace_strict(EVENTS)
-                self.tell(connection, done, effect, now, pl.col("#changes"))
+                self.tell(connection, changed, effect, now, pl.col("#changes"))
             if parked.height:
                 pending.park(connection, name, lines, self.batch, now)
                 self.tell(connection, parked, pl.lit("parked"), now)
@@ -248,6 +249,8 @@ class Sender(Writer):
                 answered = pl.concat([done[KEY_HASH], parked[KEY_HASH], refused[KEY_HASH]])
                 suspects.acquit(connection, name, answered)
             self.close_intents(connection, intents, now)
+
+        self.connections.database.transact(save)
         for effect, number in done["effect"].value_counts().iter_rows():
             self.count(COUNTED[effect], number)
         self.count("pending", parked.height)

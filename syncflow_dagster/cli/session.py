@@ -15,6 +15,7 @@ from syncflow_core.bridge.entities import load_entities
 from syncflow_core.entity import Entity
 from syncflow_core.errors import ConfigError
 from syncflow_core.settings import Settings, read_settings
+from syncflow_dagster.failures import history_there
 from syncflow_dagster.home import open_instance, prepare
 
 
@@ -34,6 +35,7 @@ def session() -> Iterator[Session]:
 
     Raises:
         ConfigError: One of the two systems has no address, the schema is another, or no entity is declared.
+        UnavailableError: The bridge database, or Dagster's history, is away or has no room.
     """
     settings = read_settings()
     # both ask at once, before anything is opened, for what every job needs
@@ -47,7 +49,7 @@ def session() -> Iterator[Session]:
             f"{' and '.join(missing)} not set: where are they? (syncflow sandbox runs both on this machine)"
         )
     prepare(settings)
-    with Database.open(settings) as database:
+    with history_there(), Database.open(settings) as database:
         database.check_schema()  # before Dagster, whose history may be in the same database
         with open_instance(settings) as instance:
             with database.begin() as connection:

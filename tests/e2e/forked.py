@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 STARVING_BYTES = 4 << 20
+FULL_BYTES = 1 << 10
 FORKS = mp.get_context("forkserver")
 FORKS.set_forkserver_preload(
     [
@@ -42,12 +43,17 @@ class Failpoint:
     """What the process then sends itself."""
     starve: bool = False
     """Whether it gets no more memory from there on instead."""
+    full: bool = False
+    """Whether it can make files no longer from there on instead, as on a full disk."""
 
     def reached(self) -> None:
         if self.starve:
             used = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
             limit = used * resource.getpagesize() + STARVING_BYTES
             resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+        elif self.full:
+            signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+            resource.setrlimit(resource.RLIMIT_FSIZE, (FULL_BYTES, FULL_BYTES))
         else:
             os.kill(os.getpid(), self.signal)
 

@@ -27,10 +27,14 @@ def entity_column(**options: Any) -> sa.Column[str]:  # noqa: ANN401  # Column's
     return sa.Column("entity", sa.Text, sa.ForeignKey("bridge.entities.name"), **options)
 
 
-def batch_column(name: str, *, nullable: bool = True, primary_key: bool = False) -> sa.Column[Any]:
-    """A batch that a row belongs to."""
+def batch_column(
+    name: str, *, nullable: bool = True, primary_key: bool = False, index: bool = False
+) -> sa.Column[Any]:
+    """A batch that a row belongs to; with an index where many rows do, so that old batches can go."""
     key = sa.ForeignKey("bridge.sync_batches.uid")
-    return sa.Column(name, sa.Uuid, key, nullable=nullable, primary_key=primary_key)
+    return sa.Column(
+        name, sa.Uuid, key, nullable=nullable, primary_key=primary_key, index=index or None
+    )
 
 
 def at_column(name: str, *, nullable: bool = False, now: bool = False) -> sa.Column[Any]:

@@ -1,0 +1,60 @@
+"""The job ``tidy`` and its schedule: the past goes after ``SYNCFLOW_KEEP_DAYS``, and what dead runs staged.
+
+Belongs here: when, and what a person reads of it.
+Does not belong here: what is past (``bridge.history``), what is left behind (``syncflow_core.frames``).
+
+Source: product.md 1 and 8; faults.md XD11.
+"""
+
+from datetime import timedelta
+from typing import Final
+
+import dagster as dg
+
+from syncflow_core.bridge import batches
+from syncflow_core.bridge.history import forget_past
+from syncflow_core.settings import read_settings
+from syncflow_dagster.ops import RESOURCES, connections_of, utc_now
+
+AT: Final = "30 7 * * *"  # after the night window
+LEFT_BEHIND_DAYS: Final = 2
+"""A failed run is taken up again within this time, or its frames are gone."""
+
+
+@dg.op(
+    name="forget",
+    description="Forget what is past, and frames that dead runs left behind.",
+    required_resource_keys=RESOURCES,
+)
+def forget_op(context: dg.OpExecutionContext) -> None:
+    """Remove it all, and say how much it was."""
+    connections, now = connections_of(context), utc_now()
+    with connections.database.begin() as connection:
+        gone = forget_past(connection, now - timedelta(days=read_settings().keep_days))
+        running = batches.history(connection, statuses=["pending", "running"], limit=10_000)
+    left = connections.frames.forget_older(
+        (now - timedelta(days=LEFT_BEHIND_DAYS)).timestamp(), {str(item.uid) for item in running}
+    )
+    context.add_output_metadata({**gone, "frames": left})
+
+
+def build_tidy_job() -> dg.JobDefinition:
+    """``tidy``."""
+
+    @dg.job(name="tidy", description="Forget what is past, and frames that dead runs left behind.")
+    def tidy_job() -> None:
+        forget_op()
+
+    return tidy_job
+
+
+def build_tidy_schedule(job: dg.JobDefinition, time_zone: str) -> dg.ScheduleDefinition:
+    """``tidy_daily``, in the installation's *time_zone*."""
+    return dg.ScheduleDefinition(
+        name="tidy_daily",
+        job=job,
+        cron_schedule=AT,
+        execution_timezone=time_zone,
+        description="Keeps the bridge database and the staged frames from growing for ever.",
+        default_status=dg.DefaultScheduleStatus.RUNNING,
+    )

@@ -1,6 +1,7 @@
 """The fault matrix, fetching: each fault is made by the source itself, in the middle of a scan of two pages."""
 
 import itertools
+import json
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
@@ -11,7 +12,8 @@ from place import Place
 from tables import effects, faults, hits, hub, table
 
 from syncflow_core.bridge.batches import Batch
-from syncflow_core.entity import Entity
+from syncflow_core.bridge.failed import open_failed
+from syncflow_core.entity import Brake, Entity
 from syncflow_core.sandbox.store import Row
 
 pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("faults of fetching")]
@@ -30,8 +32,15 @@ def source(place: Place, *, generation: int) -> None:
 
 
 @pytest.fixture(scope="module")
-def first(shared_place: Place) -> Place:
-    """The table as it was synced first."""
+def first(shared_place: Place) -> Iterator[Place]:
+    """The table as it was synced first; an answer may take a second or two."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("SYNCFLOW_SILENCE_S", "1")
+        patched.setenv("SYNCFLOW_ANSWER_S", "2")
+        yield synced(shared_place)
+
+
+def synced(shared_place: Place) -> Place:
     shared_place.apply([Entity(name="flt")])
     source(shared_place, generation=next(ROUNDS))
     shared_place.sync("flt")
@@ -64,6 +73,8 @@ def soon() -> str:
 
 PASSING: dict[str, dict[str, Any]] = {
     "XF01 500 twice, then well": {"status": 500},
+    "XF04 a hang": {"hang": True},
+    "XF05 a slow drip": {"drip_s": 0.3},
     "XF06 reset in the body": {"truncate": 0.5},
     "XF07 an answer that never comes": {"drop": "after"},
     "XF08 broken once": {"status": 200, "body": '{"success": true, "data": [{"ID": 1'},
@@ -80,7 +91,7 @@ def test_a_fault_that_passes_changes_nothing_of_the_result(loaded: Place, fault:
     action = dict(PASSING[fault])
     if action.get("headers", {}).get("Retry-After") == "SOON":
         action["headers"] = {"Retry-After": soon()}
-    times = 1 if fault.startswith(("XF12", "XF21", "XF23")) else 2
+    times = 1 if fault.startswith(("XF04", "XF05", "XF12", "XF21", "XF23")) else 2
 
     batch, written = struck(loaded, {"match": {**EXECUTE, "times": times}, "action": action})
 
@@ -131,3 +142,72 @@ def test_XF17_a_total_that_no_page_fills_deletes_nothing_and_says_so(loaded: Pla
     notes = " ".join((batch.proof or {})["notes"])
     assert "1 records were not seen, but the scan is not proven complete: none is deleted" in notes
     assert f"{ROWS:,} rows came, {ROWS + 100:,} were declared" in notes
+
+
+def test_XN03_a_row_that_turns_bad_keeps_its_old_version_in_the_hub(loaded: Place) -> None:
+    columns = {"ID": "NUMBER(9)", "QTY": "NUMBER(9)"}
+    loaded.apply([Entity(name="flt"), Entity(name="bad", brake=Brake(rows=1, share=0))])
+    table(loaded, "bad", columns, [{"ID": n, "QTY": n} for n in range(20)])
+    loaded.sync("bad")
+    before = hub(loaded, "bad")
+    table(loaded, "bad", columns, [{"ID": n, "QTY": "12,34,5" if n < 5 else n} for n in range(20)])
+
+    batch = loaded.sync("bad").batches[0]
+    again = loaded.sync("bad").batches[0]
+
+    assert (batch.status, batch.counts.rejected, batch.counts.unchanged) == ("partial", 5, 15)
+    assert again.counts == batch.counts
+    assert hub(loaded, "bad") == before
+    with loaded.database.begin() as connection:
+        letters = open_failed(connection, "bad")
+    assert set(letters["column"]) == {"QTY"}
+    assert set(letters["value"]) == {"12,34,5"}
+
+
+def test_XN02_rows_that_are_all_bad_stop_the_entity_and_delete_nothing(loaded: Place) -> None:
+    columns = {"ID": "NUMBER(9)", "DUE": "DATE"}
+    loaded.apply([Entity(name="flt"), Entity(name="due")])
+    table(loaded, "due", columns, [{"ID": n, "DUE": "2025-12-08"} for n in range(1_200)])
+    loaded.sync("due")
+    before = effects(loaded)
+    table(loaded, "due", columns, [{"ID": n, "DUE": "8th of December"} for n in range(1_100)])
+
+    batch = loaded.sync("due").batches[0]
+
+    assert batch.status == "failed"
+    assert "most were rejected in due (1,100 of 1,100)" in str(batch.error)
+    assert effects(loaded) == before
+
+
+def test_XF27_values_that_come_in_another_type_send_nothing(loaded: Place) -> None:
+    columns = {"ID": "NUMBER(9)", "QTY": "NUMBER(12,3)", "DUE": "DATE"}
+    loaded.apply([Entity(name="flt"), Entity(name="flp")])
+    table(loaded, "flp", columns, [{"ID": 1, "QTY": 10.5, "DUE": "2025-12-08T00:00:00"}])
+    loaded.sync("flp")
+    before = effects(loaded)
+    flipped: list[Row] = [{"ID": "1", "QTY": "10.500", "DUE": 1_765_152_000_000}]
+    table(loaded, "flp", columns, flipped)
+
+    batch = loaded.sync("flp").batches[0]
+
+    assert (batch.status, batch.counts.unchanged) == ("completed", 1), hub(loaded, "flp")
+    assert effects(loaded) == before
+
+
+def test_XT06_leap_days_year_ends_and_open_ends_arrive_as_they_are(loaded: Place) -> None:
+    columns = {"ID": "NUMBER(9)", "AT": "TIMESTAMP"}
+    loaded.apply([Entity(name="flt"), Entity(name="tim")])
+    moments = [
+        "2024-02-29T00:00:00",
+        "2025-12-31T23:59:59.999999999",
+        "9999-12-31T00:00:00",
+        "0001-01-01T00:00:00",
+        "1582-10-10T00:00:00",
+    ]
+    table(loaded, "tim", columns, [{"ID": n, "AT": at} for n, at in enumerate(moments)])
+
+    batch = loaded.sync("tim").batches[0]
+
+    assert (batch.status, batch.counts.inserted) == ("completed", len(moments))
+    held = [json.loads(hub(loaded, "tim")[f"id={n}"])["at"] for n in range(len(moments))]
+    assert held == moments

@@ -136,6 +136,7 @@ class Transport:
             ),
             follow_redirects=False,
             trust_env=url.host not in _LOOPBACK,  # a proxy is for what lies outside this machine
+            verify=httpx.create_ssl_context(),  # SSL_CERT_FILE is for every machine
             transport=transport,
         )
 

@@ -21,7 +21,7 @@ from syncflow_dagster.registry import read_entities
 from syncflow_dagster.resources import resources
 from syncflow_dagster.retrying import build_retry_job, build_retry_sensor
 from syncflow_dagster.schedules import build_schedules
-from syncflow_dagster.tidying import build_tidy_job, build_tidy_schedule
+from syncflow_dagster.tidying import build_tidy_job
 
 
 def build(
@@ -53,7 +53,7 @@ def build(
             tidy,
         ],
         sensors=[build_retry_sensor(retry)],
-        schedules=[*build_schedules(reconcile, time_zone), build_tidy_schedule(tidy, time_zone)],
+        schedules=build_schedules(reconcile, tidy, time_zone),
         resources={**resources(), "frame_io": FrameIOManager()},
         executor=dg.in_process_executor,
     )

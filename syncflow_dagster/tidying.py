@@ -1,7 +1,7 @@
-"""The job ``tidy`` and its schedule: the past goes after ``SYNCFLOW_KEEP_DAYS``, and what dead runs staged.
+"""The job ``tidy``: the past goes after ``SYNCFLOW_KEEP_DAYS``, and what dead runs staged.
 
-Belongs here: when, and what a person reads of it.
-Does not belong here: what is past (``bridge.history``), what is left behind (``syncflow_core.frames``).
+Belongs here: what a person reads of it.
+Does not belong here: when (``schedules``), what is past (``bridge.history``), what is left behind (``syncflow_core.frames``).
 
 Source: product.md 1 and 8; faults.md XD11.
 """
@@ -16,7 +16,6 @@ from syncflow_core.bridge.history import forget_past
 from syncflow_core.settings import read_settings
 from syncflow_dagster.ops import RESOURCES, connections_of, utc_now
 
-AT: Final = "30 7 * * *"  # after the night window
 LEFT_BEHIND_DAYS: Final = 2
 """A failed run is taken up again within this time, or its frames are gone."""
 
@@ -46,15 +45,3 @@ def build_tidy_job() -> dg.JobDefinition:
         forget_op()
 
     return tidy_job
-
-
-def build_tidy_schedule(job: dg.JobDefinition, time_zone: str) -> dg.ScheduleDefinition:
-    """``tidy_daily``, in the installation's *time_zone*."""
-    return dg.ScheduleDefinition(
-        name="tidy_daily",
-        job=job,
-        cron_schedule=AT,
-        execution_timezone=time_zone,
-        description="Keeps the bridge database and the staged frames from growing for ever.",
-        default_status=dg.DefaultScheduleStatus.RUNNING,
-    )

@@ -1,7 +1,9 @@
-"""Programs that a record kills: ``syncflow``, which dies whenever it is about to send, or to read, a poisoned one."""
+"""``syncflow`` under a curse: records that kill who sends or reads them, clocks that jump."""
 
+import datetime as dt
 import os
 import signal
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -9,9 +11,12 @@ import polars as pl
 
 from syncflow_core.schedulehub import Target
 from syncflow_core.stages import normalize
+from syncflow_dagster import ops
 from syncflow_dagster.cli.app import main
 
 POISON = "POISON"
+JUMP_S = 0.7
+"""From one jump of the clock to the next."""
 
 
 def dies_of_sending() -> None:
@@ -37,4 +42,23 @@ def breaks_on_reading() -> None:
         return real(raw, *arguments, **named)
 
     normalize.normalize = brittle
+    main()
+
+
+def jumps() -> None:
+    """``syncflow`` on a machine whose clock goes back an hour, and on by a day, while it runs."""
+    real_time, real_now = time.time, ops.utc_now
+    begun: list[float] = []
+
+    def offset() -> float:
+        since = time.monotonic() - begun[0] if begun else 0.0
+        return 0.0 if since < JUMP_S else -3_600.0 if since < 2 * JUMP_S else 86_400.0
+
+    time.time = lambda: real_time() + offset()
+
+    def now() -> dt.datetime:
+        begun.append(time.monotonic())
+        return real_now() + dt.timedelta(seconds=offset())
+
+    ops.utc_now = now
     main()

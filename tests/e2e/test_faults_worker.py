@@ -16,7 +16,7 @@ import pytest
 from forked import Failpoint, Forked
 from place import Place, lines
 from proxy import Deed, Side, proxied
-from tables import effects, hub, link, references, table
+from tables import effects, faults, hub, link, references, table
 
 from syncflow_core.bridge.batches import history
 from syncflow_core.bridge.failed import open_failed
@@ -215,6 +215,28 @@ def test_XW13_a_worker_without_memory_is_followed_like_one_that_was_killed(chang
     starving.communicate(timeout=60)
 
     assert starving.returncode != 0
+
+
+def test_XT03_a_clock_that_jumps_back_and_on_changes_nothing(changed: Place) -> None:
+    slow = {"match": {"path": "/(execute|batch)"}, "action": {"delay_s": 0.2}}
+    for url in (changed.sandbox.apismith_url, changed.sandbox.schedulehub_url):
+        faults(url, slow)
+    command = ["sync", "--all", "--full", "--json"]
+
+    jumping = Forked("poison:jumps", command, changed.environment, changed.home)
+    out, said = jumping.communicate(timeout=60)
+    for url in (changed.sandbox.apismith_url, changed.sandbox.schedulehub_url):
+        faults(url)
+
+    assert jumping.returncode == 0, said
+    assert {line["status"] for line in lines(out)} == {"completed"}
+    with changed.database.begin() as connection:
+        found = history(connection, limit=2)
+    moments = [
+        at.timestamp() for batch in found for at in (batch.started_at, batch.finished_at) if at
+    ]
+    assert max(moments) - min(moments) > 80_000, "it never jumped"
+    assert all(0 < batch.seconds["total"] < 60 for batch in found)
 
 
 def test_XW16_a_record_that_kills_its_worker_is_filed_after_three_and_the_others_go_on(

@@ -1,5 +1,6 @@
 """What the documents name exists."""
 
+import ast
 import json
 import re
 from pathlib import Path
@@ -72,3 +73,27 @@ def test_every_test_that_a_guarantee_names_exists() -> None:
 
     assert named > 10
     assert missing == []
+
+
+AREAS = {"F": 28, "N": 8, "D": 11, "W": 16, "C": 5, "P": 19, "H": 8, "T": 6}
+MATRIX = {f"X{area}{row:02}" for area, rows in AREAS.items() for row in range(1, rows + 1)}
+
+
+def test_every_row_of_the_fault_matrix_is_a_test_that_carries_its_id() -> None:
+    carried = set()
+    for file in (ROOT / "tests").rglob("test_*.py"):
+        for node in ast.walk(ast.parse(file.read_text("utf-8"))):
+            named: list[object] = []
+            if isinstance(node, ast.FunctionDef) and node.name.startswith("test_"):
+                named = [node.name]
+            elif isinstance(node, ast.Dict):  # the ids of a parametrized test
+                named = [key.value for key in node.keys if isinstance(key, ast.Constant)]
+            for name in named:
+                carried |= set(re.findall(r"X[FNDWCPHT]\d\d", str(name)))
+    documented = re.findall(
+        r"^\| (X[FNDWCPHT]\d\d) \|", (ROOT / "docs/guarantees.md").read_text("utf-8"), re.MULTILINE
+    )
+
+    assert len(MATRIX) == 101
+    assert carried == MATRIX
+    assert sorted(documented) == sorted(MATRIX)

@@ -82,7 +82,8 @@ def push(connections: Connections, staged: Staged, *, now: Callable[[], datetime
         refused = pl.concat([pl.Series(KEY_HASH, [], dtype=pl.Binary), *sender.refused])
         refused_ref = frames.write(str(staged.batch), "refused", [refused.to_frame(KEY_HASH)])
     with timed(connections, seconds, "release"):
-        notes += release_children(connections, staged, landed, now=now)
+        parked = pl.concat([landed.clear(), *sender.parked])
+        notes += release_children(connections, staged, landed, parked, now=now)
         if written["deleted"] or written["updated"]:  # an update may leave its parent too
             notes += release_deletes(connections, staged, now=now)
     counts = {

@@ -49,13 +49,15 @@ def release_children(
     connections: Connections,
     staged: Staged,
     landed: pl.Series,
+    parked: pl.Series,
     *,
     now: Callable[[], datetime],
 ) -> list[str]:
     """Send every waiting record whose parents have all landed; then those that waited for it, and so on.
 
     An entity that another sync holds is passed over: that sync, or the sensor, releases its records.
-    For that, this entity's own records go first whose parents landed while it was held.
+    For that, this entity's own records go first whose parents landed while it was held; what the target
+    has just *parked*, which holds a parent against what is known, does not.
 
     Returns:
         A sentence for each entity of which records were released.
@@ -63,6 +65,7 @@ def release_children(
     notes: list[str] = []
     queue = [(staged.name, landed)]
     missed = _released_by_nobody(connections, staged.name)
+    missed = missed.filter(~missed.is_in(parked.implode()))
     if len(missed) and len(sent := _release(connections, staged, staged.name, missed, now)):
         notes.append(f"{len(sent)} {staged.name} released: their parents had landed before")
         queue.append((staged.name, sent))
@@ -183,11 +186,9 @@ def _release(
         landed = pl.concat([keys.clear().alias(KEY_HASH), *side.sender.landed])
         with connections.database.begin() as connection:
             side.sender.lease.check(connection)
+            not_there = [keys.clear().alias(KEY_HASH), *side.sender.refused, *side.sender.parked]
             arrived = ready.filter(
-                pl.col("here")
-                & ~pl.col(KEY_HASH).is_in(
-                    pl.concat([keys.clear().alias(KEY_HASH), *side.sender.refused]).implode()
-                )
+                pl.col("here") & ~pl.col(KEY_HASH).is_in(pl.concat(not_there).implode())
             )
             pending.close_references(connection, child, arrived, now())
             lacking = ready.filter(~pl.col("here")).select(pending.PARKED.names())

@@ -25,6 +25,7 @@ from syncflow_core.bridge.journal import WriteOp
 from syncflow_core.columns import HUB_UID, KEY_HASH, OP, PARENT_REFS
 from syncflow_core.digests import DIGESTS, changed_fields
 from syncflow_core.fields import Shape
+from syncflow_core.stages.attempts import PARENT_NAME, count_attempt
 from syncflow_core.stages.verdicts import (
     AGAIN,
     AWAY,
@@ -76,6 +77,8 @@ class Sender(Writer):
     """Key hashes that the target acknowledged as inserted or updated."""
     refused: list[pl.Series] = field(default_factory=list)
     """Key hashes that failed."""
+    parked: list[pl.Series] = field(default_factory=list)
+    """Key hashes that the target refused for a parent which it does not hold."""
     beside: Executor | None = None
     """Saves what one call's records became while the next call is made; one worker. Its owner waits for it."""
     _saving: Future[None] | None = None
@@ -240,7 +243,10 @@ class Sender(Writer):
                 effect = pl.col("effect").replace_strict(EVENTS)
                 self.tell(connection, changed, effect, now, pl.col("#changes"))
             if parked.height:
+                before = pending.open_pending(connection, name)
                 pending.park(connection, name, lines, self.batch, now)
+                unnamed = pl.col("parent_key_hash").bin.encode("hex").alias(PARENT_NAME)
+                count_attempt(connection, self, lines.with_columns(unnamed), before, now)
                 self.tell(connection, parked, pl.lit("parked"), now)
             if refused.height:
                 failed.file_failed(connection, name, refused_frame(refused), self.batch, now)
@@ -257,6 +263,7 @@ class Sender(Writer):
         self.count("failed", refused.height)
         self.landed.append(done[KEY_HASH])
         self.refused.append(refused[KEY_HASH])
+        self.parked.append(parked[KEY_HASH])
 
     def _with_changes(self, connection: sa.Connection, done: pl.DataFrame) -> pl.DataFrame:
         """Add ``#changes``: of updates, the names of the fields that changed, as JSON; else null."""

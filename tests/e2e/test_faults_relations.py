@@ -15,6 +15,7 @@ from tables import effects, hub, link, references, table
 from syncflow_core.bridge.failed import open_failed
 from syncflow_core.bridge.pending import open_keys
 from syncflow_core.entity import Brake, Entity, Field
+from syncflow_core.sandbox import database
 
 pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("faults of relations")]
 
@@ -118,6 +119,30 @@ def test_XH07_a_parent_that_was_deleted_and_made_anew_has_its_children_again(
 
     assert (names(family, "top"), names(family, "kid")) == ({"A", "B"}, {"a", "b"})
     assert json.loads(hub(family, "top")["id=B"])["name"] == "anew"
+
+
+def test_children_whose_parent_others_have_deleted_in_the_hub_are_tried_five_times_and_told(
+    family: Place,
+) -> None:
+    with family.database.begin() as connection:
+        query = (
+            "SELECT hub_uid FROM bridge.synced_records WHERE entity = 'top' AND reference = 'id=B'"
+        )
+        uid = connection.exec_driver_sql(query).scalar_one()
+    with database.connect(family.url) as hub_side:
+        hub_side.execute("UPDATE hub.records SET deleted = true WHERE uid = %s", [str(uid)])
+    children(family, a="A", b="B", late="B")
+    runs = [family.sync("kid") for _ in range(6)]
+    with family.database.begin() as connection:
+        letters = open_failed(connection, "kid")
+
+    parents(family, "A", "B", name="seen")
+    family.sync("top")
+
+    assert [outcome(run, "kid")["pending"] for run in runs] == [1] * 6
+    assert letters["rule"].to_list() == ["parent_missing"]
+    assert letters["attempts"].to_list() == [1], "told once"
+    assert names(family, "kid") == {"a", "b", "late"}
 
 
 def test_XC01_of_two_syncs_of_one_entity_the_second_waits_for_the_first(family: Place) -> None:

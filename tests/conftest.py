@@ -25,6 +25,13 @@ def server_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     base = tmp_path_factory.getbasetemp()
     shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
     with EmbeddedServer.acquire(Path(shared) / "bridge-tests", linger_s=0) as server:
+        with psycopg.connect(server.url("postgres"), autocommit=True) as connection:
+            for name in ("fsync", "synchronous_commit", "full_page_writes"):
+                # what is killed in the tests are clients; servers that are killed are others
+                connection.execute(
+                    sql.SQL("ALTER SYSTEM SET {} = off").format(sql.Identifier(name))
+                )
+            connection.execute("SELECT pg_reload_conf()")
         yield server.url("postgres")
 
 

@@ -173,6 +173,8 @@ def _status(batch: Batch) -> int:
 def quiet_dagster() -> None:
     """Keep Dagster's events out of the terminal; they are in the UI. Warnings of SyncFlow stay."""
     logging.getLogger("dagster").setLevel(logging.CRITICAL)
+    # a connection that broke is told by the statement that met it, not by the pool's stack too
+    logging.getLogger("sqlalchemy.pool").setLevel(logging.CRITICAL)
     terminal = logging.StreamHandler(sys.stderr)
     terminal.setLevel(logging.WARNING)
     terminal.setFormatter(logging.Formatter("%(name)s: %(message)s"))

@@ -187,6 +187,26 @@ def test_XP16_after_nights_without_the_hub_only_the_newest_versions_go(
     assert effects(loaded) == before + NEW + CHANGED + NEW
 
 
+@pytest.mark.parametrize("missing", [404, 501])
+def test_a_hub_without_batch_calls_is_written_to_row_by_row(loaded: Place, missing: int) -> None:
+    loaded.apply(
+        [
+            Entity(name="flp", brake=Brake(rows=100_000, share=1)),
+            Entity(name="sgl", brake=Brake(rows=100, share=1)),
+        ]
+    )
+    switch(loaded, batch_missing=missing)
+    counted = []
+    for name, numbers in (("a", range(30)), ("b", range(10, 40))):
+        table(loaded, "sgl", COLUMNS, [{"ID": n, "NAME": f"{name}{missing}"} for n in numbers])
+        counts = loaded.sync("sgl").batches[0].counts
+        counted.append((counts.inserted, counts.updated, counts.deleted))
+    switch(loaded, batch_missing=0)
+
+    assert counted[1] == (10, 20, 10)
+    assert len(hub(loaded, "sgl")) == 30
+
+
 def changed(place: Place) -> tuple[Batch, int]:
     """A sync of another generation: its batch, and how many effects the hub logged."""
     source(place, next(ROUNDS))

@@ -537,7 +537,7 @@ def test_whatever_is_edited_and_run_the_hub_becomes_equal_and_stays_quiet(place:
         run_state_machine_as_test(
             Here,
             settings=settings(
-                max_examples=EXAMPLES or 3,
+                max_examples=EXAMPLES or 2,
                 stateful_step_count=40 if EXAMPLES else 12,
                 deadline=None,
                 suppress_health_check=list(HealthCheck),

@@ -1,11 +1,18 @@
-"""From the n-th call on every call fails, n = 1, 2, ...: whenever a system goes away, nothing is lost or doubled."""
+"""Whichever call is the one that fails, n = 1, 2, ...: nothing is lost or doubled.
+
+HTTP: from the n-th call on every one fails. The database: its n-th answer is lost with the connection.
+The suite takes every third call and every 240th answer, ``SYNCFLOW_NTH_STEP=1`` takes each.
+"""
 
 import itertools
 import json
+import os
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 from place import Place
+from proxy import nth, proxied
 from tables import effects, faults, hits, hub, link, references, table
 
 from syncflow_core.bridge.failed import open_failed
@@ -23,6 +30,7 @@ ENTITIES = [
 COLUMNS = {"ID": "VARCHAR2(20)", "UP": "VARCHAR2(20)", "NAME": "VARCHAR2(20)"}
 ABOVE = {"grand": None, "parent": "grand", "child": "parent"}
 ROWS = 5
+STEP = int(os.environ.get("SYNCFLOW_NTH_STEP", "240"))
 
 
 def source(place: Place, generation: int) -> None:
@@ -49,7 +57,7 @@ def test_whenever_a_system_goes_away_the_next_sync_makes_up_for_it(
     source(place, 1)
     place.sync()
     expected = 3 * (ROWS + ROWS + ROWS)  # updates, inserts, deletes
-    for n in itertools.count(1):
+    for n in itertools.count(1, max(1, STEP // 80)):
         source(place, n + 1)
         before = effects(place)
         faults(url, {"match": {"since": n}, "action": action})
@@ -73,3 +81,36 @@ def test_whenever_a_system_goes_away_the_next_sync_makes_up_for_it(
     for name in ABOVE:
         with place.database.begin() as connection:
             assert open_failed(connection, name).is_empty()
+
+
+def test_whenever_the_database_is_cut_off_the_next_sync_makes_up_for_it(place: Place) -> None:
+    references(place, ("parent", "up", "grand"), ("child", "up", "parent"))
+    place.apply(ENTITIES)
+    source(place, 1)
+    assert place.command("sync", "--all", "--full").returncode == 0
+    expected = 3 * (ROWS + ROWS + ROWS)  # updates, inserts, deletes
+    address = sa.make_url(place.url)
+    assert address.port is not None
+    for generation, n in enumerate(itertools.count(1, STEP), start=2):
+        source(place, generation)
+        before = effects(place)
+        with proxied(address.port) as proxy:
+            proxy.rule = nth("back", b"", n, "cut")
+            url = address.set(port=proxy.port).render_as_string(hide_password=False)
+            cut_off = place.process("sync", "--all", "--full", SYNCFLOW_DATABASE_URL=url)
+            _, warned = cut_off.communicate(timeout=90)
+            struck = proxy.struck
+        recovered = place.command("sync", "--all", "--full")
+
+        said = f"answer {n}: {warned}"
+        assert "Traceback" not in warned, said
+        assert recovered.returncode == 0, said + recovered.stderr
+        assert effects(place) == before + expected, f"{said}: each record once"
+        for name in ABOVE:
+            held = [json.loads(text) for text in hub(place, name).values()]
+            assert {record["name"] for record in held} == {f"g{generation}"}, said
+        if not struck:
+            break
+    assert n > STEP
+    quiet = place.sync()
+    assert [batch.counts.unchanged for batch in quiet.batches] == [2 * ROWS] * 3

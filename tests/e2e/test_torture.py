@@ -78,7 +78,7 @@ def test_whatever_dies_when_the_hub_becomes_equal_and_each_version_is_applied_on
     before = effects(place)
     quiet = lines(place.command("sync", "--all", "--full", "--json").stdout)
 
-    assert struck > 0
+    assert struck or KILLS < 100, "few calls may all be spared"
     assert comparison.equal, comparison.table()
     assert inserted_twice(place.url) == []
     assert [repeat for repeat in updated_twice(place.url) if not repeat.changed] == []

@@ -1,4 +1,4 @@
-"""Records that a worker died of, perhaps; and indexes by which old batches can be removed.
+"""Records that a worker died of, perhaps; indexes by which old batches go, one index for events.
 
 Revision: 0004_suspects
 """
@@ -35,11 +35,22 @@ def upgrade() -> None:
         schema="bridge",
         comment="records that were on their way when a worker died, and did not arrive",
     )
+    # one index tells a record's story and tells its lines apart: two cost a first load a tenth more
+    op.drop_index("ix_record_events_story", "record_events", schema="bridge")
+    op.drop_constraint("pk_record_events", "record_events", schema="bridge")
+    op.create_primary_key(
+        "pk_record_events", "record_events", ["entity", "key_hash", "id"], schema="bridge"
+    )
     for table, column in OF_BATCHES:
         op.create_index(op.f(f"ix_{table}_{column}"), table, [column], schema="bridge")
 
 
 def downgrade() -> None:
+    op.drop_constraint("pk_record_events", "record_events", schema="bridge")
+    op.create_primary_key("pk_record_events", "record_events", ["id"], schema="bridge")
+    op.create_index(
+        "ix_record_events_story", "record_events", ["entity", "key_hash", "id"], schema="bridge"
+    )
     for table, column in OF_BATCHES:
         op.drop_index(op.f(f"ix_{table}_{column}"), table, schema="bridge")
     op.drop_table("suspects", schema="bridge")

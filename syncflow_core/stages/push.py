@@ -24,7 +24,7 @@ from syncflow_core.stages.deleter import Deleter
 from syncflow_core.stages.park import forget_overtaken, park_waiting
 from syncflow_core.stages.plan import check_plan
 from syncflow_core.stages.release import release_children, release_deletes
-from syncflow_core.stages.sender import COUNTED, Sender, groups
+from syncflow_core.stages.sender import COUNTED, SAVES_AT_ONCE, Sender, groups
 from syncflow_core.stages.settle import settle_open
 from syncflow_core.stages.verdicts import outgoing
 from syncflow_core.stages.work import Connections, Staged, hold, timed, wave_names
@@ -51,7 +51,7 @@ def push(connections: Connections, staged: Staged, *, now: Callable[[], datetime
         with connections.database.begin() as connection:
             first_load = not records.has_known(connection, staged.name)
         # at its end the last save is done, also when something has failed
-        with ThreadPoolExecutor(1, thread_name_prefix="save") as beside:
+        with ThreadPoolExecutor(SAVES_AT_ONCE, thread_name_prefix="save") as beside:
             sender = Sender(
                 connections,
                 shape.entity,

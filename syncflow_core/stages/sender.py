@@ -10,6 +10,7 @@ what the target does not hold is sent again. What is saved is what the target ac
 Source: product.md 5 and 6; contract.md, "ScheduleHub".
 """
 
+from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass, field
@@ -44,6 +45,8 @@ from syncflow_core.stages.writer import CALL_ROWS, GROUP_ROWS, ROUNDS, Writer
 
 WRITES: Final[tuple[WriteOp, ...]] = ("insert", "update")
 COUNTED: Final = {"insert": "inserted", "update": "updated", "unchanged": "unchanged"}
+SAVES_AT_ONCE: Final = 2
+"""Groups that are saved while another one is sent."""
 FEW_ROWS: Final = 100
 """Rows of a call whose records were near one worker's death."""
 ALONE_AFTER: Final = 2
@@ -80,8 +83,8 @@ class Sender(Writer):
     parked: list[pl.Series] = field(default_factory=list)
     """Key hashes that the target refused for a parent which it does not hold."""
     beside: Executor | None = None
-    """Saves what one call's records became while the next call is made; one worker. Its owner waits for it."""
-    _saving: Future[None] | None = None
+    """Saves what one group's records became while the next is sent. Its owner waits for it."""
+    _saving: deque[Future[None]] = field(default_factory=deque)
     _suspects: pl.DataFrame | None = None
     _put_off: list[pl.DataFrame] = field(default_factory=list)
 
@@ -172,18 +175,18 @@ class Sender(Writer):
             )
 
     def _keep(self, verdicts: pl.DataFrame, intents: Sequence[UUID]) -> None:
-        """Save, here or beside the next call; one save at a time, so that little is held."""
-        self._wait()
+        """Save, here or beside the next calls; a few saves at once, so that little is held."""
         if self.beside is None:
             self._save(verdicts, intents)
-        else:
-            self._saving = self.beside.submit(self._save, verdicts, intents)
+            return
+        while len(self._saving) >= SAVES_AT_ONCE:
+            self._saving.popleft().result()
+        self._saving.append(self.beside.submit(self._save, verdicts, intents))
 
     def _wait(self) -> None:
         """Return when nothing is being saved any more; what a save raises is raised here."""
-        saving, self._saving = self._saving, None
-        if saving is not None:
-            saving.result()
+        while self._saving:
+            self._saving.popleft().result()
 
     def _call(self, todo: pl.DataFrame) -> tuple[list[UUID], pl.DataFrame]:
         """Open the intents, make the calls; the rows with their outcomes."""
@@ -203,7 +206,7 @@ class Sender(Writer):
         def call(rows: pl.DataFrame) -> pl.DataFrame:
             bodies = rows.select(
                 pl.concat_str(
-                    pl.col(BODY).str.head(-1),
+                    pl.col(BODY).str.strip_suffix("}"),
                     pl.when(pl.col(BODY) == "{}").then(pl.lit("")).otherwise(pl.lit(",")),
                     pl.lit('"parent_refs":'),
                     pl.col(PARENT_REFS),

@@ -6,6 +6,7 @@ Does not belong here: what is written (``sender``, ``deleter``).
 Source: product.md 5.
 """
 
+import threading
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -55,11 +56,13 @@ class Writer:
     now: Callable[[], datetime]
     counts: Counter[str] = field(default_factory=Counter)
     """Records by the accounts' names, and ``failed_deletes``."""
+    _counting: threading.Lock = field(default_factory=threading.Lock)
 
     def count(self, name: str, number: int) -> None:
-        """Add to the counts, and to what is told of a batch that fails."""
-        self.counts[name] += number
-        self.connections.done[self.batch][name] += number
+        """Add to the counts, and to what is told of a batch that fails; several saves do so at once."""
+        with self._counting:
+            self.counts[name] += number
+            self.connections.done[self.batch][name] += number
 
     def open_intents(self, calls: Sequence[tuple[WriteOp, pl.Series]]) -> list[UUID]:
         """Write down, in one transaction, what each call is about to write: operation and key hashes."""

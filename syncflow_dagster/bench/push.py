@@ -39,7 +39,7 @@ from syncflow_core.pages import JSON, parse_page
 from syncflow_core.sandbox import Sandbox
 from syncflow_core.schedulehub import Target
 from syncflow_core.settings import Settings
-from syncflow_core.stages.sender import Sender, groups
+from syncflow_core.stages.sender import SAVES_AT_ONCE, Sender, groups
 from syncflow_core.stages.verdicts import outgoing
 from syncflow_core.stages.work import Connections
 from syncflow_dagster.bench.measure import Benchmark
@@ -189,7 +189,7 @@ def _sender(  # what a sender is made of
             database=database,
             frames=FrameStore(""),
         )
-        with ThreadPoolExecutor(1) as beside:
+        with ThreadPoolExecutor(SAVES_AT_ONCE) as beside:
             yield kind(
                 connections,
                 shape.entity,

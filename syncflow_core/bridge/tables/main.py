@@ -329,14 +329,13 @@ push_journal = sa.Table(
 record_events = sa.Table(
     "record_events",
     metadata,
+    sa.Column("entity", sa.Text, primary_key=True),
+    sa.Column("key_hash", sa.LargeBinary, primary_key=True),
     sa.Column("id", sa.BigInteger, sa.Identity(always=True), primary_key=True),
-    sa.Column("entity", sa.Text, nullable=False),
-    sa.Column("key_hash", sa.LargeBinary, nullable=False),
     sa.Column("batch", sa.Uuid, comment="no foreign key"),
     at_column("at"),
     sa.Column("event", sa.Text, nullable=False),
     sa.Column("detail", JSONB(none_as_null=True)),
-    sa.Index("ix_record_events_story", "entity", "key_hash", "id"),
     sa.Index("ix_record_events_at", "at", postgresql_using="brin"),
     comment="the history of each record, kept for a set time",
 )

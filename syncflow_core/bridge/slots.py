@@ -31,11 +31,13 @@ STEP_S: Final = 1.0
 _CLASS = "hashtext('syncflow slots ' || :system)"
 _NOW = "extract(epoch FROM now())"
 _SLOTS = "least(CAST(:slots AS int), coalesce((t.state ->> 'at_once')::int, :slots))"
+# OFFSET 0: one's own slots are left out before a lock is tried, which would succeed once more
 _TAKE = sa.text(
     f"""
     SELECT s, n FROM (SELECT coalesce((SELECT {_SLOTS} FROM bridge.target_limits AS t
-        WHERE t.system = :system), :slots) AS n) AS now, generate_series(1, n) AS s
-    WHERE s <> ALL(:held) AND pg_try_advisory_lock({_CLASS}, s) LIMIT 1
+        WHERE t.system = :system), :slots) AS n) AS now,
+        LATERAL (SELECT g FROM generate_series(1, n) AS g WHERE g <> ALL(:held) OFFSET 0) AS free(s)
+    WHERE pg_try_advisory_lock({_CLASS}, s) LIMIT 1
     """  # noqa: S608  # constants
 )
 _GIVE = sa.text(f"SELECT pg_advisory_unlock({_CLASS}, :slot)")

@@ -99,3 +99,13 @@ def test_a_system_that_is_overloaded_gets_half_of_all_runs_and_one_more_after_ea
         seen.append(allowed(other))
 
     assert (halved, seen) == (SLOTS // 2, [2, 3, 3, 3])
+
+
+def test_slots_that_were_given_back_are_everybodys(limiters: list[SharedLimiter]) -> None:
+    one, other = limiters
+    for _ in range(3):
+        with one.slot(), one.slot(), one.slot():
+            assert other._take() is None
+
+    with other.slot(), other.slot(), other.slot():
+        assert one._take() is None

@@ -15,6 +15,7 @@ from syncflow_core.settings import read_settings
 from syncflow_dagster.assets import build_assets
 from syncflow_dagster.frame_io import FrameIOManager
 from syncflow_dagster.jobs import build_jobs
+from syncflow_dagster.nights import build_night_schedule, build_window_guard
 from syncflow_dagster.planning import build_plan_jobs
 from syncflow_dagster.reconciling import build_reconcile_check, build_reconcile_job
 from syncflow_dagster.registry import read_entities
@@ -42,18 +43,21 @@ def build(
     """
     checks = [] if own_checks_only else [build_reconcile_check(item.name) for item in entities]
     reconcile, retry, tidy = build_reconcile_job(), build_retry_job(), build_tidy_job()
+    jobs = build_jobs([entity.name for entity in entities], slices)
+    night = [build_night_schedule()] if jobs else []  # there is no such job of no entity
+    guard = [build_window_guard()] if jobs else []
     return dg.Definitions(
         assets=build_assets(entities, slices),
         asset_checks=checks,
         jobs=[
-            *build_jobs([entity.name for entity in entities], slices),
+            *jobs,
             *build_plan_jobs(slices),
             reconcile,
             retry,
             tidy,
         ],
-        sensors=[build_retry_sensor(retry)],
-        schedules=build_schedules(reconcile, tidy, time_zone),
+        sensors=[build_retry_sensor(retry), *guard],
+        schedules=[*build_schedules(reconcile, tidy, time_zone), *night],
         resources={**resources(), "frame_io": FrameIOManager()},
         executor=dg.in_process_executor,
     )

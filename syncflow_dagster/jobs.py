@@ -22,6 +22,11 @@ def build_jobs(names: Sequence[str], slices: int) -> list[UnresolvedAssetJobDefi
     tags = range_tags([1, slices])
     return [
         dg.define_asset_job(
+            "night",
+            selection=_synced(names),
+            description="Slices of entities, as the night window asks for them.",
+        ),
+        dg.define_asset_job(
             "sync_all",
             selection=_synced(names),
             tags=tags,

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 from uuid import UUID
 
 import dagster as dg
@@ -31,12 +31,23 @@ from syncflow_core.stages.normalize import normalize_rows
 from syncflow_core.stages.push import push
 from syncflow_core.stages.resolve import resolve_parents
 from syncflow_core.stages.track import Report, fail, track
-from syncflow_core.stages.work import Connections, Order, Staged
+from syncflow_core.stages.work import (
+    Connections,
+    NightOverError,
+    Order,
+    Staged,
+    within_night,
+)
 from syncflow_dagster.failures import as_failure
 from syncflow_dagster.interrupts import put_off
 from syncflow_dagster.partitions import slice_number
 from syncflow_dagster.progress import tell
 
+NIGHT_TAG = "syncflow/night_of"
+"""The evening's date, on the runs that the night window starts."""
+UNTIL_TAG = "syncflow/until"
+"""When that night ends."""
+T = TypeVar("T")
 RESOURCES = {"source", "target", "bridge", "frames"}
 ACCOUNTS_CLOSE = "accounts_close"
 
@@ -101,6 +112,8 @@ def build_ops(name: str, *, has_parents: bool, slices: int, deferred: tuple[str,
             partition=",".join(keys),
             wait_s=config.wait_s,
             deferred=deferred,
+            night=_tag(context, NIGHT_TAG, dt.date.fromisoformat),
+            until=_tag(context, UNTIL_TAG, dt.datetime.fromisoformat),
             by_person=not {SCHEDULE_NAME_TAG, SENSOR_NAME_TAG} & context.run.tags.keys(),
         )
         with connections.database.begin() as connection:
@@ -116,6 +129,7 @@ def build_ops(name: str, *, has_parents: bool, slices: int, deferred: tuple[str,
                 partition=order.partition,
             )
         with closing_on_error(connections, order):
+            within_night(order, utc_now())
             staged = fetch(connections, order, now=utc_now)
             _fail_dead_runs(context, connections.leases[order.batch])
             return staged
@@ -134,6 +148,7 @@ def build_ops(name: str, *, has_parents: bool, slices: int, deferred: tuple[str,
             connections = connections_of(context)
             continued = continue_batch(context, connections, staged)
             with closing_on_error(connections, continued.order):
+                within_night(continued.order, utc_now())
                 return run(connections, continued)
 
         return op
@@ -177,6 +192,12 @@ def build_ops(name: str, *, has_parents: bool, slices: int, deferred: tuple[str,
         resolve=stage_op("resolve", "Parents before children; park the orphans.", resolve_parents),
         push=push_op,
     )
+
+
+def _tag(context: dg.OpExecutionContext, name: str, read: Callable[[str], T]) -> T | None:
+    """What a tag of the run says; None where it has none."""
+    text = context.run.tags.get(name)
+    return None if text is None else read(text)
 
 
 def connections_of(context: dg.OpExecutionContext) -> Connections:
@@ -240,7 +261,7 @@ def closing_on_error(connections: Connections, order: Order) -> Iterator[None]:
         fail(connections, order, interruption, now=utc_now, stopped=True)
         raise
     except SyncFlowError as error:
-        fail(connections, order, error, now=utc_now)
+        fail(connections, order, error, now=utc_now, stopped=isinstance(error, NightOverError))
         raise as_failure(error) from error
     except Exception as error:
         fail(connections, order, error, now=utc_now)

@@ -351,6 +351,7 @@ def _save_schedule(connection: sa.Connection, entity: Entity) -> None:
                 "current_offset": sa.case((changed, 0), else_=table.c.current_offset),
                 "last_slice": sa.case((changed, None), else_=table.c.last_slice),
                 "slice_size": sa.case((changed, None), else_=table.c.slice_size),
+                "sweep_night": sa.case((changed, None), else_=table.c.sweep_night),
             },
         )
     )

@@ -12,7 +12,7 @@ from datetime import date, datetime, time
 
 import sqlalchemy as sa
 
-from syncflow_core.bridge.tables import background_sync_schedule
+from syncflow_core.bridge.tables import background_sync_schedule, sweep_slices
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,8 @@ class Progress:
     last_slice: int | None
     last_night: date | None
     """The evening's date of the last slice done."""
+    sweep_night: date | None
+    """That of the sweep's first slice; None between two sweeps."""
     next_run_at: datetime | None
 
 
@@ -66,4 +68,46 @@ def save_progress(
         background_sync_schedule.update()
         .where(background_sync_schedule.c.entity == entity)
         .values(**asdict(progress), updated_at=now)
+    )
+
+
+def note_slice(
+    connection: sa.Connection, entity: str, slice_: int, *, night: date, ends: bool, now: datetime
+) -> None:
+    """Save that a slice is done: rows read, the sweep's number, whose night it was.
+
+    Args:
+        connection: In the transaction that has kept the slice (``sweeps.save_slice``), or ended the sweep.
+        entity: Its name.
+        slice_: From 1.
+        night: The evening's date; by day, the day's.
+        ends: Whether the sweep has ended with it.
+        now: Aware.
+    """
+    table = background_sync_schedule.c
+    seen = sa.select(
+        sa.func.coalesce(sa.func.sum(sweep_slices.c.counted), 0).label("rows"),
+        sa.func.max(sweep_slices.c.counted).label("most"),
+    ).where(sweep_slices.c.entity == entity)
+    rows, most = connection.execute(seen).one()
+    connection.execute(
+        background_sync_schedule.update()
+        .where(table.entity == entity)
+        .values(
+            slice_size=most,
+            current_offset=rows,
+            last_slice=slice_,
+            last_night=night,
+            sweep_night=None if ends else sa.func.coalesce(table.sweep_night, night),
+            updated_at=now,
+        )
+    )
+
+
+def save_next_run(connection: sa.Connection, entity: str, at: datetime | None) -> None:
+    """Save when the entity's next slice is due."""
+    connection.execute(
+        background_sync_schedule.update()
+        .where(background_sync_schedule.c.entity == entity)
+        .values(next_run_at=at)
     )

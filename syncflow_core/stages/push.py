@@ -27,7 +27,14 @@ from syncflow_core.stages.release import release_children, release_deletes
 from syncflow_core.stages.sender import COUNTED, SAVES_AT_ONCE, Sender, groups
 from syncflow_core.stages.settle import settle_open
 from syncflow_core.stages.verdicts import outgoing
-from syncflow_core.stages.work import Connections, Staged, hold, timed, wave_names
+from syncflow_core.stages.work import (
+    Connections,
+    Staged,
+    hold,
+    timed,
+    wave_names,
+    within_night,
+)
 
 
 def push(connections: Connections, staged: Staged, *, now: Callable[[], datetime]) -> Staged:
@@ -39,6 +46,7 @@ def push(connections: Connections, staged: Staged, *, now: Callable[[], datetime
 
     Raises:
         SyncFlowError: An approved plan does not fit any more; nothing was sent.
+        NightOverError: The night that asked for it is over; what was sent is saved.
         UnavailableError: The target is away; what it acknowledged is saved, the batch can be taken
             up again from this stage.
     """
@@ -112,6 +120,7 @@ def _send(connections: Connections, staged: Staged, sender: Sender) -> None:
         for part in connections.frames.parts(wave):
             for group in groups(part, first_load=sender.first_load):
                 todo = outgoing(group, staged.shape)
+                within_night(staged.order, sender.now())
                 if staged.order.continued:
                     todo = _not_yet_sent(connections, sender, todo)
                 sender.send(todo)

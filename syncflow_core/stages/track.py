@@ -15,13 +15,30 @@ import msgspec
 import polars as pl
 import sqlalchemy as sa
 
-from syncflow_core.bridge import batches, events, failed, pending, plans, state, sweeps
+from syncflow_core.bridge import (
+    batches,
+    events,
+    failed,
+    pending,
+    plans,
+    schedules,
+    state,
+    sweeps,
+)
 from syncflow_core.bridge.batches import Counts, Status
 from syncflow_core.columns import KEY_HASH, ROWVERSION
 from syncflow_core.errors import SyncFlowError, UnavailableError
 from syncflow_core.identity import ENCODING_VERSION
 from syncflow_core.rowversion import ROWVERSION_SOURCE, canonical_of, newest, sortable
-from syncflow_core.stages.work import STAGES, Connections, Order, Staged, hold, let_go
+from syncflow_core.stages.work import (
+    STAGES,
+    Connections,
+    NightOverError,
+    Order,
+    Staged,
+    hold,
+    let_go,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -69,6 +86,16 @@ def track(connections: Connections, staged: Staged, *, now: Callable[[], datetim
         _advance(connection, staged, watermark, now())
         if staged.ends_sweep:
             sweeps.end_sweep(connection, staged.name, now())
+        for done in staged.slices:
+            if done.complete:
+                schedules.note_slice(
+                    connection,
+                    staged.name,
+                    done.number,
+                    night=staged.order.night or now().date(),
+                    ends=staged.ends_sweep,
+                    now=now(),
+                )
         if staged.order.plan is not None and status != "withheld":
             plans.close_plan(connection, staged.order.plan, staged.batch)
         total = {**staged.seconds, "track": connections.clock() - started}
@@ -120,7 +147,10 @@ def fail(
     A batch that was never opened, and one that the database cannot be told about now, stays as it
     is: the next batch of the entity finds it dead and closes it.
     """
-    message = "stopped by a person or a signal" if stopped else str(error) or type(error).__name__
+    night_over = isinstance(error, NightOverError)
+    message = str(error) or type(error).__name__
+    if stopped and not night_over:
+        message = "stopped by a person or a signal"
     if done := " ".join(f"{name}={n}" for name, n in connections.done[order.batch].items() if n):
         message += f" (sent before that: {done})"
     try:

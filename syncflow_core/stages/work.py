@@ -12,6 +12,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
+from datetime import date, datetime
 from typing import Final, Literal
 from uuid import UUID
 
@@ -22,6 +23,7 @@ from syncflow_core.bridge.database import Database
 from syncflow_core.bridge.leases import Lease
 from syncflow_core.catalog import Api
 from syncflow_core.entity import Entity
+from syncflow_core.errors import SyncFlowError
 from syncflow_core.fields import Shape, shape_of
 from syncflow_core.frames import FrameRef, FrameStore
 from syncflow_core.parents import Edge
@@ -90,6 +92,10 @@ class Order(msgspec.Struct, frozen=True):
     """Whether this batch only makes a plan: nothing is pushed, nothing but the plan is kept."""
     plan: UUID | None = None
     """The approved plan that this batch applies."""
+    night: date | None = None
+    """The evening of the night that asked for it; None by day."""
+    until: datetime | None = None
+    """When the night ends: what is in flight is finished then, the rest is left to the next night."""
     by_person: bool = True
     """Whether a person asked for it: what the clock starts leaves alone what is not due yet."""
 
@@ -202,6 +208,22 @@ def timed(connections: Connections, seconds: dict[str, float], stage: str) -> It
         yield
     finally:
         seconds[stage] = seconds.get(stage, 0.0) + connections.clock() - started
+
+
+class NightOverError(SyncFlowError):
+    """The night that asked for the batch has ended; the next one does the rest."""
+
+
+def within_night(order: Order, now: datetime) -> None:
+    """Return while the night that asked for the batch goes on.
+
+    Raises:
+        NightOverError: It has ended.
+    """
+    if order.until is not None and now >= order.until:
+        raise NightOverError(
+            "the night window has closed; the rest is left to the next night", entity=order.entity
+        )
 
 
 def hold(connections: Connections, order: Order) -> Lease:

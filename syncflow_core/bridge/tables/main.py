@@ -274,6 +274,7 @@ background_sync_schedule = sa.Table(
     sa.Column("sweep_number", sa.Integer, nullable=False, server_default="0"),
     sa.Column("last_slice", sa.Integer),
     sa.Column("last_night", sa.Date, comment="the evening's date of the last slice done"),
+    sa.Column("sweep_night", sa.Date, comment="the evening of the sweep's first slice"),
     at_column("next_run_at", nullable=True),
     at_column("updated_at", now=True),
     sa.CheckConstraint("nights BETWEEN 1 AND 366", name="nights"),

@@ -16,7 +16,7 @@ up: $(INSTALLED)  ## database, sandbox, Dagster UI and daemon on this machine; C
 	$(BIN)/syncflow up
 
 test: $(INSTALLED)  ## the whole suite, in parallel
-	$(BIN)/pytest -n 2 --dist loadgroup
+	$(BIN)/pytest -n 3 --dist loadgroup
 
 torture: $(INSTALLED)  ## 200 random kills under random faults; SYNCFLOW_TORTURE_SEED=N repeats one
 	SYNCFLOW_TORTURE_KILLS=$${SYNCFLOW_TORTURE_KILLS:-200} $(BIN)/pytest -q tests/e2e/test_torture.py

@@ -1,6 +1,6 @@
 """Declarations in the database: exact, versioned, and checked."""
 
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 
 import pytest
 import sqlalchemy as sa
@@ -81,7 +81,7 @@ def test_the_schedule_follows_the_declaration_and_the_sweep_starts_anew_with_oth
     three = Entity.model_validate(
         {"name": "orders", "schedule": {"background": {"nights": 3, "window": "01:00-04:00"}}}
     )
-    half_way = Progress(10, 20, 1, 2, None, None)
+    half_way = Progress(10, 20, 1, 2, date(2025, 12, 8), date(2025, 12, 7), None)
     with database.begin() as connection:
         apply_entities(connection, [ORDERS])
         schedules.save_progress(connection, "orders", half_way, sa.func.now())  # type: ignore[arg-type]  # the database's clock
@@ -94,7 +94,7 @@ def test_the_schedule_follows_the_declaration_and_the_sweep_starts_anew_with_oth
     assert (anew.nights, anew.window_start.hour, anew.progress) == (
         3,
         1,
-        Progress(None, 0, 1, None, None, None),
+        Progress(None, 0, 1, None, date(2025, 12, 8), None, None),
     )
 
 

@@ -514,6 +514,7 @@ def test_a_sweeps_progress_is_saved_beside_the_declared_window(
         sweep_number=1,
         last_slice=3,
         last_night=date(2025, 12, 8),
+        sweep_night=date(2025, 12, 6),
         next_run_at=LATER,
     )
     with database.begin() as connection:

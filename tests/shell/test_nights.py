@@ -130,7 +130,7 @@ def test_two_sweeps_over_fourteen_nights_ask_for_every_slice_twice(nights: Night
         for request in nights.tick(moment):
             done += asked([request])
             nights.do(request, moment)
-        moment += timedelta(hours=3)
+        moment += timedelta(hours=6)
 
     slices = [f"slice-{number}" for number in range(1, 8)]
     assert [first for names, first, _ in done if "orders" in names] == slices * 2

@@ -29,7 +29,7 @@ _TRAVELLING: Final = {
     REFERENCE: "erp_ref_str",
     PARENT_REFS: "parent_refs",
 }
-_MUST_ESCAPE: Final = r'[\x00-\x1f"\\]'
+_MUST_ESCAPE: Final = bytes([*range(0x20), *b'"\\'])
 _ESCAPED: Final = {
     **{chr(code): f"\\u{code:04x}" for code in range(0x20)},
     "\b": "\\b",
@@ -121,8 +121,10 @@ def quoted(text: pl.Expr) -> pl.Expr:
 
 def columns_to_escape(frame: pl.DataFrame, names: Sequence[str]) -> frozenset[str]:
     """Those of the columns that hold a quote, a backslash or a control character anywhere."""
-    present = [name for name in names if name in frame.columns]
-    if not present:
-        return frozenset()
-    found = frame.select(pl.col(name).str.contains(_MUST_ESCAPE).any() for name in present)
-    return frozenset(name for name in present if found[name].item())
+    return frozenset(name for name in names if name in frame.columns and _is_hard(frame[name]))
+
+
+def _is_hard(text: pl.Series) -> bool:
+    """Whether anything of it must be escaped; one search through all of it, not one for each row."""
+    whole = text.str.join("").item().encode()
+    return len(whole.translate(None, _MUST_ESCAPE)) < len(whole)

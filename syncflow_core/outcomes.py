@@ -244,11 +244,13 @@ def _clean_outcomes(body: bytes, rows: int, done: Status) -> pl.DataFrame | None
     named = done != "inserted" or not results["uid"].null_count()
     if not (in_order and all_done and named):
         return None
-    return results.select(
-        pl.lit(OK, dtype=pl.Int32).alias("code"),
-        "uid",
-        pl.lit(None, dtype=pl.String).alias("error"),
-        pl.lit(None, dtype=OUTCOME["missing"]).alias("missing"),
+    return pl.DataFrame(
+        [
+            pl.repeat(OK, rows, dtype=pl.Int32, eager=True).alias("code"),
+            results["uid"],
+            pl.Series("error", [None], dtype=pl.String).new_from_index(0, rows),
+            pl.Series("missing", [None], dtype=OUTCOME["missing"]).new_from_index(0, rows),
+        ]
     )
 
 

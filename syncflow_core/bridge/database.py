@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any, Self, TypeVar
 
 import polars as pl
+import psycopg
 import sqlalchemy as sa
 from adbc_driver_postgresql import dbapi as adbc
 
@@ -25,6 +26,7 @@ from syncflow_core.errors import UnavailableError
 from syncflow_core.settings import Settings
 
 T = TypeVar("T")
+Session = psycopg.Connection[tuple[Any, ...]]
 
 POOL = 10  # connections kept by one process; the embedded server allows 100 in all
 POOL_OVERFLOW = 10
@@ -33,6 +35,14 @@ CONNECT_TIMEOUT_S = 10
 TRIES = 4
 MET_ANOTHER = frozenset({"40001", "40P01"})  # SQLSTATEs: serialization failure, deadlock
 LOCK_TIMEOUT_S = 30  # a backup or an ALTER TABLE beside a sync ends in an error, not in a hang
+
+
+def driver_of(pooled: sa.PoolProxiedConnection) -> Session:
+    """The driver's own connection beneath SQLAlchemy's."""
+    driver = pooled.driver_connection
+    if not isinstance(driver, psycopg.Connection):
+        raise TypeError("the bridge database is reached through psycopg 3")
+    return driver
 
 
 @dataclass(frozen=True)
@@ -118,6 +128,22 @@ class Database:
                 if left == 1 or getattr(cause, "sqlstate", None) not in MET_ANOTHER:
                     raise
         raise AssertionError("unreachable")
+
+    def own_session(self) -> Session:
+        """A session of the driver's, committing each statement; the caller's own, until it is closed.
+
+        It never returns to the pool and does not count against it. Quicker for one short statement
+        than a transaction of ``begin``.
+
+        Raises:
+            UnavailableError, ConfigError: As ``begin``.
+        """
+        with translated(self.url):
+            pooled = self.engine.raw_connection()
+            session = driver_of(pooled)
+            pooled.detach()
+            session.autocommit = True
+        return session
 
     def frame(self, query: str, parameters: Sequence[object] = ()) -> pl.DataFrame:
         """The rows of *query* (parameters as ``$1``) as a frame, through Arrow, in its own transaction.

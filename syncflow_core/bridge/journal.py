@@ -90,11 +90,11 @@ def close_intents(
 
 def _array(key_hashes: pl.Series) -> str:
     """The hashes as the text of a PostgreSQL array: one value for the driver, not a thousand."""
-    return (
-        '{"\\\\x' + '","\\\\x'.join(key_hashes.bin.encode("hex")) + '"}'
-        if len(key_hashes)
-        else "{}"
-    )
+    if key_hashes.is_empty():
+        return "{}"
+    between = '","\\\\x'
+    inner: str = key_hashes.bin.encode("hex").str.join(between).item()
+    return '{"\\\\x' + inner + '"}'
 
 
 def open_intents(connection: sa.Connection, entity: str) -> list[Intent]:

@@ -15,12 +15,12 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Final
+from typing import Final
 
-import sqlalchemy as sa
+import psycopg
 
 from syncflow_core.bridge.address import translated
-from syncflow_core.bridge.database import Database
+from syncflow_core.bridge.database import Database, Session
 
 POLL_S: Final = 0.02
 """Between two looks for a free slot, at most."""
@@ -28,33 +28,30 @@ POLL_S: Final = 0.02
 STEP_S: Final = 1.0
 """Between two changes of how many there are, whoever asks for them."""
 
-_CLASS = "hashtext('syncflow slots ' || :system)"
+_CLASS = "hashtext('syncflow slots ' || %(system)s)"
 _NOW = "extract(epoch FROM now())"
-_SLOTS = "least(CAST(:slots AS int), coalesce((t.state ->> 'at_once')::int, :slots))"
+_SLOTS = "least(%(slots)s::int, coalesce((t.state ->> 'at_once')::int, %(slots)s::int))"
 # OFFSET 0: one's own slots are left out before a lock is tried, which would succeed once more
-_TAKE = sa.text(
-    f"""
+_TAKE = f"""
     SELECT s, n FROM (SELECT coalesce((SELECT {_SLOTS} FROM bridge.target_limits AS t
-        WHERE t.system = :system), :slots) AS n) AS now,
-        LATERAL (SELECT g FROM generate_series(1, n) AS g WHERE g <> ALL(:held) OFFSET 0) AS free(s)
+        WHERE t.system = %(system)s), %(slots)s::int) AS n) AS now,
+        LATERAL (SELECT g FROM generate_series(1, n) AS g WHERE g <> ALL(%(held)s::int[]) OFFSET 0)
+            AS free(s)
     WHERE pg_try_advisory_lock({_CLASS}, s) LIMIT 1
     """  # noqa: S608  # constants
-)
-_GIVE = sa.text(f"SELECT pg_advisory_unlock({_CLASS}, :slot)")
+_GIVE = f"SELECT pg_advisory_unlock({_CLASS}, %(slot)s::int)"
 _CHANGE = """
     INSERT INTO bridge.target_limits AS t (system, state)
-    VALUES (:system, jsonb_build_object('at_once', {first}, 'changed_at', {now}))
+    VALUES (%(system)s, jsonb_build_object('at_once', {first}, 'changed_at', {now}))
     ON CONFLICT (system) DO UPDATE SET updated_at = now(), state = t.state
         || jsonb_build_object('at_once', {then}, 'changed_at', {now})
-    WHERE coalesce((t.state ->> 'changed_at')::float8, 0) < {now} - :step_s
+    WHERE coalesce((t.state ->> 'changed_at')::float8, 0) < {now} - %(step_s)s::float8
 """
-_FEWER = sa.text(
-    _CHANGE.format(
-        now=_NOW, first="greatest(1, CAST(:slots AS int) / 2)", then=f"greatest(1, {_SLOTS} / 2)"
-    )
+_FEWER = _CHANGE.format(
+    now=_NOW, first="greatest(1, %(slots)s::int / 2)", then=f"greatest(1, {_SLOTS} / 2)"
 )
-_MORE = sa.text(
-    _CHANGE.format(now=_NOW, first="CAST(:slots AS int)", then=f"least(:slots, {_SLOTS} + 1)")
+_MORE = _CHANGE.format(
+    now=_NOW, first="%(slots)s::int", then=f"least(%(slots)s::int, {_SLOTS} + 1)"
 )
 
 
@@ -83,8 +80,7 @@ class SharedLimiter:
         self._here = threading.BoundedSemaphore(slots)
         self._busy = threading.Lock()
         self._held: set[int] = set()
-        self._session: sa.Connection | None = None
-        self._driver: Any = None
+        self._session: Session | None = None
         self._allowed = slots
 
     @contextmanager
@@ -124,12 +120,13 @@ class SharedLimiter:
             session = self._connected()
             found = session.execute(
                 _TAKE, {"system": self._system, "slots": self._slots, "held": list(self._held)}
-            ).first()
+            ).fetchone()
             if found is None:
                 return None
-            self._held.add(found.s)
-            self._allowed = found.n
-            return int(found.s)
+            slot: int = found[0]
+            self._held.add(slot)
+            self._allowed = found[1]
+            return slot
 
     def _give(self, slot: int) -> None:
         with self._busy:
@@ -138,26 +135,22 @@ class SharedLimiter:
                 return
             try:
                 self._session.execute(_GIVE, {"system": self._system, "slot": slot})
-            except sa.exc.DBAPIError:
+            except psycopg.Error:
                 self._end()  # the session is gone, and its slots with it: the next one begins anew
 
-    def _connected(self) -> sa.Connection:
-        """A session of its own: it must neither return to the pool nor count against it."""
-        if self._session is not None and self._session.invalidated:
+    def _connected(self) -> Session:
+        """A session of its own: it must neither return to the pool nor count against it.
+
+        The driver's own: a slot is taken and given back for every request, and quickly.
+        """
+        if self._session is not None and self._session.closed:
             self._end()
         if self._session is None:
-            session = self._database.engine.connect()
-            session = session.execution_options(isolation_level="AUTOCOMMIT")
-            self._driver = session.connection.driver_connection
-            session.detach()
-            self._session = session
+            self._session = self._database.own_session()
         return self._session
 
     def _end(self) -> None:
         if self._session is not None:
             self._session.close()
             self._session = None
-        if self._driver is not None:
-            self._driver.close()  # SQLAlchemy lets go of one that the server has ended
-            self._driver = None
         self._held.clear()

@@ -24,9 +24,8 @@ from syncflow_core.stages.deleter import Deleter
 from syncflow_core.stages.park import forget_overtaken, park_waiting
 from syncflow_core.stages.plan import check_plan
 from syncflow_core.stages.release import release_children, release_deletes
-from syncflow_core.stages.sender import COUNTED, SAVES_AT_ONCE, Sender, groups
+from syncflow_core.stages.sender import COUNTED, SAVES_AT_ONCE, Sender, prepared
 from syncflow_core.stages.settle import settle_open
-from syncflow_core.stages.verdicts import outgoing
 from syncflow_core.stages.work import (
     Connections,
     Staged,
@@ -118,13 +117,13 @@ def _send(connections: Connections, staged: Staged, sender: Sender) -> None:
     done = 0
     for wave in waves:
         for part in connections.frames.parts(wave):
-            for group in groups(part, first_load=sender.first_load):
-                todo = outgoing(group, staged.shape)
+            for ready in prepared(part, staged.shape, first_load=sender.first_load):
                 within_night(staged.order, sender.now())
+                todo = ready
                 if staged.order.continued:
-                    todo = _not_yet_sent(connections, sender, todo)
+                    todo = _not_yet_sent(connections, sender, ready)
                 sender.send(todo)
-                done += group.height
+                done += ready.height
                 connections.progress(staged.name, "push", done, total)
     sender.finish()
 

@@ -12,7 +12,7 @@ Source: product.md 5 and 6; contract.md, "ScheduleHub".
 
 from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Executor, Future
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
@@ -38,6 +38,7 @@ from syncflow_core.stages.verdicts import (
     ask,
     judged,
     missing_frame,
+    outgoing,
     refused_frame,
     settled,
 )
@@ -58,6 +59,26 @@ EVENTS: Final = {"insert": "inserted", "update": "updated", "unchanged": "adopte
 def groups(frame: pl.DataFrame, *, first_load: bool = False) -> Iterator[pl.DataFrame]:
     """The frame in groups of ``GROUP_ROWS``; of a first load by key hash, which the index takes quicker."""
     yield from (frame.sort(KEY_HASH) if first_load else frame).iter_slices(GROUP_ROWS)
+
+
+def prepared(
+    frame: pl.DataFrame, shape: Shape, *, first_load: bool = False
+) -> Iterator[pl.DataFrame]:
+    """The rows as they are sent, ``OUTGOING``, in ``groups``; the next is made while one is sent.
+
+    Args:
+        frame: ``(n, k)`` identified rows with ``#op`` and ``#hub_uid``.
+        shape: The entity's fields.
+        first_load: As for ``groups``.
+    """
+    with ThreadPoolExecutor(1, thread_name_prefix="prepare") as beside:
+        ahead: Future[pl.DataFrame] | None = None
+        for group in groups(frame, first_load=first_load):
+            ready, ahead = ahead, beside.submit(outgoing, group, shape)
+            if ready is not None:
+                yield ready.result()
+        if ahead is not None:
+            yield ahead.result()
 
 
 @dataclass
@@ -207,8 +228,7 @@ class Sender(Writer):
             bodies = rows.select(
                 pl.concat_str(
                     pl.col(BODY).str.strip_suffix("}"),
-                    pl.when(pl.col(BODY) == "{}").then(pl.lit("")).otherwise(pl.lit(",")),
-                    pl.lit('"parent_refs":'),
+                    pl.lit(',"parent_refs":'),
                     pl.col(PARENT_REFS),
                     pl.lit("}"),
                 )

@@ -39,8 +39,7 @@ from syncflow_core.pages import JSON, parse_page
 from syncflow_core.sandbox import Sandbox
 from syncflow_core.schedulehub import Target
 from syncflow_core.settings import Settings
-from syncflow_core.stages.sender import SAVES_AT_ONCE, Sender, groups
-from syncflow_core.stages.verdicts import outgoing
+from syncflow_core.stages.sender import SAVES_AT_ONCE, Sender, prepared
 from syncflow_core.stages.work import Connections
 from syncflow_dagster.bench.measure import Benchmark
 from syncflow_dagster.bench.rows import WIDE, pages, shape_named
@@ -102,8 +101,8 @@ def _changes(
         }
     )
     with _sender(database, settings, None, shape, first_load=True) as sender:
-        for group in groups(part.head(HUB_ROWS), first_load=True):
-            sender.send(outgoing(group, shape))
+        for ready in prepared(part.head(HUB_ROWS), shape, first_load=True):
+            sender.send(ready)
         sender.finish()
     chosen = part.head(changed).drop(HUB_UID)
     with database.begin() as connection:
@@ -116,8 +115,8 @@ def _changes(
         _sender(database, settings, None, shape, first_load=False) as sender,
         benchmark.step("changed to the sandbox", changed),
     ):
-        for group in groups(other.select(part.columns)):
-            sender.send(outgoing(group, shape))
+        for ready in prepared(other.select(part.columns), shape):
+            sender.send(ready)
         sender.finish()
     if sender.counts["updated"] != changed:
         raise AssertionError(f"{sender.counts} after {changed} changes")
@@ -143,8 +142,8 @@ def _first_load(
             benchmark.step(name, number),
         ):
             for part in chosen:
-                for group in groups(part, first_load=True):
-                    sender.send(outgoing(group, shape))
+                for ready in prepared(part, shape, first_load=True):
+                    sender.send(ready)
             sender.finish()
         if sender.counts["inserted"] != number:
             raise AssertionError(f"{sender.counts} after {number} inserts")

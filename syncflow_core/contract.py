@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from syncflow_core.catalog import Api, Column, parse_oracle_type
 from syncflow_core.entity import Entity
-from syncflow_core.errors import ContractError
+from syncflow_core.errors import DriftError
 
 Contract = Mapping[str, str]
 """Column name to its type in full."""
@@ -39,11 +39,11 @@ def agree(accepted: Contract, api: Api, entity: Entity) -> Drift:
     """What differs from the contract and may.
 
     Raises:
-        ContractError: A column that is read is gone or of another type.
+        DriftError: A column that is read is gone or of another type.
     """
     found = drift(accepted, api, entity)
     if found.broken:
-        raise ContractError(
+        raise DriftError(
             f"entity {entity.name}: the source's columns are not those that were accepted: "
             f"{'; '.join(found.broken)}; nothing was read or written. Where the source is right: "
             f"syncflow entities accept {entity.name}",
@@ -101,8 +101,7 @@ def read_columns(entity: Entity, api: Api) -> frozenset[str]:
     names |= {version} if version is not None else set()
     for item in entity.fields:
         names |= {item.source} if item.source is not None else set()
-        for step in item.transform:
-            names |= {*(step.coalesce or ()), *(step.concat.columns if step.concat else ())}
+        names |= set(item.columns_besides)
     return frozenset(names)
 
 

@@ -218,6 +218,15 @@ class Field(Declared):
         return self
 
     @property
+    def columns_besides(self) -> tuple[str, ...]:
+        """The source columns that its transformations read besides its own."""
+        names: list[str] = []
+        for step in self.transform:
+            names += step.coalesce or ()
+            names += step.concat.columns if step.concat else ()
+        return tuple(dict.fromkeys(names))
+
+    @property
     def name(self) -> str:
         """The target name: as declared, else the source's in lower case."""
         return self.target if self.target is not None else (self.source or "").lower()

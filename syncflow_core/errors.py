@@ -40,6 +40,10 @@ class ContractError(SyncFlowError):
     """The other side broke its documented shape; a person must look."""
 
 
+class DriftError(ContractError):
+    """The source's columns are not those that were accepted; nothing was read or written."""
+
+
 class RejectedError(SyncFlowError):
     """The other side understood the whole request and refused it; ``status`` is its answer's."""
 

@@ -36,6 +36,12 @@ class TargetField:
     hashed: bool
     """Whether the data hash covers it: all but the volatile ones."""
 
+    @property
+    def source_columns(self) -> tuple[str, ...]:
+        """Every source column that it is made of, its own first."""
+        own = () if self.source is None else (self.source,)
+        return tuple(dict.fromkeys((*own, *self.rules.columns_besides)))
+
 
 @dataclass(frozen=True)
 class Shape:
@@ -169,10 +175,7 @@ def _unmapped(
     entity: Entity, api: Api, key_columns: tuple[str, ...], faults: list[str]
 ) -> list[TargetField]:
     named = {item.source for item in entity.fields} | {
-        name
-        for item in entity.fields
-        for step in item.transform
-        for name in (*(step.coalesce or ()), *(step.concat.columns if step.concat else ()))
+        name for item in entity.fields for name in item.columns_besides
     }
     if (column := _rowversion(entity, api)[0]) is not None:
         named.add(column)  # it travels as erp_rowversion; a data field only where a field maps it

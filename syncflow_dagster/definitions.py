@@ -47,7 +47,7 @@ def build(
     night = [build_night_schedule()] if jobs else []  # there is no such job of no entity
     guard = [build_window_guard()] if jobs else []
     return dg.Definitions(
-        assets=build_assets(entities, slices),
+        assets=build_assets(entities, slices, time_zone),
         asset_checks=checks,
         jobs=[
             *jobs,

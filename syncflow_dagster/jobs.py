@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import dagster as dg
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
-from syncflow_dagster.ops import ACCOUNTS_CLOSE
+from syncflow_dagster.checks import own_checks
 from syncflow_dagster.partitions import range_tags
 
 
@@ -46,5 +46,5 @@ def build_jobs(names: Sequence[str], slices: int) -> list[UnresolvedAssetJobDefi
 
 def _synced(names: Sequence[str]) -> dg.AssetSelection:
     """The assets with the check that their own ops make; the others run when they are asked for."""
-    own = [dg.AssetCheckKey(dg.AssetKey([name]), ACCOUNTS_CLOSE) for name in names]
-    return dg.AssetSelection.assets(*names).without_checks() | dg.AssetSelection.checks(*own)
+    own = dg.AssetSelection.checks(*own_checks(names))
+    return dg.AssetSelection.assets(*names).without_checks() | own

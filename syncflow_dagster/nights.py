@@ -26,8 +26,9 @@ from syncflow_core.bridge.schedules import Night
 from syncflow_core.errors import SyncFlowError
 from syncflow_core.settings import Settings, read_settings
 from syncflow_core.window import Window, slices_due
+from syncflow_dagster.checks import own_checks
 from syncflow_dagster.failures import as_failure
-from syncflow_dagster.ops import ACCOUNTS_CLOSE, NIGHT_TAG, UNTIL_TAG, utc_now
+from syncflow_dagster.ops import NIGHT_TAG, UNTIL_TAG, utc_now
 from syncflow_dagster.partitions import range_tags
 from syncflow_dagster.retrying import LIVE
 
@@ -147,8 +148,7 @@ def _requests(shares: Sequence[Share]) -> list[dg.RunRequest]:
         dg.RunRequest(
             run_key=f"{evening} {slices[0]}-{slices[-1]} {closes.isoformat()}",
             asset_selection=[dg.AssetKey([name]) for name in names],
-            # the checks that their own ops make; the others are runs of their own
-            asset_check_keys=[dg.AssetCheckKey(dg.AssetKey([n]), ACCOUNTS_CLOSE) for n in names],
+            asset_check_keys=own_checks(names),
             tags={
                 **range_tags(slices),
                 NIGHT_TAG: str(evening),

@@ -9,7 +9,7 @@ Source: product.md 8; dagster.md 1.
 import datetime as dt
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal, TypeVar
 from uuid import UUID
@@ -23,14 +23,14 @@ from syncflow_core.bridge import batches
 from syncflow_core.bridge.entities import load_registered
 from syncflow_core.bridge.identifiers import new_uid
 from syncflow_core.bridge.leases import Lease
-from syncflow_core.errors import SyncFlowError
+from syncflow_core.errors import DriftError, SyncFlowError
 from syncflow_core.stages.delta import find_changes
 from syncflow_core.stages.fetch import fetch
 from syncflow_core.stages.identity import identify
 from syncflow_core.stages.normalize import normalize_rows
 from syncflow_core.stages.push import push
 from syncflow_core.stages.resolve import resolve_parents
-from syncflow_core.stages.track import Report, fail, track
+from syncflow_core.stages.track import fail, track
 from syncflow_core.stages.work import (
     Connections,
     NightOverError,
@@ -38,10 +38,12 @@ from syncflow_core.stages.work import (
     Staged,
     within_night,
 )
+from syncflow_dagster import checks
 from syncflow_dagster.failures import as_failure
 from syncflow_dagster.interrupts import put_off
-from syncflow_dagster.partitions import slice_number
+from syncflow_dagster.partitions import slice_key, slice_number
 from syncflow_dagster.progress import tell
+from syncflow_dagster.story import metadata_of, stands_now
 
 NIGHT_TAG = "syncflow/night_of"
 """The evening's date, on the runs that the night window starts."""
@@ -49,7 +51,6 @@ UNTIL_TAG = "syncflow/until"
 """When that night ends."""
 T = TypeVar("T")
 RESOURCES = {"source", "target", "bridge", "frames"}
-ACCOUNTS_CLOSE = "accounts_close"
 
 
 class SyncConfig(dg.Config):
@@ -75,12 +76,11 @@ class EntityOps:
     push: dg.OpDefinition
 
 
-def build_ops(name: str, *, has_parents: bool, slices: int, deferred: tuple[str, ...]) -> EntityOps:
+def build_ops(name: str, *, slices: int, deferred: tuple[str, ...]) -> EntityOps:
     """The ops of one entity.
 
     Args:
         name: The entity.
-        has_parents: Whether other assets go before it.
         slices: How many slices there are.
         deferred: Its references that are sent in a second phase.
     """
@@ -91,7 +91,7 @@ def build_ops(name: str, *, has_parents: bool, slices: int, deferred: tuple[str,
         name=f"{name}__fetch",
         description="Read the rows from APISmith, page by page.",
         pool=pool,
-        ins={"parents": dg.In(dg.Nothing)} if has_parents else {},
+        ins={"upstream": dg.In(dg.Nothing)},
         out=frame_out,
         required_resource_keys=RESOURCES,
     )
@@ -130,7 +130,12 @@ def build_ops(name: str, *, has_parents: bool, slices: int, deferred: tuple[str,
             )
         with closing_on_error(connections, order):
             within_night(order, utc_now())
-            staged = fetch(connections, order, now=utc_now)
+            try:
+                staged = fetch(connections, order, now=utc_now)
+            except DriftError as error:
+                broken = checks.broken_contract(name, str(error))
+                context.instance.report_runless_asset_event(broken)
+                raise
             _fail_dead_runs(context, connections.leases[order.batch])
             return staged
 
@@ -157,24 +162,27 @@ def build_ops(name: str, *, has_parents: bool, slices: int, deferred: tuple[str,
         name=f"{name}__push",
         description="Send inserts, updates and deletes to ScheduleHub; close the batch.",
         pool=pool,
-        out={"result": dg.Out(dg.Nothing), ACCOUNTS_CLOSE: dg.Out(dg.Nothing)},
+        out={"result": dg.Out(dg.Nothing), **{c.name: dg.Out(dg.Nothing) for c in checks.CHECKS}},
         required_resource_keys=RESOURCES,
     )
-    def push_op(context: dg.OpExecutionContext, staged: Any) -> Iterator[Any]:  # noqa: ANN401  # the io manager's
-        connections = connections_of(context)
-        continued = continue_batch(context, connections, staged)
+    def push_op(context: dg.AssetExecutionContext, staged: Any) -> Iterator[Any]:  # noqa: ANN401  # the io manager's
+        connections = connections_of(context.op_execution_context)
+        continued = continue_batch(context.op_execution_context, connections, staged)
         with closing_on_error(connections, continued.order):
             pushed = push(connections, continued, now=utc_now)
             report = track(connections, pushed, now=utc_now)
-        key = dg.AssetKey([name])
-        yield dg.AssetCheckResult(
-            check_name=ACCOUNTS_CLOSE,
-            asset_key=key,
-            passed=report.counts.unaccounted == 0,
-            severity=dg.AssetCheckSeverity.ERROR,
-            metadata=asdict(report.counts),
+        stands = stands_now(connections, pushed)
+        for done in pushed.slices:
+            context.add_asset_metadata(
+                {"rows_in_slice": done.counted},
+                asset_key=dg.AssetKey([name]),
+                partition_key=slice_key(done.number),
+            )
+        yield dg.MaterializeResult(
+            asset_key=dg.AssetKey([name]),
+            metadata=metadata_of(connections, report, pushed, stands),
         )
-        yield dg.MaterializeResult(asset_key=key, metadata=metadata_of(report, pushed))
+        yield from checks.results(report, pushed, stands)
 
     return EntityOps(
         fetch=fetch_op,
@@ -271,38 +279,3 @@ def closing_on_error(connections: Connections, order: Order) -> Iterator[None]:
 def utc_now() -> dt.datetime:
     """The time, for what is kept."""
     return dt.datetime.now(tz=dt.UTC)
-
-
-def metadata_of(report: Report, staged: Staged) -> dict[str, Any]:
-    """What the asset shows of a batch: every count, every stage's seconds, rates, notes."""
-    counts = asdict(report.counts)
-    total = report.seconds.get("total", 0.0)
-    metadata: dict[str, Any] = {
-        **counts,
-        "status": report.status,
-        "batch": report.batch,
-        "kind": staged.kind,
-        "rows_per_second": round(counts["fetched"] / total) if total else 0,
-        "dagster/row_count": counts["fetched"],
-        **{f"seconds_{stage}": round(value, 3) for stage, value in report.seconds.items()},
-        "layers": dg.MetadataValue.table(
-            records=[
-                dg.TableRecord({k: _plain(v) for k, v in layer.items()}) for layer in staged.layers
-            ]
-        )
-        if staged.layers
-        else dg.MetadataValue.text("no rows"),
-    }
-    if report.notes:
-        metadata["notes"] = dg.MetadataValue.md("\n".join(f"- {note}" for note in report.notes))
-    return metadata
-
-
-def _plain(value: object) -> str | int | float | bool | None:
-    return (
-        round(value, 4)
-        if isinstance(value, float)
-        else value
-        if isinstance(value, int)
-        else str(value)
-    )

@@ -10,6 +10,8 @@ from collections.abc import Iterable
 
 import dagster as dg
 
+LOCATION = "syncflow"
+"""The code location's name in ``workspace.yaml``."""
 RANGE_START = "dagster/asset_partition_range_start"
 RANGE_END = "dagster/asset_partition_range_end"
 

@@ -27,7 +27,6 @@ from syncflow_dagster.ops import (
     RESOURCES,
     closing_on_error,
     connections_of,
-    metadata_of,
     utc_now,
 )
 from syncflow_dagster.orders import (
@@ -37,6 +36,7 @@ from syncflow_dagster.orders import (
     order_for,
     telling_last,
 )
+from syncflow_dagster.story import metadata_of
 
 
 class PlanConfig(dg.Config):
@@ -143,7 +143,7 @@ def _apply_op(slices: int) -> dg.OpDefinition:
                     with closing_on_error(connections, asked):
                         asked = _applying(connections, asked, plan, slices)
                         staged, report = sync(connections, asked, now=utc_now)
-                    metadata = {**metadata_of(report, staged), "plan": str(plan.uid)}
+                    metadata = {**metadata_of(connections, report, staged), "plan": str(plan.uid)}
                     context.log_event(
                         dg.AssetMaterialization(asset_key=[plan.entity], metadata=metadata)
                     )

@@ -24,10 +24,10 @@ from syncflow_dagster.ops import (
     RESOURCES,
     closing_on_error,
     connections_of,
-    metadata_of,
     utc_now,
 )
 from syncflow_dagster.orders import chosen, declared, order_for, telling_last
+from syncflow_dagster.story import metadata_of
 
 JOB = "retry_failed"
 EVERY_S = 30
@@ -77,7 +77,9 @@ def retry_op(context: dg.OpExecutionContext, config: RetryConfig) -> None:
                 with closing_on_error(connections, asked):
                     staged, report = sync(connections, asked, now=utc_now)
                 context.log_event(
-                    dg.AssetObservation(asset_key=[name], metadata=metadata_of(report, staged))
+                    dg.AssetObservation(
+                        asset_key=[name], metadata=metadata_of(connections, report, staged)
+                    )
                 )
 
 

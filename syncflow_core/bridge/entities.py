@@ -84,6 +84,15 @@ def load_entities(
     return [item.entity for item in load_registered(connection, names, enabled=enabled)]
 
 
+def fingerprint(connection: sa.Connection) -> str:
+    """A text that changes whenever an entity is added, changed, enabled, disabled or read differently."""
+    query = """
+        SELECT md5(string_agg(concat_ws(' ', name, version, enabled, contract_version), ',' ORDER BY name))
+        FROM bridge.entities
+    """
+    return str(connection.scalar(sa.text(query)))
+
+
 def load_registered(
     connection: sa.Connection,
     names: Sequence[str] | None = None,

@@ -72,11 +72,7 @@ def is_mapped(field: TargetField) -> bool:
 
 def needed_columns(field: TargetField) -> tuple[str, ...]:
     """The source columns that the field's transformations read besides its own."""
-    names: list[str] = []
-    for step in field.rules.transform:
-        names += step.coalesce or ()
-        names += step.concat.columns if step.concat else ()
-    return tuple(dict.fromkeys(names))
+    return field.rules.columns_besides
 
 
 def map_field(

@@ -106,7 +106,11 @@ def push(connections: Connections, staged: Staged, *, now: Callable[[], datetime
         )
     }
     return staged.having(
-        frames={"refused": refused_ref}, counts=counts, seconds=seconds, notes=tuple(notes)
+        frames={"refused": refused_ref},
+        counts=counts,
+        seconds=seconds,
+        notes=tuple(notes),
+        samples=tuple(sender.samples),
     )
 
 

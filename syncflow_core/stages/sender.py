@@ -10,6 +10,7 @@ what the target does not hold is sent again. What is saved is what the target ac
 Source: product.md 5 and 6; contract.md, "ScheduleHub".
 """
 
+import json
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
@@ -23,7 +24,7 @@ import sqlalchemy as sa
 
 from syncflow_core.bridge import failed, pending, records, suspects
 from syncflow_core.bridge.journal import WriteOp
-from syncflow_core.columns import HUB_UID, KEY_HASH, OP, PARENT_REFS
+from syncflow_core.columns import HUB_UID, KEY_HASH, OP, PARENT_REFS, REFERENCE
 from syncflow_core.digests import DIGESTS, changed_fields
 from syncflow_core.fields import Shape
 from syncflow_core.stages.attempts import PARENT_NAME, count_attempt
@@ -48,6 +49,7 @@ WRITES: Final[tuple[WriteOp, ...]] = ("insert", "update")
 COUNTED: Final = {"insert": "inserted", "update": "updated", "unchanged": "unchanged"}
 SAVES_AT_ONCE: Final = 2
 """Groups that are saved while another one is sent."""
+SAMPLES: Final = 10
 FEW_ROWS: Final = 100
 """Rows of a call whose records were near one worker's death."""
 ALONE_AFTER: Final = 2
@@ -103,6 +105,8 @@ class Sender(Writer):
     """Key hashes that failed."""
     parked: list[pl.Series] = field(default_factory=list)
     """Key hashes that the target refused for a parent which it does not hold."""
+    samples: list[dict[str, str]] = field(default_factory=list)
+    """The first ``SAMPLES`` writes: what was done, to which record, which fields changed. No values."""
     beside: Executor | None = None
     """Saves what one group's records became while the next is sent. Its owner waits for it."""
     _saving: deque[Future[None]] = field(default_factory=deque)
@@ -228,7 +232,8 @@ class Sender(Writer):
             bodies = rows.select(
                 pl.concat_str(
                     pl.col(BODY).str.strip_suffix("}"),
-                    pl.lit(',"parent_refs":'),
+                    pl.when(pl.col(BODY) == "{}").then(pl.lit("")).otherwise(pl.lit(",")),
+                    pl.lit('"parent_refs":'),
                     pl.col(PARENT_REFS),
                     pl.lit("}"),
                 )
@@ -251,6 +256,7 @@ class Sender(Writer):
         parked = parked.join(lines, on=KEY_HASH, how="semi")
         refused = pl.concat([verdicts.filter(pl.col("verdict") == FAILED), nameless])
         now, name = self.now(), self.entity.name
+        remembered: list[pl.DataFrame] = []
 
         def save(connection: sa.Connection) -> None:
             self.lease.check(connection)
@@ -265,6 +271,7 @@ class Sender(Writer):
                 pending.close_pending(connection, name, keys, "released", now)
                 effect = pl.col("effect").replace_strict(EVENTS)
                 self.tell(connection, changed, effect, now, pl.col("#changes"))
+                remembered.append(changed)
             if parked.height:
                 before = pending.open_pending(connection, name)
                 pending.park(connection, name, lines, self.batch, now)
@@ -280,6 +287,8 @@ class Sender(Writer):
             self.close_intents(connection, intents, now)
 
         self.connections.database.transact(save)
+        if remembered and len(self.samples) < SAMPLES:
+            self._remember(remembered[-1])
         for effect, number in done["effect"].value_counts().iter_rows():
             self.count(COUNTED[effect], number)
         self.count("pending", parked.height)
@@ -287,6 +296,19 @@ class Sender(Writer):
         self.landed.append(done[KEY_HASH])
         self.refused.append(refused[KEY_HASH])
         self.parked.append(parked[KEY_HASH])
+
+    def _remember(self, done: pl.DataFrame) -> None:
+        """Keep the first few writes to show."""
+        shown = done.filter(pl.col("effect") != "unchanged").head(SAMPLES - len(self.samples))
+        for row in shown.select("effect", REFERENCE, "#changes").iter_rows():
+            names = json.loads(row[2])["changed"] if row[2] else []
+            self.samples.append(
+                {
+                    "done": EVENTS[row[0]],
+                    "record": row[1] or "",
+                    "changed": ", ".join(names),
+                }
+            )
 
     def _with_changes(self, connection: sa.Connection, done: pl.DataFrame) -> pl.DataFrame:
         """Add ``#changes``: of updates, the names of the fields that changed, as JSON; else null."""

@@ -140,6 +140,8 @@ class Staged(msgspec.Struct, frozen=True):
     watermark_before: str | None = None
     notes: tuple[str, ...] = ()
     """What a person should know of this batch, one sentence each."""
+    samples: tuple[dict[str, str], ...] = ()
+    """Some of what was written: ``done record changed``, no values."""
 
     @property
     def batch(self) -> UUID:
@@ -173,6 +175,7 @@ class Staged(msgspec.Struct, frozen=True):
         holds: bool | None = None,
         slices: tuple[SliceSeen, ...] | None = None,
         ends_sweep: bool | None = None,
+        samples: tuple[dict[str, str], ...] = (),
     ) -> "Staged":
         """This, with more frames, counts, seconds and notes."""
         return msgspec.structs.replace(
@@ -186,6 +189,7 @@ class Staged(msgspec.Struct, frozen=True):
             holds=self.holds if holds is None else holds,
             slices=self.slices if slices is None else slices,
             ends_sweep=self.ends_sweep if ends_sweep is None else ends_sweep,
+            samples=(*self.samples, *samples),
         )
 
 

@@ -1,18 +1,23 @@
 """The API's way to Dagster: runs are launched through its webserver, so that the UI shows the same ones.
 
-Belongs here: launching a job.
+Belongs here: launching a job, having the location loaded.
 Does not belong here: what jobs there are (``jobs``, ``planning``), running one in this process (``launch``).
 
 Source: product.md 9; dagster.md 6.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import urlsplit
 
 from syncflow_core.errors import SyncFlowError, UnavailableError
+from syncflow_dagster.partitions import LOCATION
 
-LOCATION = "syncflow"
+if TYPE_CHECKING:
+    from dagster_graphql import DagsterGraphQLClient
+
 TIMEOUT_S = 30
+T = TypeVar("T")
 
 
 class DagsterGateway:
@@ -34,6 +39,27 @@ class DagsterGateway:
             UnavailableError: The webserver is away, or has not loaded the location.
             SyncFlowError: It refused the run.
         """
+        return self._ask(
+            lambda client: client.submit_job_execution(
+                job,
+                repository_location_name=LOCATION,
+                run_config={"ops": {op: {"config": dict(config)}}},
+                tags=dict(tags),
+            )
+        )
+
+    def reload(self) -> None:
+        """Have the code location loaded anew.
+
+        Raises:
+            UnavailableError: The webserver is away.
+            SyncFlowError: The location did not load.
+        """
+        done = self._ask(lambda client: client.reload_repository_location(LOCATION))
+        if done.message:
+            raise SyncFlowError(f"dagster did not load the entities: {done.message}")
+
+    def _ask(self, question: "Callable[[DagsterGraphQLClient], T]") -> T:
         # imported here: the client brings half a second of modules that no other call needs
         from dagster_graphql import (  # noqa: PLC0415
             DagsterGraphQLClient,
@@ -42,17 +68,13 @@ class DagsterGateway:
 
         place = urlsplit(self.url)
         try:
-            client = DagsterGraphQLClient(
-                place.hostname or "127.0.0.1",
-                port_number=place.port,
-                use_https=place.scheme == "https",
-                timeout=TIMEOUT_S,
-            )
-            return client.submit_job_execution(
-                job,
-                repository_location_name=LOCATION,
-                run_config={"ops": {op: {"config": dict(config)}}},
-                tags=dict(tags),
+            return question(
+                DagsterGraphQLClient(
+                    place.hostname or "127.0.0.1",
+                    port_number=place.port,
+                    use_https=place.scheme == "https",
+                    timeout=TIMEOUT_S,
+                )
             )
         except DagsterGraphQLClientError as error:
             if error.__cause__ is not None:  # the question got no answer; a refusal is one
@@ -60,4 +82,4 @@ class DagsterGateway:
                     f"the Dagster webserver at {self.url} does not answer", system="dagster"
                 ) from error
             reason = " ".join(str(error).split())[:300]
-            raise SyncFlowError(f"dagster refused the run: {reason}", system="dagster") from error
+            raise SyncFlowError(f"dagster refused it: {reason}", system="dagster") from error

@@ -7,14 +7,17 @@ Source: product.md 10.
 """
 
 import ctypes
+import json
 import os
 import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import FrameType
 
 import httpx
@@ -28,10 +31,12 @@ from syncflow_core.settings import Settings, read_settings
 from syncflow_dagster.cli.demo import demo_entities
 from syncflow_dagster.cli.sandbox import environment, start
 from syncflow_dagster.cli.show import console
-from syncflow_dagster.home import prepare, shipped
+from syncflow_dagster.home import prepare
+from syncflow_dagster.partitions import LOCATION
 
 PR_SET_PDEATHSIG = 1  # prctl(2)
 START_S = 60.0
+DAGSTER = [sys.executable, "-m", "dagster"]
 STOP_S = 15.0
 APISMITH_PORT, SCHEDULEHUB_PORT = 8007, 5180
 
@@ -56,7 +61,7 @@ def run(*, ui_port: int, api_port: int, rows: int) -> int:
         signal.signal(number, interrupt)
     processes: list[subprocess.Popen[bytes]] = []
     sandbox: Sandbox | None = None
-    with Database.open(settings) as database:
+    with Database.open(settings) as database, TemporaryDirectory(prefix="syncflow-") as folder:
         try:
             schema.upgrade(database.url)
             screen.print(f"database     {database.place}")
@@ -65,11 +70,18 @@ def run(*, ui_port: int, api_port: int, rows: int) -> int:
                 os.environ.update(environment(sandbox))
                 screen.print(f"APISmith     {sandbox.apismith_url} (sandbox)")
                 screen.print(f"ScheduleHub  {sandbox.schedulehub_url} (sandbox)")
-            processes = _start(settings, ui_port, api_port)
-            _await(f"http://127.0.0.1:{ui_port}/server_info", processes[0], "the Dagster UI")
-            screen.print(f"Dagster UI   http://127.0.0.1:{ui_port}", style="bold")
-            _await(f"http://127.0.0.1:{api_port}/api/v1/health", processes[2], "the REST API")
-            screen.print(f"REST API     http://127.0.0.1:{api_port}/api/v1 (syncflow token NAME)")
+            socket_path = Path(folder) / "code.sock"
+            processes = [_process(settings, _code_server(socket_path))]
+            _until(partial(_serves, socket_path), processes[0], "the code location")
+            ui = f"http://127.0.0.1:{ui_port}"
+            processes += [
+                _process(settings, command) for command in _servers(socket_path, ui_port, api_port)
+            ]
+            _until(partial(_answers, f"{ui}/server_info"), processes[1], "the Dagster UI")
+            screen.print(f"Dagster UI   {ui}", style="bold")
+            api = f"http://127.0.0.1:{api_port}/api/v1"
+            _until(partial(_answers, f"{api}/health"), processes[3], "the REST API")
+            screen.print(f"REST API     {api} (syncflow token NAME)")
             screen.print("Ctrl-C ends all")
             return _wait(processes)
         except KeyboardInterrupt:
@@ -100,31 +112,39 @@ def _sandbox(database: Database, rows: int) -> Sandbox:
     )
 
 
-def _start(settings: Settings, ui_port: int, api_port: int) -> list[subprocess.Popen[bytes]]:
-    """Dagster's webserver and daemon, over one code location that both load, and the REST API."""
-    folder = Path(os.environ["DAGSTER_HOME"])
-    workspace = str(shipped("workspace.yaml"))
-    log = (settings.home_path / "up.log").open("ab")
+def _code_server(socket_path: Path) -> list[str]:
+    """One code server for webserver and daemon: what it loads anew, both see; runs go on in the old one."""
+    location = ["-m", "syncflow_dagster.definitions", "--location-name", LOCATION]
+    return [*DAGSTER, "code-server", "start", "-s", str(socket_path), *location]
+
+
+def _servers(socket_path: Path, ui_port: int, api_port: int) -> list[list[str]]:
+    """Dagster's webserver and daemon over the code server, and the REST API."""
+    server = {"grpc_server": {"socket": str(socket_path), "location_name": LOCATION}}
+    workspace = socket_path.with_name("workspace.yaml")
+    workspace.write_text(json.dumps({"load_from": [server]}), encoding="utf-8")  # YAML, too
     python = [sys.executable, "-m"]
-    commands = [
-        [*python, "dagster_webserver", "-h", "127.0.0.1", "-p", str(ui_port), "-w", workspace],
-        [*python, "dagster._daemon", "run", "-w", workspace],
+    return [
+        [*python, "dagster_webserver", "-h", "127.0.0.1", "-p", str(ui_port), "-w", str(workspace)],
+        [*python, "dagster._daemon", "run", "-w", str(workspace)],
         [
             *[sys.executable, "-c", "from syncflow_dagster.cli import main; main()", "api"],
             *["--port", str(api_port), "--dagster-url", f"http://127.0.0.1:{ui_port}"],
         ],
     ]
-    return [
-        subprocess.Popen(  # noqa: S603  # this interpreter, Dagster's modules
-            command,
-            cwd=folder,
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-            preexec_fn=_end_with_parent,  # noqa: PLW1509  # one prctl; no thread holds a lock here
-        )
-        for command in commands
-    ]
+
+
+def _process(settings: Settings, command: Sequence[str]) -> subprocess.Popen[bytes]:
+    """Start it in a group of its own; what it says goes to ``up.log``."""
+    log = (settings.home_path / "up.log").open("ab")
+    return subprocess.Popen(  # noqa: S603  # this interpreter, Dagster's modules and our own
+        command,
+        cwd=os.environ["DAGSTER_HOME"],
+        stdout=log,
+        stderr=log,
+        start_new_session=True,
+        preexec_fn=_end_with_parent,  # noqa: PLW1509  # one prctl; no thread holds a lock here
+    )
 
 
 def _end_with_parent() -> None:
@@ -148,18 +168,32 @@ def _check_ports(ports: Sequence[int]) -> None:
         )
 
 
-def _await(url: str, process: subprocess.Popen[bytes], what: str) -> None:
+def _until(ready: Callable[[], bool], process: subprocess.Popen[bytes], what: str) -> None:
+    """Return when it is ready."""
     deadline = time.monotonic() + START_S
-    while time.monotonic() < deadline:
-        if process.poll() is not None:
-            break
-        try:
-            if httpx.get(url, timeout=2, trust_env=False).is_success:
-                return
-        except httpx.TransportError:
-            pass  # not up yet
+    while time.monotonic() < deadline and process.poll() is None:
+        if ready():
+            return
         time.sleep(0.2)
     raise UnavailableError(f"{what} did not start; see up.log in the home", system="dagster")
+
+
+def _answers(url: str) -> bool:
+    try:
+        return httpx.get(url, timeout=2, trust_env=False).is_success
+    except httpx.TransportError:
+        return False  # not up yet
+
+
+def _serves(socket_path: Path) -> bool:
+    from dagster._core.errors import DagsterUserCodeUnreachableError
+    from dagster._grpc.client import DagsterGrpcClient
+
+    try:
+        DagsterGrpcClient(socket=str(socket_path)).ping("")
+    except DagsterUserCodeUnreachableError:
+        return False
+    return True
 
 
 def _wait(processes: Sequence[subprocess.Popen[bytes]]) -> int:

@@ -51,7 +51,11 @@ def build_asset(entity: Entity, order: Lineage, slices: int, time_zone: str) -> 
     name = entity.name
     parents = order.parents[name]
     deferred = tuple(sorted(reference for child, reference in order.deferred if child == name))
-    ops = build_ops(name, slices=slices, deferred=deferred)
+    upstream = {
+        "after": source_key(entity.api),
+        **{f"after_{parent}": dg.AssetKey([parent]) for parent in parents},
+    }
+    ops = build_ops(name, after=tuple(upstream), slices=slices, deferred=deferred)
     night = entity.schedule.background
     minutes = entity.schedule.incremental_minutes
 
@@ -59,13 +63,7 @@ def build_asset(entity: Entity, order: Lineage, slices: int, time_zone: str) -> 
         name=name,
         partitions_def=partitions(slices),
         backfill_policy=dg.BackfillPolicy.single_run(),
-        ins={
-            "apismith": dg.AssetIn(source_key(entity.api), dagster_type=dg.Nothing),
-            **{
-                parent: dg.AssetIn(dg.AssetKey([parent]), dagster_type=dg.Nothing)
-                for parent in parents
-            },
-        },
+        ins={after: dg.AssetIn(key, dagster_type=dg.Nothing) for after, key in upstream.items()},
         group_name=entity.group,
         owners=entity.owners,
         kinds={"polars", "postgres"},
@@ -87,8 +85,8 @@ def build_asset(entity: Entity, order: Lineage, slices: int, time_zone: str) -> 
         },
         check_specs=specs(name),
     )
-    def entity_asset(**upstream: object) -> dict[str, object]:
-        fetched = ops.fetch.alias("fetch")(upstream=list(upstream.values()))
+    def entity_asset(**after: object) -> dict[str, object]:
+        fetched = ops.fetch.alias("fetch")(**after)
         normalized = ops.normalize.alias("normalize")(fetched)
         identified = ops.identity.alias("identity")(normalized)
         changes = ops.delta.alias("delta")(identified)

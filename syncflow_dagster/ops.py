@@ -76,11 +76,15 @@ class EntityOps:
     push: dg.OpDefinition
 
 
-def build_ops(name: str, *, slices: int, deferred: tuple[str, ...]) -> EntityOps:
+def build_ops(
+    name: str, *, after: tuple[str, ...], slices: int, deferred: tuple[str, ...]
+) -> EntityOps:
     """The ops of one entity.
 
     Args:
         name: The entity.
+        after: An input of ``fetch`` for each asset that goes before it. One for all of them does not
+            go with checks that block.
         slices: How many slices there are.
         deferred: Its references that are sent in a second phase.
     """
@@ -91,7 +95,7 @@ def build_ops(name: str, *, slices: int, deferred: tuple[str, ...]) -> EntityOps
         name=f"{name}__fetch",
         description="Read the rows from APISmith, page by page.",
         pool=pool,
-        ins={"upstream": dg.In(dg.Nothing)},
+        ins={item: dg.In(dg.Nothing) for item in after},
         out=frame_out,
         required_resource_keys=RESOURCES,
     )

@@ -17,6 +17,7 @@ from syncflow_core.bridge.failed import open_failed
 from syncflow_core.sandbox import database, erp
 from syncflow_core.sandbox.compare import compare
 from syncflow_core.sandbox.effects import inserted_twice, updated_twice
+from syncflow_dagster.checks import CHECKS
 from syncflow_dagster.cli.demo import demo_entities
 from syncflow_dagster.partitions import range_tags
 
@@ -93,7 +94,11 @@ def test_the_asset_shows_its_accounts_and_its_ops(place: Place) -> None:
     checks = [
         event for event in events if event and event.event_type_value == "ASSET_CHECK_EVALUATION"
     ]
-    assert [check.asset_check_evaluation_data.passed for check in checks] == [True, True]
+    found = [
+        (check.asset_check_evaluation_data.check_name, check.asset_check_evaluation_data.passed)
+        for check in checks
+    ]
+    assert sorted(found) == sorted((check.name, True) for check in CHECKS for _ in range(2))
     shown = [event.materialization for event in events if event and event.is_step_materialization]
     sites = next(item for item in shown if item.asset_key.path == ["sites"])
     assert sites.metadata["fetched"].value == outcome(run, "sites")["fetched"]

@@ -61,6 +61,21 @@ class Window:
                 return evening
         return None
 
+    def last_night(self, now: datetime) -> date | None:
+        """The evening's date of the night that closed last; None while one is on.
+
+        Args:
+            now: Aware.
+        """
+        if self.night(now) is not None:
+            return None
+        today = now.astimezone(self.zone).date()
+        return next(
+            evening
+            for evening in (today, today - DAY, today - 2 * DAY)
+            if self.bounds(evening)[1] <= now
+        )
+
     def next_opening(self, now: datetime) -> datetime:
         """When it opens next, in UTC; the opening of a night that is on has passed.
 

@@ -1,13 +1,17 @@
-"""Runs of the command line whose process is gone: Dagster would show them as running for ever.
+"""Runs whose process is gone: Dagster would show them as running for ever, and hold their pool.
 
 Belongs here: naming the process that executes a run, and ending the runs of those that died.
-Does not belong here: runs that Dagster launched (its run monitoring), batches (``bridge.leases``).
+Does not belong here: batches (``bridge.leases``), what is done again (Dagster's ``run_retries``).
 
-Source: faults.md XW10 and XW14.
+Dagster looks after run workers from the code server that started them: a worker that dies with its
+code server, or with the whole machine, and a command that is killed, are looked after by nobody.
+
+Source: faults.md XW10, XW14 and XW15; dagster.md T3.
 """
 
 import os
 import socket
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
@@ -16,33 +20,52 @@ import dagster as dg
 PROCESS_TAG: Final = "syncflow/process"
 STARTED_BY_TAG: Final = "syncflow/started_by"
 COMMAND_LINE: Final = "command line"
-_GOING_ON: Final = [
+GOING_ON: Final = [
     dg.DagsterRunStatus.NOT_STARTED,
     dg.DagsterRunStatus.STARTING,
     dg.DagsterRunStatus.STARTED,
     dg.DagsterRunStatus.CANCELING,
 ]
+MOST: Final = 100
+"""Runs that are looked at in one go."""
 
 
-def process_tags() -> dict[str, str]:
-    """The tags of a run that this process executes."""
-    return {STARTED_BY_TAG: COMMAND_LINE, PROCESS_TAG: _name(os.getpid())}
+def mark(instance: dg.DagsterInstance, run_id: str) -> None:
+    """Write down, as a tag of the run, that this process executes it."""
+    instance.add_run_tags(run_id, {PROCESS_TAG: _name(os.getpid(), run_id)})
 
 
-def end_abandoned(instance: dg.DagsterInstance) -> None:
-    """End the runs of the command line on this machine whose process has ended without ending them."""
-    filters = dg.RunsFilter(statuses=_GOING_ON, tags={STARTED_BY_TAG: COMMAND_LINE})
-    for run in instance.get_runs(filters):
-        host, pid, *_ = [*run.tags.get(PROCESS_TAG, "").split(" "), "", ""]
-        if host == socket.gethostname() and _name(int(pid)) != run.tags[PROCESS_TAG]:
-            instance.report_run_failed(run, "its process died")
+def end_abandoned(instance: dg.DagsterInstance, without_lease: Iterable[str] = ()) -> list[str]:
+    """End the runs whose process has ended without ending them; their ids.
+
+    A run of another machine is told by its lease alone.
+
+    Args:
+        instance: Dagster's.
+        without_lease: Runs that had an entity and died with it (``leases.runs_of_the_dead``).
+    """
+    dead = set(without_lease)
+    ended = []
+    for run in instance.get_runs(dg.RunsFilter(statuses=GOING_ON), limit=MOST):
+        if run.run_id in dead or _has_died(run):
+            instance.report_run_failed(run, "its process died; what it had begun is settled next")
+            ended.append(run.run_id)
+    return ended
 
 
-def _name(pid: int) -> str:
-    """Host, number and birth of a process: numbers are used again."""
+def _has_died(run: dg.DagsterRun) -> bool:
+    host, pid, *_, owner = run.tags.get(PROCESS_TAG, "- 0 - -").split(" ")
+    # a run that takes up another one has its tags until it says that it runs
+    if host != socket.gethostname() or owner != run.run_id:
+        return False
+    return _name(int(pid), owner) != run.tags[PROCESS_TAG]
+
+
+def _name(pid: int, run_id: str) -> str:
+    """Host, number and birth of a process, for numbers are used again, and the run that it executes."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text(encoding="ascii")
         born = stat.rpartition(")")[2].split()[19]
     except OSError:
         born = "gone"
-    return f"{socket.gethostname()} {pid} {born}"
+    return f"{socket.gethostname()} {pid} {born} {run_id}"

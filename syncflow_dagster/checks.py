@@ -107,12 +107,18 @@ def results(report: Report, staged: Staged, stands: Standing) -> Iterator[dg.Ass
         )
 
 
-def broken_contract(name: str, words: str) -> dg.AssetCheckEvaluation:
-    """That the source's columns are not those that were accepted: nothing was read or written."""
+def changed_contract(name: str, words: str, *, broken: bool) -> dg.AssetCheckEvaluation:
+    """That the source's columns are not those that were accepted.
+
+    Args:
+        name: The entity.
+        words: What differs.
+        broken: Whether nothing is read or written until a person accepts it.
+    """
     return dg.AssetCheckEvaluation(
         asset_key=dg.AssetKey([name]),
         check_name=CONTRACT.name,
         passed=False,
-        severity=dg.AssetCheckSeverity.ERROR,
+        severity=dg.AssetCheckSeverity.ERROR if broken else dg.AssetCheckSeverity.WARN,
         metadata={"changed": dg.MetadataValue.text(words)},
     )

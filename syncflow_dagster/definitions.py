@@ -13,6 +13,7 @@ import dagster as dg
 from syncflow_core.entity import Entity
 from syncflow_core.settings import read_settings
 from syncflow_dagster.assets import build_assets
+from syncflow_dagster.daytime import build_day_schedule
 from syncflow_dagster.frame_io import FrameIOManager
 from syncflow_dagster.jobs import build_jobs
 from syncflow_dagster.nights import build_night_schedule, build_window_guard
@@ -22,6 +23,7 @@ from syncflow_dagster.registry import read_entities
 from syncflow_dagster.resources import resources
 from syncflow_dagster.retrying import build_retry_job, build_retry_sensor
 from syncflow_dagster.schedules import build_schedules
+from syncflow_dagster.sensors import build_sensors
 from syncflow_dagster.tidying import build_tidy_job
 
 
@@ -44,7 +46,8 @@ def build(
     checks = [] if own_checks_only else [build_reconcile_check(item.name) for item in entities]
     reconcile, retry, tidy = build_reconcile_job(), build_retry_job(), build_tidy_job()
     jobs = build_jobs([entity.name for entity in entities], slices)
-    night = [build_night_schedule()] if jobs else []  # there is no such job of no entity
+    # there are no such jobs of no entity
+    clock = [build_night_schedule(), build_day_schedule(slices)] if jobs else []
     guard = [build_window_guard()] if jobs else []
     return dg.Definitions(
         assets=build_assets(entities, slices, time_zone),
@@ -56,8 +59,8 @@ def build(
             retry,
             tidy,
         ],
-        sensors=[build_retry_sensor(retry), *guard],
-        schedules=[*build_schedules(reconcile, tidy, time_zone), *night],
+        sensors=[build_retry_sensor(retry), *guard, *build_sensors(tidy.name)],
+        schedules=[*build_schedules(reconcile, tidy, time_zone), *clock],
         resources={**resources(), "frame_io": FrameIOManager()},
         executor=dg.in_process_executor,
     )

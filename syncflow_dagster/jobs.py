@@ -27,6 +27,12 @@ def build_jobs(names: Sequence[str], slices: int) -> list[UnresolvedAssetJobDefi
             description="Slices of entities, as the night window asks for them.",
         ),
         dg.define_asset_job(
+            "incremental",
+            selection=_synced(names),
+            tags=tags,
+            description="What has changed of entities since they were read last, as their intervals ask.",
+        ),
+        dg.define_asset_job(
             "sync_all",
             selection=_synced(names),
             tags=tags,

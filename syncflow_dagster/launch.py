@@ -21,7 +21,7 @@ from syncflow_core.bridge.database import Database
 from syncflow_core.bridge.entities import load_registered
 from syncflow_core.entity import Entity
 from syncflow_core.errors import SyncFlowError
-from syncflow_dagster.abandoned import end_abandoned, process_tags
+from syncflow_dagster.abandoned import COMMAND_LINE, STARTED_BY_TAG, end_abandoned, mark
 from syncflow_dagster.choices import Mode, refuse_slice, refuse_unknown
 from syncflow_dagster.definitions import build
 from syncflow_dagster.ops import utc_now
@@ -115,9 +115,10 @@ def _execute(
     run = instance.create_run_for_job(
         job_def=job,
         run_config=config,
-        tags={**tags, **process_tags()},
+        tags={**tags, STARTED_BY_TAG: COMMAND_LINE},
         asset_selection=keys,
     )
+    mark(instance, run.run_id)
     interrupted = False
     try:
         for _ in execute_run_iterator(InMemoryJob(job), run, instance):

@@ -28,9 +28,10 @@ from syncflow_core.settings import Settings, read_settings
 from syncflow_core.window import Window, slices_due
 from syncflow_dagster.checks import own_checks
 from syncflow_dagster.failures import as_failure
-from syncflow_dagster.ops import NIGHT_TAG, UNTIL_TAG, utc_now
+from syncflow_dagster.ops import utc_now
 from syncflow_dagster.partitions import range_tags
 from syncflow_dagster.retrying import LIVE
+from syncflow_dagster.tags import BY_CLOCK, MAX_RUNTIME_TAG, NIGHT_TAG, SWEEP_FIRST, UNTIL_TAG
 
 JOB: Final = "night"
 EVERY: Final = "*/15 * * * *"
@@ -67,7 +68,7 @@ def build_night_schedule(
             raise as_failure(error) from error
         busy, failed = _tonight(context.instance, shares)
         requests = _requests(
-            [s for s in shares if s.entity not in busy and failed[s.entity] < TRIES]
+            [s for s in shares if s.entity not in busy and failed[s.entity] < TRIES], now
         )
         yield from requests
         if not requests:
@@ -94,8 +95,7 @@ def due_shares(connection: sa.Connection, now: dt.datetime, settings: Settings) 
     for night in schedules.load_nights(connection):
         if not night.enabled or night.entity not in enabled:
             continue
-        zone = ZoneInfo(night.time_zone or settings.time_zone)
-        window = Window(night.window_start, night.window_end, zone)
+        window = window_of(night, settings)
         schedules.save_next_run(connection, night.entity, window.next_opening(now))
         evening = window.night(now)
         if evening is None:
@@ -104,6 +104,29 @@ def due_shares(connection: sa.Connection, now: dt.datetime, settings: Settings) 
         if due:
             shares.append(Share(night.entity, due, evening, window.bounds(evening)[1]))
     return shares
+
+
+def missed_shares(connection: sa.Connection, now: dt.datetime, settings: Settings) -> list[Share]:
+    """What the last night of each entity has left, where it has closed and the next is not open yet."""
+    enabled = {entity.name for entity in load_entities(connection)}
+    shares = []
+    for night in schedules.load_nights(connection):
+        window = window_of(night, settings)
+        evening = window.last_night(now)
+        begun = night.progress.sweep_night
+        # before its first sweep an entity owes nothing
+        if not night.enabled or night.entity not in enabled or evening is None or begun is None:
+            continue
+        if due := _due(connection, night, evening, settings.slices):
+            shares.append(Share(night.entity, due, evening, window.bounds(evening)[1]))
+    return shares
+
+
+def window_of(night: Night, settings: Settings) -> Window:
+    """The entity's window, in its own zone or the installation's."""
+    return Window(
+        night.window_start, night.window_end, ZoneInfo(night.time_zone or settings.time_zone)
+    )
 
 
 def _due(connection: sa.Connection, night: Night, evening: dt.date, slices: int) -> tuple[int, ...]:
@@ -139,7 +162,7 @@ def _tonight(
     return busy, failed
 
 
-def _requests(shares: Sequence[Share]) -> list[dg.RunRequest]:
+def _requests(shares: Sequence[Share], now: dt.datetime) -> list[dg.RunRequest]:
     """A run for all entities that have the same slices due in the same night: parents before children."""
     alike: dict[tuple[tuple[int, ...], dt.date, dt.datetime], list[str]] = {}
     for share in shares:
@@ -151,8 +174,11 @@ def _requests(shares: Sequence[Share]) -> list[dg.RunRequest]:
             asset_check_keys=own_checks(names),
             tags={
                 **range_tags(slices),
+                **BY_CLOCK,
+                **SWEEP_FIRST,
                 NIGHT_TAG: str(evening),
                 UNTIL_TAG: closes.isoformat(),
+                MAX_RUNTIME_TAG: str(int((closes - now + 2 * GRACE).total_seconds())),
             },
         )
         for (slices, evening, closes), names in alike.items()

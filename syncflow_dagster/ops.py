@@ -44,11 +44,8 @@ from syncflow_dagster.interrupts import put_off
 from syncflow_dagster.partitions import slice_key, slice_number
 from syncflow_dagster.progress import tell
 from syncflow_dagster.story import metadata_of, stands_now
+from syncflow_dagster.tags import NIGHT_TAG, UNTIL_TAG
 
-NIGHT_TAG = "syncflow/night_of"
-"""The evening's date, on the runs that the night window starts."""
-UNTIL_TAG = "syncflow/until"
-"""When that night ends."""
 T = TypeVar("T")
 RESOURCES = {"source", "target", "bridge", "frames"}
 
@@ -137,7 +134,7 @@ def build_ops(
             try:
                 staged = fetch(connections, order, now=utc_now)
             except DriftError as error:
-                broken = checks.broken_contract(name, str(error))
+                broken = checks.changed_contract(name, str(error), broken=True)
                 context.instance.report_runless_asset_event(broken)
                 raise
             _fail_dead_runs(context, connections.leases[order.batch])

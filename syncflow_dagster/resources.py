@@ -30,6 +30,7 @@ from syncflow_core.frames import FrameStore
 from syncflow_core.limiter import Limiter
 from syncflow_core.schedulehub import Target
 from syncflow_core.settings import read_settings
+from syncflow_dagster.abandoned import mark
 
 logger = logging.getLogger(__name__)
 
@@ -96,6 +97,11 @@ class BridgeResource(dg.ConfigurableResource[Database]):
     def leases(self) -> dict[UUID, Lease]:
         """The leases that this run holds, by batch: an entity stays held from its first op to its last."""
         return self._leases
+
+    def setup_for_execution(self, context: dg.InitResourceContext) -> None:
+        """Say in Dagster which process executes the run: nobody else looks whether it lives."""
+        if context.run is not None and context.instance is not None:
+            mark(context.instance, context.run.run_id)
 
     def database(self) -> Database:
         """The database, opened once a run; its schema is this code's."""

@@ -28,6 +28,7 @@ from syncflow_dagster.ops import (
 )
 from syncflow_dagster.orders import chosen, declared, order_for, telling_last
 from syncflow_dagster.story import metadata_of
+from syncflow_dagster.tags import BY_CLOCK
 
 JOB = "retry_failed"
 EVERY_S = 30
@@ -128,7 +129,7 @@ def build_retry_sensor(job: dg.JobDefinition) -> dg.SensorDefinition:
         if not names:
             return dg.SkipReason("nothing is due")
         config = {"entities": names, "due_only": True, "wait_s": 0.0}
-        return dg.RunRequest(run_config={"ops": {"retry": {"config": config}}})
+        return dg.RunRequest(run_config={"ops": {"retry": {"config": config}}}, tags=BY_CLOCK)
 
     return dg.SensorDefinition(
         name="undelivered",

@@ -90,6 +90,21 @@ def held_entities(connection: sa.Connection) -> set[str]:
     return set(connection.scalars(query, {"silent_s": FROZEN_S}))
 
 
+def runs_of_the_dead(connection: sa.Connection) -> set[str]:
+    """Dagster's runs that had an entity and whose process has died, for its lock is free."""
+    query = sa.text(
+        """
+        SELECT l.dagster_run_id FROM bridge.leases AS l
+        WHERE l.released_at IS NULL AND l.dagster_run_id IS NOT NULL AND NOT EXISTS (
+            SELECT FROM pg_locks AS k WHERE k.locktype = 'advisory' AND k.granted AND k.objsubid = 1
+            AND k.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+            AND (k.classid::bigint << 32 | k.objid::bigint)
+                = hashtextextended('syncflow lease ' || l.entity, 0))
+        """
+    )
+    return set(connection.scalars(query))
+
+
 def awake() -> float:
     """Seconds that go on while the process, or the whole machine, stands still."""
     return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))

@@ -111,3 +111,31 @@ def save_next_run(connection: sa.Connection, entity: str, at: datetime | None) -
         .where(background_sync_schedule.c.entity == entity)
         .values(next_run_at=at)
     )
+
+
+@dataclass(frozen=True)
+class LastRead:
+    """When an entity was read last, and from where an incremental sync would go on."""
+
+    at: datetime | None
+    """When its newest full or incremental batch began."""
+    watermark: str | None
+    whole: bool
+    """Whether it was ever read whole."""
+
+
+def load_last_reads(connection: sa.Connection) -> dict[str, LastRead]:
+    """For every entity."""
+    query = sa.text(
+        """
+        SELECT e.name, b.at, s.watermark, s.last_full_scan_at IS NOT NULL
+        FROM bridge.entities AS e
+        LEFT JOIN LATERAL (
+            SELECT max(started_at) AS at FROM bridge.sync_batches
+            WHERE entity = e.name AND kind IN ('full', 'incremental')) AS b ON true
+        LEFT JOIN LATERAL (
+            SELECT watermark, last_full_scan_at FROM bridge.erp_sync_state
+            WHERE entity = e.name ORDER BY updated_at DESC LIMIT 1) AS s ON true
+        """
+    )
+    return {row[0]: LastRead(*row[1:]) for row in connection.execute(query)}

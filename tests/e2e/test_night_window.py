@@ -12,8 +12,8 @@ from syncflow_core.bridge.batches import Batch, history
 from syncflow_core.bridge.schedules import Progress, load_nights
 from syncflow_core.entity import Entity
 from syncflow_core.stages import push
-from syncflow_dagster.ops import NIGHT_TAG, UNTIL_TAG
 from syncflow_dagster.partitions import range_tags
+from syncflow_dagster.tags import NIGHT_TAG, UNTIL_TAG
 
 pytestmark = pytest.mark.e2e
 
@@ -75,10 +75,10 @@ def test_a_night_that_ends_during_the_push_keeps_what_was_sent_and_leaves_the_re
     table(place, "ngw", COLUMNS, [{"ID": n, "NAME": "a"} for n in range(25_000)])
     place.apply([Entity(name="ngw")])
     until = datetime.now(tz=UTC) + timedelta(hours=1)
-    groups = push.groups
+    prepared = push.prepared
 
-    def slow_groups(*arguments: object, **named: object) -> object:
-        for number, group in enumerate(groups(*arguments, **named)):  # type: ignore[arg-type]
+    def slow(*arguments: object, **named: object) -> object:
+        for number, group in enumerate(prepared(*arguments, **named)):  # type: ignore[arg-type]
             if number == 2:
                 monkeypatch.setattr(push, "within_night", closed)
             yield group
@@ -87,7 +87,7 @@ def test_a_night_that_ends_during_the_push_keeps_what_was_sent_and_leaves_the_re
         real(order, now + timedelta(hours=2))  # type: ignore[arg-type]
 
     real = push.within_night
-    monkeypatch.setattr(push, "groups", slow_groups)
+    monkeypatch.setattr(push, "prepared", slow)
     batch = run_night(place, list(range(1, 8)), until)
     monkeypatch.undo()
     sent = effects(place)

@@ -16,8 +16,8 @@ from syncflow_core.bridge.sweeps import Slice
 from syncflow_core.entity import Background, Entity, ParentRef, Schedule
 from syncflow_dagster.definitions import build
 from syncflow_dagster.nights import JOB, build_window_guard
-from syncflow_dagster.ops import NIGHT_TAG, UNTIL_TAG
 from syncflow_dagster.partitions import RANGE_END, RANGE_START, range_tags
+from syncflow_dagster.tags import NIGHT_TAG, UNTIL_TAG
 
 KEYS = pl.Series("#key_hash", [bytes(16)], dtype=pl.Binary)
 TICK = timedelta(minutes=15)

@@ -8,6 +8,7 @@ Source: design.md, "Fixed interfaces", Environment.
 
 from pathlib import Path
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import AfterValidator, Field, SecretStr, ValidationError
@@ -44,6 +45,10 @@ def _database_url(value: SecretStr | None) -> SecretStr | None:
         "postgresql+psycopg2",
     }:
         raise ValueError("must be a PostgreSQL URL: postgresql://user:password@host:5432/database")
+    try:
+        _ = urlsplit(f"postgresql://{rest}").port
+    except ValueError:
+        raise ValueError("its port is no number up to 65535") from None
     return SecretStr(f"postgresql://{rest}")
 
 

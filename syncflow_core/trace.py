@@ -8,8 +8,10 @@ Source: product.md 10, ``trace``; product.md 1, ``record_events``.
 
 import json
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import polars as pl
 import sqlalchemy as sa
@@ -18,10 +20,11 @@ from syncflow_core.apismith import Source
 from syncflow_core.bridge import batches, events, failed, pending, plans, records
 from syncflow_core.bridge.batches import Batch, Status
 from syncflow_core.bridge.database import Database
-from syncflow_core.bridge.entities import load_registered
+from syncflow_core.bridge.entities import load_entities, load_registered
 from syncflow_core.bridge.events import Event
 from syncflow_core.bridge.plans import Plan
 from syncflow_core.columns import KEY_HASH, KEY_SOURCE, REFERENCE, ROW
+from syncflow_core.entity import Entity
 from syncflow_core.errors import ConfigError, RejectedError, UnavailableError
 from syncflow_core.fields import Shape, shape_of
 from syncflow_core.identity import key_hash
@@ -45,6 +48,8 @@ class Story:
     """Its open dead letter."""
     pending: Sequence[Mapping[str, object]]
     """What it waits for."""
+    children: Mapping[str, int] | None
+    """Where its delete waits: the live records that refer to it, by entity; None where none waits."""
     withheld: Sequence[Plan]
     """The open plans that hold a write of it back."""
     last_read: Batch | None
@@ -110,6 +115,9 @@ def trace(database: Database, source: Source, entity: str, key: str) -> Story:
         waiting = pending.open_pending(connection, entity).filter(pl.col(KEY_HASH) == digest)
         told = events.story(connection, entity, digest)
         withheld = plans.withheld_of(connection, entity, digest)
+        children = None
+        if digest in pending.waiting_deletes(connection, entity)[KEY_HASH].to_list():
+            children = _children(connection, entity, digest)
         ended: list[Status] = ["completed", "partial", "withheld"]
         read = batches.history(connection, entities=[entity], statuses=ended, limit=20)
     row = None
@@ -129,7 +137,11 @@ def trace(database: Database, source: Source, entity: str, key: str) -> Story:
         known=known.row(0, named=True) if known.height else None,
         events=told,
         failed=letters.row(0, named=True) if letters.height else None,
-        pending=list(waiting.iter_rows(named=True)),
+        pending=[
+            {**line, "parent": _parent_named(declared, line)}
+            for line in waiting.iter_rows(named=True)
+        ],
+        children=children,
         withheld=withheld,
         last_read=next((item for item in read if item.kind not in {"plan", "retry"}), None),
         away=away,
@@ -137,6 +149,25 @@ def trace(database: Database, source: Source, entity: str, key: str) -> Story:
         kept=kept is not None,
         steps=explain(told_of, shape) if told_of is not None and shape is not None else (),
     )
+
+
+def _parent_named(entity: Entity, line: Mapping[str, Any]) -> str | None:
+    """The reference of the parent that a record waits for; None where the record does not tell."""
+    parent = entity.parents.get(line["reference_name"])
+    payload: dict[str, object] = json.loads(line["payload"])
+    if parent is None or any(payload.get(name) is None for name in parent.key.values()):
+        return None
+    return "|".join(f"{field}={payload[name]}" for field, name in sorted(parent.key.items()))
+
+
+def _children(connection: sa.Connection, entity: str, digest: bytes) -> dict[str, int]:
+    """How many live records of each entity refer to the record."""
+    found: Counter[str] = Counter()
+    for child in load_entities(connection, enabled=None):
+        for name, parent in child.parents.items():
+            if parent.entity == entity:
+                found[child.name] += records.count_referring(connection, child.name, name, digest)
+    return {name: number for name, number in found.items() if number}
 
 
 def _wanted(connection: sa.Connection, entity: str, shape: Shape | None, text: str) -> _Wanted:
@@ -151,7 +182,7 @@ def _wanted(connection: sa.Connection, entity: str, shape: Shape | None, text: s
         return _Wanted(digest)
     spelled = {} if shape is None else dict(zip(shape.key_columns, shape.key_fields, strict=True))
     values = {spelled.get(name, name): value for name, value in values_of(text).items()}
-    if len(names) == 1 and list(values) != names:
+    if len(names) == 1 and list(values) != names and (not values or "|" in text):
         values = {names[0]: text}
     if not values or sorted(values) != sorted(names or values):
         form = "|".join(f"{name}=..." for name in names) or "NAME=VALUE|..."

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import dagster as dg
+import psycopg2
 import sqlalchemy as sa
 
 from syncflow_core.errors import SyncFlowError, UnavailableError
@@ -36,8 +37,11 @@ def history_there() -> Iterator[None]:
     """
     try:
         yield
-    except sa.exc.DBAPIError as error:
-        reason = (str(error.orig).strip().splitlines() or [type(error).__name__])[0]
+    # SQLAlchemy lets the driver's own error through where it sets a session up
+    except (sa.exc.DBAPIError, psycopg2.Error) as error:
+        reason = (
+            str(getattr(error, "orig", error)).strip().splitlines() or [type(error).__name__]
+        )[0]
         raise UnavailableError(
             f"Dagster's history cannot be written: {reason}", system="dagster"
         ) from error

@@ -282,3 +282,13 @@ def mark_deleted(
         ),
         {"entity": entity, "batch": batch},
     )
+
+
+def count_referring(connection: sa.Connection, entity: str, reference: str, parent: bytes) -> int:
+    """How many live records of *entity* have this parent in this reference."""
+    query = sa.text(
+        "SELECT count(*) FROM bridge.synced_records WHERE entity = :entity AND NOT deleted "
+        "AND parent_refs::jsonb ->> :reference = :parent"
+    )
+    named = {"entity": entity, "reference": reference, "parent": parent.hex()}
+    return int(connection.execute(query, named).scalar_one())

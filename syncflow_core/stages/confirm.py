@@ -77,8 +77,8 @@ def confirm(
     unsent = pl.concat(equal)
     differing = stale.filter(~stale.is_in(unsent.implode()))
     note = (
-        f"{len(stale)} known records were sent under another mapping or by another program: "
-        f"{len(differing)} differ in content"
+        f"{len(stale)} known records, sent under another mapping, by another program or by a sync that "
+        f"was cut off, were compared with the target: {len(differing)} differ in content"
     )
     return Confirmed(unsent, differing, note)
 

@@ -15,11 +15,18 @@ import polars as pl
 
 from syncflow_core.apismith import Filter
 from syncflow_core.bridge import batches, state, sweeps
-from syncflow_core.bridge.entities import Registered, load_registered, save_contract
+from syncflow_core.bridge.entities import (
+    Registered,
+    load_entities,
+    load_registered,
+    save_contract,
+)
 from syncflow_core.bridge.state import ScanProof
 from syncflow_core.bridge.sweeps import Slice
 from syncflow_core.catalog import Api
 from syncflow_core.contract import agree, contract_of
+from syncflow_core.entity import Entity
+from syncflow_core.errors import ConfigError
 from syncflow_core.fields import Shape, shape_of
 from syncflow_core.rowversion import canonical
 from syncflow_core.stages.reading import Reach, Reading, slice_reach
@@ -56,6 +63,7 @@ def fetch(connections: Connections, order: Order, *, now: Callable[[], datetime]
         api = connections.source.describe(entity.api)
         notes = _agreed(connections, registered, api, now())
         shape = shape_of(entity, api)
+        _parents_fit(connections, entity)
         kind = kind_of(order, shape, watermark)
         if kind == "incremental" and order.kind is None and order.by_person:
             with connections.database.begin() as connection:
@@ -110,6 +118,26 @@ def kind_of(order: Order, shape: Shape, watermark: str | None) -> Kind:
         return "full"
     wanted = order.kind or ("incremental" if shape.delta == "rowversion" else "full")
     return "incremental" if wanted == "incremental" and watermark is not None else "full"
+
+
+def _parents_fit(connections: Connections, entity: Entity) -> None:
+    """Return where each reference is made of the whole key of its parent, and of nothing else.
+
+    Raises:
+        ConfigError: One is not: no child would ever find its parent.
+    """
+    names = sorted({item.entity for item in entity.parents.values()})
+    with connections.database.begin() as connection:
+        parents = {item.name: item for item in load_entities(connection, names, enabled=None)}
+    for reference, parent in entity.parents.items():
+        declared = parents[parent.entity]
+        key = shape_of(declared, connections.source.describe(declared.api)).key_fields
+        if set(parent.key) != set(key):
+            raise ConfigError(
+                f"entity {entity.name}: parents.{reference}: the key of {parent.entity} is "
+                f"{', '.join(key)}, not {', '.join(parent.key)}",
+                entity=entity.name,
+            )
 
 
 def _agreed(connections: Connections, registered: Registered, api: Api, now: datetime) -> list[str]:

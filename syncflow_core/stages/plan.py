@@ -9,11 +9,9 @@ watermark stays; what it decided is kept as the plan's records.
 Source: product.md 4 and 10.
 """
 
-import json
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import datetime
-from typing import Any, Final
 
 import polars as pl
 
@@ -22,13 +20,10 @@ from syncflow_core.bridge.batches import Counts
 from syncflow_core.bridge.plans import PLANNED, Plan
 from syncflow_core.columns import DATA_HASH, KEY_HASH, OP, PARENT_REFS, REFERENCE
 from syncflow_core.errors import SyncFlowError
-from syncflow_core.fields import Shape
+from syncflow_core.stages.samples import samples_of
 from syncflow_core.stages.track import status_of
-from syncflow_core.stages.withhold import SAMPLES, planned_frame
+from syncflow_core.stages.withhold import planned_frame
 from syncflow_core.stages.work import STAGES, Connections, Staged, hold, let_go, timed, wave_names
-
-MASK: Final = "***"
-"""Stands for a value of a field with personal data."""
 
 
 def make_plan(connections: Connections, staged: Staged, *, now: Callable[[], datetime]) -> Plan:
@@ -45,7 +40,12 @@ def make_plan(connections: Connections, staged: Staged, *, now: Callable[[], dat
         planned = _planned(connections, staged)
         numbers = Counter(planned[OP].to_list())
         counts = _would_be(staged, numbers)
-        samples = _samples(connections, staged, planned)
+        waves = (
+            part
+            for name in wave_names(staged)
+            for part in connections.frames.parts(staged.frames[name])
+        )
+        samples = samples_of(connections, staged, planned, waves)
         with connections.database.begin() as connection:
             lease.check(connection)
             known = records.count_known(connection, staged.name)
@@ -175,73 +175,6 @@ def _would_be(staged: Staged, numbers: Counter[str]) -> Counts:
         deleted=numbers["delete"],
         pending=parked,
     )
-
-
-def _samples(
-    connections: Connections, staged: Staged, planned: pl.DataFrame
-) -> list[dict[str, object]]:
-    """Some records of each operation; of updates every field that changes, with both values."""
-    found: list[dict[str, object]] = [
-        {"op": op, "record": reference}
-        for op in ("insert", "delete")
-        for reference in planned.filter(pl.col(OP) == op)[REFERENCE].sort().head(SAMPLES)
-    ]
-    updates = planned.filter(pl.col(OP) == "update").sort(REFERENCE).head(SAMPLES)
-    if updates.is_empty():
-        return found
-    shape = staged.shape
-    keys = updates[KEY_HASH]
-    held = {
-        record.key_hash: record
-        for record in connections.target.query(shape.entity.collection, keys.to_list())
-    }
-    for row in _rows(connections, staged, keys):
-        record = held.get(bytes(row[KEY_HASH]))
-        old = {} if record is None else record.fields
-        refs = None if record is None else json.dumps(record.parent_refs, sort_keys=True)
-        changes = [*_field_changes(row, old, shape), *_reference_changes(row, refs)]
-        found += [
-            {"op": "update", "record": row[REFERENCE], "field": name, "old": before, "new": after}
-            for name, before, after in changes
-        ]
-    return found
-
-
-def _rows(connections: Connections, staged: Staged, keys: pl.Series) -> Iterator[dict[str, Any]]:
-    for name in wave_names(staged):
-        for part in connections.frames.parts(staged.frames[name]):
-            yield from part.filter(pl.col(KEY_HASH).is_in(keys.implode())).iter_rows(named=True)
-
-
-def _field_changes(
-    row: dict[str, Any], old: dict[str, str], shape: Shape
-) -> Iterator[tuple[str, str | None, str | None]]:
-    """Name, old and new value of each field that differs, as a person reads them."""
-    for item in shape.fields:
-        before, after = _shown(old.get(item.name)), row[item.name]
-        if before != after:
-            yield (
-                (item.name, MASK, MASK)
-                if item.rules.pii
-                else (item.name, before, None if after is None else str(after))
-            )
-
-
-def _reference_changes(
-    row: dict[str, Any], held: str | None
-) -> Iterator[tuple[str, str | None, str | None]]:
-    new: dict[str, str | None] = json.loads(str(row[PARENT_REFS]))
-    old: dict[str, str | None] = json.loads(held or "{}")
-    for name, parent in new.items():
-        if old.get(name) != parent:
-            yield f"parent_refs.{name}", old.get(name), parent
-
-
-def _shown(value: str | None) -> str | None:
-    """A hub's JSON value as canonical text: strings without quotes."""
-    if value is None or value == "null":
-        return None
-    return str(json.loads(value)) if value.startswith('"') else value
 
 
 def _spoken(rows: pl.DataFrame) -> str:

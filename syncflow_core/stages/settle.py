@@ -65,7 +65,9 @@ def settle_open(connections: Connections, staged: Staged, lease: Lease, now: dat
     with connections.database.begin() as connection:
         lease.check(connection)
         journal.close_intents(connection, [intent.uid for intent in intents], "settled", now)
-    return [f"{len(doubtful)} records were in doubt since a batch that died; the target was asked"]
+    return [
+        f"{len(doubtful)} records were in doubt since a batch that was cut off; the target was asked"
+    ]
 
 
 def _lost(

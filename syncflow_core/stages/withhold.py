@@ -16,10 +16,8 @@ from syncflow_core.bridge import events, plans, records
 from syncflow_core.bridge.leases import Lease
 from syncflow_core.bridge.plans import PLANNED
 from syncflow_core.columns import DATA_HASH, KEY_HASH, OP, PARENT_REFS, REFERENCE, ROW
+from syncflow_core.stages.samples import SAMPLES, samples_of
 from syncflow_core.stages.work import Connections, Staged
-
-SAMPLES = 20
-"""Records that a plan shows of each operation."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +54,9 @@ def withhold(  # each is a part of the plan
         staged.frames["distinct"], columns=[ROW, KEY_HASH, DATA_HASH, PARENT_REFS, REFERENCE]
     )
     planned = _held_back(connections, staged, held, rows)
+    samples = samples_of(
+        connections, staged, planned, connections.frames.parts(staged.frames["distinct"])
+    )
     with connections.database.begin() as connection:
         lease.check(connection)
         earlier = plans.waiting_plan(connection, staged.name)
@@ -68,6 +69,10 @@ def withhold(  # each is a part of the plan
                 planned, on=KEY_HASH, how="anti"
             )
             planned = pl.concat([planned, besides])
+            samples += [
+                {"op": op, "record": reference}
+                for op, reference in besides.head(SAMPLES).select(OP, REFERENCE).iter_rows()
+            ]
             if besides.height:
                 reason = f"{reason}; {besides.height} more since an earlier batch"
         numbers = Counter(planned[OP].to_list())
@@ -83,11 +88,7 @@ def withhold(  # each is a part of the plan
                 "fetched": staged.counts["fetched"],
             },
             records=planned,
-            samples=[
-                {"op": op, "record": reference}
-                for op in ("update", "delete")
-                for reference in planned.filter(pl.col(OP) == op)[REFERENCE].head(SAMPLES)
-            ],
+            samples=samples,
             reason=reason,
             run_id=staged.order.run_id,
             now=now,

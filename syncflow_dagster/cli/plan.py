@@ -8,6 +8,7 @@ Source: product.md 4 and 10.
 
 import getpass
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from uuid import UUID
 
@@ -171,8 +172,18 @@ def _print(found: Sequence[Plan], *, as_json: bool) -> None:
             for row in plan.samples:
                 table.add_row(*(printable(str(row.get(name) or "")) for name in SAMPLE_COLUMNS))
             screen.print(table)
+            if left := _beyond(plan):
+                screen.print(f"  and {left}", markup=False)
         if plan.status == "open":
             screen.print(f"  syncflow apply {plan.uid}", markup=False)
+
+
+def _beyond(plan: Plan) -> str:
+    """How many records of each operation the samples leave out."""
+    shown = Counter({(str(row["op"]), str(row["record"])) for row in plan.samples})
+    ops = Counter(op for op, _ in shown)
+    left = {op: plan.counts.get(f"{op}s", 0) - ops[op] for op in ("insert", "update", "delete")}
+    return ", ".join(f"{number:,} more {op}s" for op, number in left.items() if number > 0)
 
 
 def _failed(batch: Batch) -> dict[str, object]:

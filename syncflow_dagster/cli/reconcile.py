@@ -87,7 +87,11 @@ def _show(found: Reconciliation, plan: str | None) -> None:
         hub = any(n for name, n in found.counts.items() if name.startswith("hub_"))
         if hub and not found.repaired:
             screen.print("  --repair takes over what the hub holds, so that a plan sets it right")
-        screen.print(f"  syncflow apply {plan}", markup=False)
+        # without a repair the plan knows what differs from the source alone
+        if found.repaired or any(
+            n for name, n in found.counts.items() if not name.startswith("hub_")
+        ):
+            screen.print(f"  syncflow apply {plan}", markup=False)
 
 
 def _plain(found: Reconciliation, plan: str | None) -> dict[str, object]:

@@ -46,7 +46,9 @@ def _show(story: Story) -> None:
         screen.print("never acknowledged by the hub")
     else:
         state = "deleted" if known["deleted"] else "in the hub"
-        screen.print(f"{state} as {known['#hub_uid']}, rowversion {known['#rowversion']}")
+        version = known["#rowversion"]
+        words = f"{state} as {known['#hub_uid']}"
+        screen.print(words if version is None else f"{words}, rowversion {version}")
     _show_history(screen, story)
     if story.away is not None:
         screen.print(printable(f"the source was not asked: {story.away}"), markup=False)
@@ -67,10 +69,15 @@ def _show_history(screen: Console, story: Story) -> None:
         words = f"open failure: {letter['stage']} {letter['rule']}: column {letter['column']}, value {letter['value']!r}: {letter['message']}"
         screen.print(printable(words), markup=False, style="red")
     for line in story.pending:
-        parent = f"{line['parent_entity']} {_hex(line['parent_key_hash'])}"
+        named = _hex(line["parent_key_hash"]) if line["parent"] is None else line["parent"]
+        parent = f"{line['parent_entity']} {named}"
         screen.print(
             f"waits ({line['state']}) for {line['reference_name']}: {parent}", markup=False
         )
+    if story.children is not None:
+        who = ", ".join(f"{number:,} of {name}" for name, number in story.children.items())
+        words = f"it is to be deleted, and waits for its children to go: {who or 'none is left'}"
+        screen.print(words, markup=False, style="red")
     for plan in story.withheld:
         words = f"withheld: {plan.reason}; plan {plan.uid} (syncflow apply {plan.uid})"
         screen.print(printable(words), markup=False, style="red")
@@ -92,7 +99,10 @@ def _show_layers(screen: Console, story: Story) -> None:
                 escape(printable(repr(step.after))),
                 escape(printable(" ".join(filter(None, (step.rule, step.message))))),
             )
-    screen.print(table)
+    if table.row_count:
+        screen.print(table)
+    elif not story.kept:
+        screen.print("its row now is taken as it is: no layer changes a field")
 
 
 def _detail(detail: Mapping[str, object]) -> str:
@@ -114,7 +124,8 @@ def _since(story: Story) -> str:
         else f"last read {read.finished_at:%Y-%m-%d %H:%M:%S} by {read.kind} batch {read.uid}"
     )
     changes = [event for event in story.events if event.event in CHANGES]
-    if not changes or story.withheld or story.failed or story.pending:
+    stuck = story.withheld or story.failed or story.pending or story.children is not None
+    if not changes or stuck:
         return looked  # what is on its way, or stuck, is not unchanged
     word = "gone" if changes[-1].event == "deleted" else "unchanged"
     return f"{word} since {changes[-1].at:%Y-%m-%d %H:%M:%S}; {looked}"

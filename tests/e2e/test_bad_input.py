@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from place import Place, lines
 
-from syncflow_core.entity import Entity
+from syncflow_core.entity import Entity, ParentRef
 from syncflow_core.sandbox import database, erp
 from syncflow_dagster.cli.demo import demo_entities
 
@@ -96,6 +96,26 @@ def test_broken_yaml_names_every_fault_with_line_and_key(seeded: Place, tmp_path
     assert any("erp.yaml:4: entities[orders].buisness_key" in line for line in told)
     assert any("erp.yaml:5: entities[orders].delta" in line for line in told)
     assert any("erp.yaml:7: entities[orders].fields[1].type" in line for line in told)
+
+
+def test_a_port_that_is_no_number_is_one_line_that_names_the_variable(seeded: Place) -> None:
+    url = "postgresql://u:hunter2@127.0.0.1:notaport/x"
+    ended = seeded.command("sync", "sites", SYNCFLOW_DATABASE_URL=url)
+
+    assert ended.returncode == 2
+    assert "SYNCFLOW_DATABASE_URL: its port is no number" in ended.stderr
+    assert len(ended.stderr.splitlines()) == 1
+    assert "hunter2" not in ended.stderr
+
+
+def test_a_reference_that_is_not_made_of_the_parents_key_is_named(seeded: Place) -> None:
+    wrong = ParentRef(entity="sites", key={"site": "site_code"})
+    seeded.apply([Entity(name="work_centres", parents={"site": wrong})])
+
+    ended = seeded.command("sync", "work_centres")
+
+    assert ended.returncode == 1
+    assert "parents.site: the key of sites is site_code, not site" in ended.stdout
 
 
 def test_an_api_that_does_not_exist_is_named(seeded: Place) -> None:

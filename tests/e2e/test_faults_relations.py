@@ -105,6 +105,33 @@ def test_XH03_a_child_whose_parent_was_deleted_while_it_waited_leaves_no_orphan(
     assert (names(family, "top"), names(family, "kid")) == ({"A"}, {"a"})
 
 
+def test_a_delete_that_waits_tells_which_children_it_waits_for(family: Place) -> None:
+    parents(family, "B")
+    family.sync("top")
+
+    told = family.command("trace", "top", "A").stdout
+    children(family, b="B")
+    family.sync()
+
+    assert "it is to be deleted, and waits for its children to go: 1 of kid" in told
+    assert "unchanged since" not in told
+    assert names(family, "top") == {"B"}
+
+
+def test_a_child_that_waits_tells_for_which_parent(family: Place) -> None:
+    children(family, a="A", b="B", c="C")
+    family.sync()
+
+    told = family.command("trace", "kid", "c").stdout
+    wrong = family.command("trace", "kid", "name=c")
+    children(family, a="A", b="B")
+    family.sync()
+
+    assert "waits (waiting) for up: top id=C" in told
+    assert wrong.returncode == 2
+    assert "write id=..." in wrong.stderr
+
+
 def test_XH07_a_parent_that_was_deleted_and_made_anew_has_its_children_again(
     family: Place,
 ) -> None:

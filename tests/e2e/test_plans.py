@@ -172,8 +172,22 @@ def test_updates_are_withheld_too_and_the_rest_goes_on(place: Place) -> None:
     assert outcome(run, "itm")["inserted"] == 1
     assert run.batches[0].counts.unaccounted == 0
     (plan,) = open_plans(place, "itm")
+    assert plan.samples == [
+        {"op": "update", "record": f"id=I{n}", "field": "name", "old": "***", "new": "***"}
+        for n in (1, 2, 3)
+    ]
     assert place.command("apply", str(plan.uid)).returncode == 0
     assert '"name":"b"' in hub(place, "itm")["id=I1"]
+
+
+def test_a_long_plan_says_how_much_it_does_not_show(place: Place) -> None:
+    table(place, "itm", COLUMNS, items(30))
+    place.apply([ITEM])
+
+    shown = place.command("plan", "itm")
+
+    assert shown.returncode == 0, shown.stderr
+    assert "and 10 more inserts" in shown.stdout
 
 
 def test_XF19_an_empty_source_never_deletes_not_even_when_approved(place: Place) -> None:

@@ -3,9 +3,6 @@
 import json
 import os
 import signal
-import socket
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -13,91 +10,22 @@ from typing import Any
 import dagster as dg
 import httpx
 import pytest
-from place import SYNCFLOW, Place, lines
+from place import Place, lines
+from servers import Servers, end
 from tables import effects, faults, hub, table
 
 from syncflow_core.bridge.batches import Batch, history
 from syncflow_core.entity import Brake, Entity
 from syncflow_core.sandbox.effects import inserted_twice, updated_twice
 from syncflow_core.sandbox.store import Row
-from syncflow_dagster.home import shipped
 
 pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("dagster servers")]
 
-LAUNCH = """
-    mutation ($params: ExecutionParams!) {
-      launchRun(executionParams: $params) { ... on LaunchRunSuccess { run { runId } } }
-    }
-"""
 COLUMNS = {"ID": "VARCHAR2(9)", "NAME": "VARCHAR2(9)"}
 
 
 def items(count: int, name: str = "a") -> list[Row]:
     return [{"ID": f"I{n}", "NAME": name} for n in range(count)]
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-class Servers:
-    """Webserver, daemon and API of one home, each a process group of its own."""
-
-    def __init__(self, place: Place) -> None:
-        self.home = place.home / "home" / "dagster"
-        self.environment = {**place.environment, "DAGSTER_HOME": str(self.home)}
-        workspace = ["-w", str(shipped("workspace.yaml"))]
-        self.ui, self.port = free_port(), free_port()
-        url = f"http://127.0.0.1:{self.ui}"
-        self.commands = {
-            "webserver": [
-                sys.executable,
-                "-m",
-                "dagster_webserver",
-                "-p",
-                str(self.ui),
-                *workspace,
-            ],
-            "daemon": [sys.executable, "-m", "dagster._daemon", "run", *workspace],
-            "api": [SYNCFLOW, "api", "--port", str(self.port), "--dagster-url", url],
-        }
-        self.processes: dict[str, subprocess.Popen[bytes]] = {}
-
-    def start(self, name: str) -> None:
-        self.processes[name] = subprocess.Popen(
-            self.commands[name],
-            env=self.environment,
-            cwd=self.home,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )
-
-    def await_answers(self) -> None:
-        await_answer(f"http://127.0.0.1:{self.ui}/server_info")
-        await_answer(f"http://127.0.0.1:{self.port}/api/v1/health")
-
-    def launch(self, job: str) -> str:
-        selector = {
-            "repositoryLocationName": "syncflow",
-            "repositoryName": "__repository__",
-            "jobName": job,
-        }
-        answer = httpx.post(
-            f"http://127.0.0.1:{self.ui}/graphql",
-            json={"query": LAUNCH, "variables": {"params": {"selector": selector}}},
-            trust_env=False,
-            timeout=60,
-        )
-        return str(answer.json()["data"]["launchRun"]["run"]["runId"])
-
-    def status_of(self, run: str) -> dg.DagsterRunStatus:
-        with dg.DagsterInstance.from_config(str(self.home)) as instance:
-            found = instance.get_run_by_id(run)
-        assert found is not None
-        return found.status
 
 
 @pytest.fixture(scope="module")
@@ -130,36 +58,6 @@ def api(place: Place, servers: Servers) -> Iterator[httpx.Client]:
     base = f"http://127.0.0.1:{servers.port}/api/v1"
     with httpx.Client(base_url=base, headers=headers, trust_env=False, timeout=60) as client:
         yield client
-
-
-def end(process: "subprocess.Popen[bytes]") -> None:
-    """The process and whatever it started: code servers, run workers."""
-    process.terminate()
-    try:
-        process.wait(20)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
-    for number in (15, 9):
-        deadline = time.monotonic() + 10
-        while time.monotonic() < deadline:
-            try:
-                os.killpg(process.pid, number)
-            except ProcessLookupError:
-                return
-            time.sleep(0.1)
-
-
-def await_answer(url: str) -> None:
-    deadline = time.monotonic() + 90
-    while time.monotonic() < deadline:
-        try:
-            if httpx.get(url, trust_env=False, timeout=5).is_success:
-                return
-        except httpx.TransportError:
-            pass  # not up yet
-        time.sleep(0.2)
-    raise AssertionError(f"{url} did not answer")
 
 
 def await_plan(client: httpx.Client, run: str) -> dict[str, Any]:

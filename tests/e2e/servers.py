@@ -1,0 +1,113 @@
+"""Dagster's own servers over one test's SyncFlow: webserver, daemon and API, each a process group."""
+
+import os
+import socket
+import subprocess
+import sys
+import time
+
+import dagster as dg
+import httpx
+from place import SYNCFLOW, Place
+
+from syncflow_dagster.home import shipped
+
+LAUNCH = """
+    mutation ($params: ExecutionParams!) {
+      launchRun(executionParams: $params) { ... on LaunchRunSuccess { run { runId } } }
+    }
+"""
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class Servers:
+    """Webserver, daemon and API of one home, each a process group of its own."""
+
+    def __init__(self, place: Place) -> None:
+        self.home = place.home / "home" / "dagster"
+        self.environment = {**place.environment, "DAGSTER_HOME": str(self.home)}
+        workspace = ["-w", str(shipped("workspace.yaml"))]
+        self.ui, self.port = free_port(), free_port()
+        url = f"http://127.0.0.1:{self.ui}"
+        self.commands = {
+            "webserver": [
+                sys.executable,
+                "-m",
+                "dagster_webserver",
+                "-p",
+                str(self.ui),
+                *workspace,
+            ],
+            "daemon": [sys.executable, "-m", "dagster._daemon", "run", *workspace],
+            "api": [SYNCFLOW, "api", "--port", str(self.port), "--dagster-url", url],
+        }
+        self.processes: dict[str, subprocess.Popen[bytes]] = {}
+
+    def start(self, name: str) -> None:
+        self.processes[name] = subprocess.Popen(
+            self.commands[name],
+            env=self.environment,
+            cwd=self.home,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+
+    def await_answers(self) -> None:
+        await_answer(f"http://127.0.0.1:{self.ui}/server_info")
+        await_answer(f"http://127.0.0.1:{self.port}/api/v1/health")
+
+    def launch(self, job: str) -> str:
+        selector = {
+            "repositoryLocationName": "syncflow",
+            "repositoryName": "__repository__",
+            "jobName": job,
+        }
+        answer = httpx.post(
+            f"http://127.0.0.1:{self.ui}/graphql",
+            json={"query": LAUNCH, "variables": {"params": {"selector": selector}}},
+            trust_env=False,
+            timeout=60,
+        )
+        return str(answer.json()["data"]["launchRun"]["run"]["runId"])
+
+    def status_of(self, run: str) -> dg.DagsterRunStatus:
+        with dg.DagsterInstance.from_config(str(self.home)) as instance:
+            found = instance.get_run_by_id(run)
+        assert found is not None
+        return found.status
+
+
+def end(process: "subprocess.Popen[bytes]") -> None:
+    """The process and whatever it started: code servers, run workers."""
+    process.terminate()
+    try:
+        process.wait(20)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+    for number in (15, 9):
+        deadline = time.monotonic() + 10
+        while time.monotonic() < deadline:
+            try:
+                os.killpg(process.pid, number)
+            except ProcessLookupError:
+                return
+            time.sleep(0.1)
+
+
+def await_answer(url: str) -> None:
+    deadline = time.monotonic() + 90
+    while time.monotonic() < deadline:
+        try:
+            if httpx.get(url, trust_env=False, timeout=5).is_success:
+                return
+        except httpx.TransportError:
+            pass  # not up yet
+        time.sleep(0.2)
+    raise AssertionError(f"{url} did not answer")

@@ -7,7 +7,7 @@ INSTALLED := $(VENV)/.installed
 # The certificates that this machine trusts, as pip uses them.
 export UV_SYSTEM_CERTS ?= true
 
-.PHONY: demo up test torture check format lint types imports lock clean
+.PHONY: demo up test torture nights check format lint types imports lock clean
 
 demo: $(INSTALLED)  ## sync a seeded ERP three times and prove that hub and ERP are equal
 	$(BIN)/syncflow demo
@@ -17,6 +17,9 @@ up: $(INSTALLED)  ## database, sandbox, Dagster UI and daemon on this machine; C
 
 test: $(INSTALLED)  ## the whole suite, in parallel
 	$(BIN)/pytest -n 3 --dist loadgroup
+
+nights: $(INSTALLED)  ## fourteen nights under the real daemon and a moved clock (needs faketime); takes minutes
+	SYNCFLOW_SWEEP_NIGHTS=7 $(BIN)/pytest -q tests/e2e/test_two_weeks.py
 
 torture: $(INSTALLED)  ## 200 random kills under random faults; SYNCFLOW_TORTURE_SEED=N repeats one
 	SYNCFLOW_TORTURE_KILLS=$${SYNCFLOW_TORTURE_KILLS:-200} $(BIN)/pytest -q tests/e2e/test_torture.py

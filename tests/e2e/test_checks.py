@@ -1,0 +1,184 @@
+"""The checks that a sync makes of itself, and the sensors that look after what nobody asked for."""
+
+import subprocess
+import sys
+
+import dagster as dg
+import pytest
+from dagster._core.test_utils import create_run_for_test
+from place import Place
+from tables import table
+
+from syncflow_core.entity import Brake, Entity
+from syncflow_dagster.abandoned import end_abandoned, mark
+from syncflow_dagster.checks import CHECKS
+from syncflow_dagster.definitions import build
+
+pytestmark = pytest.mark.e2e
+
+COLUMNS = {"ID": "VARCHAR2(9)", "NAME": "VARCHAR2(9)"}
+WARN, ERROR = dg.AssetCheckSeverity.WARN, dg.AssetCheckSeverity.ERROR
+
+
+def failing(place: Place, entity: str) -> dict[str, dg.AssetCheckSeverity]:
+    """The entity's checks that failed when they were made last."""
+    keys = [dg.AssetCheckKey(dg.AssetKey([entity]), check.name) for check in CHECKS]
+    storage = place.instance.event_log_storage
+    records = storage.get_latest_asset_check_execution_by_key(keys).values()
+    events = [record.event.dagster_event for record in records if record.event is not None]
+    made = dg.DagsterEventType.ASSET_CHECK_EVALUATION  # not those that were planned and never made
+    found = [
+        event.asset_check_evaluation_data
+        for event in events
+        if event is not None and event.event_type is made
+    ]
+    assert len(found) >= 1
+    return {item.check_name: item.severity for item in found if not item.passed}
+
+
+def sensor(place: Place, name: str, cursor: str | None = None) -> dg.SensorResult:
+    repository = build([Entity(name="itm")], 7).get_repository_def()
+    context = dg.build_sensor_context(
+        instance=place.instance, cursor=cursor, repository_def=repository
+    )
+    return repository.get_sensor_def(name).evaluate_tick(context)  # type: ignore[return-value]
+
+
+def items(number: int, name: str = "a") -> list[dict[str, str | int | None]]:
+    return [{"ID": f"I{n}", "NAME": name} for n in range(number)]
+
+
+def test_checks_warn_of_what_is_withheld_rejected_and_there_twice(place: Place) -> None:
+    table(place, "itm", COLUMNS, items(10))
+    place.apply([Entity(name="itm", brake=Brake(rows=2, share=0.1))])
+    place.sync()
+    quiet = failing(place, "itm")
+    table(place, "itm", COLUMNS, [*items(5), *items(1, "b"), {"ID": None, "NAME": "x"}])
+
+    place.sync()
+
+    assert quiet == {}
+    assert failing(place, "itm") == {
+        "brake": WARN,
+        "unique_keys": WARN,
+        "failed_within_limits": WARN,
+    }
+
+
+def test_columns_that_broke_the_contract_fail_its_check_before_and_at_the_sync(
+    place: Place,
+) -> None:
+    table(place, "itm", COLUMNS, items(3))
+    place.apply([Entity(name="itm")])
+    place.sync()
+    as_accepted = sensor(place, "source_changed")
+    table(place, "itm", {"ID": "VARCHAR2(9)"}, [{"ID": "I0"}])
+
+    told = sensor(place, "source_changed", as_accepted.cursor)
+    again = sensor(place, "source_changed", told.cursor)
+    place.sync()
+
+    (event,) = told.asset_events
+    assert isinstance(event, dg.AssetCheckEvaluation)
+    assert (event.check_name, event.passed, event.severity) == ("schema_contract", False, ERROR)
+    assert "NAME (VARCHAR2(9)) is gone" in str(event.metadata["changed"].value)
+    assert (list(as_accepted.asset_events), list(again.asset_events)) == ([], [])
+    assert failing(place, "itm") == {"schema_contract": ERROR}
+
+
+def test_the_asset_shows_columns_lineage_chart_and_samples_without_values(place: Place) -> None:
+    table(place, "itm", COLUMNS, items(3))
+    place.apply([Entity(name="itm")])
+    place.sync()
+    table(place, "itm", COLUMNS, items(3, "secret"))
+    place.sync()
+
+    record = place.instance.fetch_materializations(dg.AssetKey(["itm"]), limit=1).records[0]
+    assert record.asset_materialization is not None
+    metadata = record.asset_materialization.metadata
+
+    schema = metadata["dagster/column_schema"].value
+    lineage = metadata["dagster/column_lineage"].value
+    assert [(column.name, column.type) for column in schema.columns] == [
+        ("id", "text"),
+        ("name", "text"),
+    ]
+    (source,) = lineage.deps_by_column["name"]
+    assert (source.asset_key.path, source.column_name) == (["apismith", "itm"], "NAME")
+    samples = [dict(row.data) for row in metadata["samples"].records]
+    assert samples == [
+        {"done": "updated", "record": f"id=I{n}", "changed": "name"} for n in range(3)
+    ]
+    assert "data:image/svg+xml;base64," in metadata["chart"].value
+    assert "secret" not in str(metadata)
+
+
+def test_a_run_whose_process_is_gone_is_ended_and_one_that_lives_is_not(place: Place) -> None:
+    table(place, "itm", COLUMNS, items(3))
+    place.apply([Entity(name="itm")])
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    dead, alive = (
+        create_run_for_test(place.instance, job_name="x", status=dg.DagsterRunStatus.STARTED)
+        for _ in range(2)
+    )
+    mark(place.instance, alive.run_id)
+    tag = place.instance.get_run_by_id(alive.run_id).tags["syncflow/process"]  # type: ignore[union-attr]
+    host, _, born, _ = tag.split(" ")
+    place.instance.add_run_tags(
+        dead.run_id, {"syncflow/process": f"{host} {gone.pid} {born} {dead.run_id}"}
+    )
+    # one that takes up the dead run has its tags at first
+    heir = create_run_for_test(
+        place.instance,
+        job_name="x",
+        status=dg.DagsterRunStatus.STARTED,
+        tags={"syncflow/process": f"{host} {gone.pid} {born} {dead.run_id}"},
+    )
+
+    ended = end_abandoned(place.instance)
+
+    assert ended == [dead.run_id]
+    status = {
+        run.run_id: place.instance.get_run_by_id(run.run_id).status  # type: ignore[union-attr]
+        for run in (dead, alive, heir)
+    }
+    assert status[dead.run_id] is dg.DagsterRunStatus.FAILURE
+    assert status[alive.run_id] is status[heir.run_id] is dg.DagsterRunStatus.STARTED
+
+
+def test_a_run_that_died_with_its_lease_is_ended_whatever_machine_it_was_on(place: Place) -> None:
+    table(place, "itm", COLUMNS, items(3))
+    place.apply([Entity(name="itm")])
+    place.sync()
+    run = create_run_for_test(place.instance, job_name="x", status=dg.DagsterRunStatus.STARTED)
+    with place.database.begin() as connection:
+        connection.exec_driver_sql(
+            "UPDATE bridge.leases SET released_at = NULL, dagster_run_id = %s", (run.run_id,)
+        )
+
+    told = sensor(place, "dead_workers")
+
+    assert told.skip_message == f"ended {run.run_id}"  # type: ignore[attr-defined]
+    ended = place.instance.get_run_by_id(run.run_id)
+    assert ended is not None
+    assert ended.status is dg.DagsterRunStatus.FAILURE
+
+
+def test_a_night_that_closed_with_slices_left_is_told_once(place: Place) -> None:
+    table(place, "itm", COLUMNS, items(3))
+    place.apply([Entity(name="itm")])
+    with place.database.begin() as connection:
+        connection.exec_driver_sql(
+            "UPDATE bridge.background_sync_schedule SET sweep_night = '2026-01-01', "
+            "last_night = '2026-01-01', last_slice = 1, window_start = (now() - interval '3 hours')::time, "
+            "window_end = (now() - interval '1 hour')::time, time_zone = 'UTC'"
+        )
+
+    told = sensor(place, "missed_nights")
+    again = sensor(place, "missed_nights", told.cursor)
+
+    (event,) = told.asset_events
+    assert isinstance(event, dg.AssetObservation)
+    assert event.metadata["slices_left"].value == "1, 2, 3, 4, 5, 6, 7"
+    assert list(again.asset_events) == []

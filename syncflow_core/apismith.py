@@ -153,6 +153,10 @@ class Source:
         """Give the connections back; idempotent."""
         self._transport.close()
 
+    def abort(self) -> None:
+        """End what all threads wait for, and ask nothing more."""
+        self._transport.abort()
+
     def health(self) -> None:
         """Return if APISmith answers; no token is needed.
 

@@ -6,7 +6,11 @@ Does not belong here: tokens, repeats, what a status means (``http``).
 Source: product.md 5: time limits on everything, whole answers besides single reads; size limits.
 """
 
-from collections.abc import Callable
+import contextlib
+import socket
+import weakref
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import httpx
 
@@ -29,6 +33,20 @@ class Exchange:
         self._url = url
         self._body_bytes = body_bytes
         self._clock = clock
+        self._sockets: weakref.WeakSet[socket.socket] = weakref.WeakSet()
+
+    def cut(self) -> None:
+        """Cut every connection: whoever waits for an answer on one gets an error at once."""
+        for connection in list(self._sockets):
+            with contextlib.suppress(OSError):  # it has ended by itself
+                connection.shutdown(socket.SHUT_RDWR)
+
+    def _note(self, event: str, info: Mapping[str, Any]) -> None:
+        """Remember the sockets of new connections; of TLS, the one that it wraps the other in."""
+        if event in {"connection.connect_tcp.complete", "connection.start_tls.complete"}:
+            connection = info["return_value"].get_extra_info("socket")
+            if connection is not None:
+                self._sockets.add(connection)
 
     def __call__(
         self, client: httpx.Client, request: httpx.Request, end: float, *, safe: bool
@@ -42,6 +60,7 @@ class Exchange:
             ConfigError: The other side's certificate is not trusted.
         """
         asked = shown(request)
+        request.extensions["trace"] = self._note
         doubt = UnavailableError if safe else DoubtError
         try:
             response = client.send(request, stream=True)

@@ -14,6 +14,7 @@ Source: contract.md, "Common to both"; product.md 5.
 import json
 import logging
 import random
+import threading
 import time
 import uuid
 from collections.abc import Callable, Mapping
@@ -84,6 +85,7 @@ class Transport:
         transport: What carries requests instead of the network.
         limiter: What bounds requests at once; the process's own where None.
         breaker: What tells an outage; one of its own where None.
+        sleep: Waits; in a way that ``abort`` ends where None.
         now: Seconds since 1970, for ``Retry-After`` dates alone.
         jitter: A number from 0 to 1.
     """
@@ -98,7 +100,7 @@ class Transport:
         transport: httpx.BaseTransport | None = None,
         limiter: Limiter | None = None,
         breaker: Breaker | None = None,
-        sleep: Callable[[float], None] = time.sleep,  # noqa: TID251  # the default of a seam
+        sleep: Callable[[float], object] | None = None,
         clock: Callable[[], float] = time.monotonic,
         now: Callable[[], float] = time.time,
         jitter: Callable[[], float] = random.random,
@@ -106,7 +108,8 @@ class Transport:
         self._system = system
         self._limits = limits or Limits()
         self._login = login
-        self._sleep = sleep
+        self._aborted = threading.Event()
+        self._sleep = sleep or self._aborted.wait
         self._clock = clock
         self._now = now
         try:
@@ -118,7 +121,12 @@ class Transport:
         self._limiter = limiter or process_limiter(self.url, self._limits.connections)
         self._breaker = breaker or Breaker(clock=clock)
         self._repeats = Repeats(
-            self._limits, self._breaker, sleep=sleep, clock=clock, jitter=jitter
+            self._limits,
+            self._breaker,
+            sleep=self._sleep,
+            clock=clock,
+            jitter=jitter,
+            aborted=self._aborted.is_set,
         )
         self._exchange = Exchange(system, self.url, self._limits.body_bytes, clock)
         self._tokens = Tokens(self._log_in, self._refresh, clock=clock)
@@ -152,6 +160,14 @@ class Transport:
     def close(self) -> None:
         """Give the connections back; idempotent."""
         self._client.close()
+
+    def abort(self) -> None:
+        """End what all threads wait for, and ask nothing more: the process is told to end.
+
+        A write that is under way is in doubt then.
+        """
+        self._aborted.set()
+        self._exchange.cut()
 
     def request(self, method: str, path: str, **options: Unpack[Options]) -> Answer:
         """The answer to one request, asked as often as the limits and *safe* allow; see ``call``."""
@@ -288,6 +304,11 @@ class Transport:
         before: Callable[[], None] = _nothing,
     ) -> Answer:
         """One exchange, in the system's turn: after a pause it asked for, when there is a slot."""
+        if self._aborted.is_set():
+            raise UnavailableError(
+                f"{self._system} is asked nothing more: the run was told to end",
+                system=self._system,
+            )
         if (wait := self._not_before - self._clock()) > 0:
             self._sleep(wait)
         self._pass_breaker()

@@ -28,6 +28,7 @@ class Repeats:
         sleep: Waits.
         clock: Monotonic seconds.
         jitter: A number from 0 to 1.
+        aborted: Whether nothing is to be tried once more.
     """
 
     def __init__(
@@ -35,15 +36,17 @@ class Repeats:
         limits: Limits,
         breaker: Breaker,
         *,
-        sleep: Callable[[float], None],
+        sleep: Callable[[float], object],
         clock: Callable[[], float],
         jitter: Callable[[], float],
+        aborted: Callable[[], bool] = lambda: False,
     ) -> None:
         self._limits = limits
         self._breaker = breaker
         self._sleep = sleep
         self._clock = clock
         self._jitter = jitter
+        self._aborted = aborted
 
     def run(self, attempt: Callable[[], T]) -> T:
         """What *attempt* returns, tried as often as the limits allow; its last error otherwise."""
@@ -53,15 +56,19 @@ class Repeats:
         def over(_: tenacity.RetryCallState) -> bool:
             nonlocal tries
             tries = 0 if self._breaker.is_open else tries + 1
-            return self._clock() - begun >= self._limits.total_s or tries >= self._limits.attempts
+            spent = self._clock() - begun >= self._limits.total_s
+            return spent or tries >= self._limits.attempts or self._aborted()
 
         return tenacity.Retrying(
-            sleep=self._sleep,
+            sleep=self._pause,
             stop=over,
             wait=self._wait,
             retry=tenacity.retry_if_exception(self._may_pass),
             reraise=True,
         )(attempt)
+
+    def _pause(self, seconds: float) -> None:
+        self._sleep(seconds)
 
     def _may_pass(self, error: BaseException) -> bool:
         if not isinstance(error, UnavailableError) or isinstance(error, DoubtError):

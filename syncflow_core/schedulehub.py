@@ -116,6 +116,10 @@ class Target:
         """Give the connections back; idempotent."""
         self._transport.close()
 
+    def abort(self) -> None:
+        """End what all threads wait for, and ask nothing more."""
+        self._transport.abort()
+
     def health(self) -> None:
         """Return if ScheduleHub answers; no token is needed.
 

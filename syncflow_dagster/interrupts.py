@@ -1,6 +1,6 @@
 """A signal that waits: what is in flight is finished before the run ends.
 
-Belongs here: putting SIGINT and SIGTERM off for a while.
+Belongs here: putting SIGINT and SIGTERM off for a while; doing something before they do.
 Does not belong here: what they then do (Dagster), which work is not to be cut (``syncflow_core.stages``).
 
 Source: product.md 7 ("at its end the batch in flight is finished"); faults.md XW11.
@@ -8,7 +8,7 @@ Source: product.md 7 ("at its end the batch in flight is finished"); faults.md X
 
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import Final
@@ -49,6 +49,25 @@ def put_off() -> Iterator[None]:
             signal.setitimer(signal.ITIMER_REAL, 0)
             signal.signal(signal.SIGALRM, alarm)
             _act(before[came[0][0]], *came[0])
+
+
+@contextmanager
+def doing_first(first: Callable[[], object]) -> Iterator[None]:
+    """Have a signal do something before what it does: threads that wait would be waited for, else."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def act(number: int, frame: FrameType | None) -> None:
+        first()
+        _act(before[number], number, frame)
+
+    before: dict[int, object] = {number: signal.signal(number, act) for number in _PUT_OFF}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)  # type: ignore[arg-type]  # what signal() itself gave
 
 
 def _act(handler: object, number: int, frame: FrameType | None) -> None:

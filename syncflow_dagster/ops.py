@@ -40,7 +40,7 @@ from syncflow_core.stages.work import (
 )
 from syncflow_dagster import checks
 from syncflow_dagster.failures import as_failure
-from syncflow_dagster.interrupts import put_off
+from syncflow_dagster.interrupts import doing_first, put_off
 from syncflow_dagster.partitions import slice_key, slice_number
 from syncflow_dagster.progress import tell
 from syncflow_dagster.story import metadata_of, stands_now
@@ -212,6 +212,11 @@ def _tag(context: dg.OpExecutionContext, name: str, read: Callable[[str], T]) ->
 def connections_of(context: dg.OpExecutionContext) -> Connections:
     """The run's connections."""
     resources = context.resources
+
+    def abort() -> None:
+        resources.source.abort()
+        resources.target.abort()
+
     return Connections(
         open_source=lambda: resources.source.client(*resources.bridge.shared("apismith")),
         open_target=lambda: resources.target.client(*resources.bridge.shared("schedulehub")),
@@ -219,6 +224,7 @@ def connections_of(context: dg.OpExecutionContext) -> Connections:
         frames=resources.frames.store(),
         progress=tell,
         whole=put_off,
+        abort=abort,
         leases=resources.bridge.leases,
     )
 
@@ -265,7 +271,8 @@ def _fail_dead_runs(context: dg.OpExecutionContext, lease: Lease) -> None:
 def closing_on_error(connections: Connections, order: Order) -> Iterator[None]:
     """Close the batch when the block ends with an error, and tell Dagster in its own words."""
     try:
-        yield
+        with doing_first(connections.abort):
+            yield
     except (DagsterExecutionInterruptedError, KeyboardInterrupt) as interruption:
         fail(connections, order, interruption, now=utc_now, stopped=True)
         raise

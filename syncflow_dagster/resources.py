@@ -53,6 +53,11 @@ class SourceResource(dg.ConfigurableResource[Source]):
                 self._client = Source.open(read_settings(), limiter=limiter, breaker=breaker)
             return self._client
 
+    def abort(self) -> None:
+        """End what its threads wait for: the run was told to end."""
+        if self._client is not None:
+            self._client.abort()
+
     def teardown_after_execution(self, context: dg.InitResourceContext) -> None:
         """Close it."""
         if self._client is not None:
@@ -77,6 +82,11 @@ class TargetResource(dg.ConfigurableResource[Target]):
             if self._client is None:
                 self._client = Target.open(read_settings(), limiter=limiter, breaker=breaker)
             return self._client
+
+    def abort(self) -> None:
+        """End what its threads wait for: the run was told to end."""
+        if self._client is not None:
+            self._client.abort()
 
     def teardown_after_execution(self, context: dg.InitResourceContext) -> None:
         """Close it."""

@@ -54,6 +54,8 @@ class Connections:
     clock: Callable[[], float] = time.monotonic
     whole: Callable[[], AbstractContextManager[None]] = nullcontext
     """Keeps a block from being interrupted: a call that has begun is finished and its outcome saved."""
+    abort: Callable[[], None] = lambda: None
+    """Ends what any thread waits for from the two systems."""
     leases: dict[UUID, Lease] = field(default_factory=dict)
     """The leases that this process holds, by batch."""
     done: defaultdict[UUID, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))

@@ -17,7 +17,7 @@ import pytest
 from forked import Failpoint, Forked
 from place import Place, lines
 from proxy import Deed, Side, proxied
-from tables import effects, hub, link, references, table
+from tables import effects, faults, hits, hub, link, references, table
 
 from syncflow_core.bridge.batches import history, load_batch
 from syncflow_core.bridge.failed import open_failed
@@ -166,6 +166,28 @@ def test_XW11_a_worker_told_to_end_while_it_pushes_finishes_what_is_in_flight(
     assert 0 < effects(changed) - before < ONCE
     with changed.database.begin() as connection:
         assert open_intents(connection, "mas") == [], "what was in flight is accounted for"
+
+
+@pytest.mark.parametrize("path", ["/execute", "/batch/"])
+def test_XW11_a_worker_told_to_end_while_a_system_says_nothing_does_not_wait_for_it(
+    changed: Place, path: str
+) -> None:
+    silent = {"match": {"path": path}, "action": {"hang": True}}
+    sandbox = changed.sandbox
+    url = sandbox.apismith_url if path == "/execute" else sandbox.schedulehub_url
+    faults(url, silent)
+    stopped = changed.process(
+        "sync", "mas", "--full", "--json", constants={"syncflow_dagster.interrupts.GRACE_S": 0.5}
+    )
+    until(lambda: hits(url) > 0)
+
+    os.kill(stopped.pid, signal.SIGTERM)
+    out, said = stopped.communicate(timeout=20)  # it would wait for 30 s of silence, five times
+    faults(url)
+
+    assert stopped.returncode == 128 + signal.SIGTERM, said
+    assert [line["status"] for line in lines(out)] == ["stopped"]
+    assert changed.command("sync", "--all", "--full").returncode == 0
 
 
 @pytest.mark.parametrize(

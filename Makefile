@@ -19,7 +19,7 @@ test: $(INSTALLED)  ## the whole suite, in parallel
 	$(BIN)/pytest -n 3 --dist loadgroup
 
 nights: $(INSTALLED)  ## fourteen nights under the real daemon and a moved clock (needs faketime); takes minutes
-	SYNCFLOW_SWEEP_NIGHTS=7 $(BIN)/pytest -q tests/e2e/test_two_weeks.py
+	SYNCFLOW_SWEEPS=2x7 $(BIN)/pytest -q tests/e2e/test_sweeps.py
 
 torture: $(INSTALLED)  ## 200 random kills under random faults; SYNCFLOW_TORTURE_SEED=N repeats one
 	SYNCFLOW_TORTURE_KILLS=$${SYNCFLOW_TORTURE_KILLS:-200} $(BIN)/pytest -q tests/e2e/test_torture.py

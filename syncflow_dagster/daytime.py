@@ -24,7 +24,6 @@ from syncflow_core.errors import SyncFlowError
 from syncflow_core.settings import Settings, read_settings
 from syncflow_dagster.checks import own_checks
 from syncflow_dagster.failures import as_failure
-from syncflow_dagster.nights import window_of
 from syncflow_dagster.partitions import range_tags
 from syncflow_dagster.retrying import LIVE
 from syncflow_dagster.tags import BEHIND_THE_SWEEP, BY_CLOCK
@@ -88,7 +87,9 @@ def due_entities(connection: sa.Connection, now: dt.datetime, settings: Settings
         if minutes is None or entity.name in held:
             continue
         if read.watermark is None:
-            at_night = window_of(nights[entity.name], settings).night(now) is not None
+            at_night = (
+                schedules.window_of(nights[entity.name], settings.time_zone).night(now) is not None
+            )
             if read.whole or not at_night:
                 continue
         if read.at is None or now - read.at >= dt.timedelta(minutes=minutes) - SLACK:

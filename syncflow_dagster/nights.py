@@ -14,7 +14,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
-from zoneinfo import ZoneInfo
 
 import dagster as dg
 import sqlalchemy as sa
@@ -25,7 +24,7 @@ from syncflow_core.bridge.entities import load_entities
 from syncflow_core.bridge.schedules import Night
 from syncflow_core.errors import SyncFlowError
 from syncflow_core.settings import Settings, read_settings
-from syncflow_core.window import Window, slices_due
+from syncflow_core.window import slices_due
 from syncflow_dagster.checks import own_checks
 from syncflow_dagster.failures import as_failure
 from syncflow_dagster.ops import utc_now
@@ -95,7 +94,7 @@ def due_shares(connection: sa.Connection, now: dt.datetime, settings: Settings) 
     for night in schedules.load_nights(connection):
         if not night.enabled or night.entity not in enabled:
             continue
-        window = window_of(night, settings)
+        window = schedules.window_of(night, settings.time_zone)
         schedules.save_next_run(connection, night.entity, window.next_opening(now))
         evening = window.night(now)
         if evening is None:
@@ -111,7 +110,7 @@ def missed_shares(connection: sa.Connection, now: dt.datetime, settings: Setting
     enabled = {entity.name for entity in load_entities(connection)}
     shares = []
     for night in schedules.load_nights(connection):
-        window = window_of(night, settings)
+        window = schedules.window_of(night, settings.time_zone)
         evening = window.last_night(now)
         begun = night.progress.sweep_night
         # before its first sweep an entity owes nothing
@@ -120,13 +119,6 @@ def missed_shares(connection: sa.Connection, now: dt.datetime, settings: Setting
         if due := _due(connection, night, evening, settings.slices):
             shares.append(Share(night.entity, due, evening, window.bounds(evening)[1]))
     return shares
-
-
-def window_of(night: Night, settings: Settings) -> Window:
-    """The entity's window, in its own zone or the installation's."""
-    return Window(
-        night.window_start, night.window_end, ZoneInfo(night.time_zone or settings.time_zone)
-    )
 
 
 def _due(connection: sa.Connection, night: Night, evening: dt.date, slices: int) -> tuple[int, ...]:

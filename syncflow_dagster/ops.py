@@ -19,11 +19,12 @@ import msgspec
 from dagster._core.errors import DagsterExecutionInterruptedError
 from dagster._core.storage.tags import SCHEDULE_NAME_TAG, SENSOR_NAME_TAG
 
-from syncflow_core.bridge import batches
+from syncflow_core.bridge import batches, schedules
 from syncflow_core.bridge.entities import load_registered
 from syncflow_core.bridge.identifiers import new_uid
 from syncflow_core.bridge.leases import Lease
 from syncflow_core.errors import DriftError, SyncFlowError
+from syncflow_core.settings import read_settings
 from syncflow_core.stages.delta import find_changes
 from syncflow_core.stages.fetch import fetch
 from syncflow_core.stages.identity import identify
@@ -138,7 +139,7 @@ def build_ops(
                 context.instance.report_runless_asset_event(broken)
                 raise
             _fail_dead_runs(context, connections.leases[order.batch])
-            return staged
+            return staged.having(notes=_by_day(connections, staged))
 
     def stage_op(
         stage: str, description: str, run: Callable[[Connections, Staged], Staged]
@@ -255,6 +256,19 @@ def continue_batch(
             watermark_before=staged.watermark_before,
         )
     return msgspec.structs.replace(staged, order=order)
+
+
+def _by_day(connections: Connections, staged: Staged) -> tuple[str, ...]:
+    """That a person has a slice read by day, which is the nights' to do."""
+    if staged.kind != "slice" or staged.order.night is not None:
+        return ()
+    with connections.database.begin() as connection:
+        (night,) = schedules.load_nights(connection, [staged.name])
+    window = schedules.window_of(night, read_settings().time_zone)
+    if not night.enabled or window.night(utc_now()) is not None:
+        return ()
+    hours = f"{night.window_start:%H:%M}-{night.window_end:%H:%M} {window.zone.key}"
+    return (f"read outside the night window ({hours}), for it was asked for",)
 
 
 def _fail_dead_runs(context: dg.OpExecutionContext, lease: Lease) -> None:

@@ -9,10 +9,12 @@ Source: product.md 1 and 7.
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from datetime import date, datetime, time
+from zoneinfo import ZoneInfo
 
 import sqlalchemy as sa
 
 from syncflow_core.bridge.tables import background_sync_schedule, sweep_slices
+from syncflow_core.window import Window
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,12 @@ def load_nights(connection: sa.Connection, entities: Sequence[str] | None = None
         )
         for row in connection.execute(query).mappings()
     ]
+
+
+def window_of(night: Night, time_zone: str) -> Window:
+    """The entity's window, in its own zone or the installation's."""
+    zone = ZoneInfo(night.time_zone or time_zone)
+    return Window(night.window_start, night.window_end, zone)
 
 
 def save_progress(

@@ -183,16 +183,15 @@ class Sender(Writer):
             with self.connections.whole():
                 intents, answered = self._call(todo)
                 verdicts = judged(answered, last=number == ROUNDS - 1)
-                asked = verdicts.filter(pl.col("verdict") == CHECK)
-                if asked.height:
+                if CHECK in verdicts["verdict"]:
+                    asked = verdicts.filter(pl.col("verdict") == CHECK)
                     held = ask(self.connections.target, self.entity, asked[KEY_HASH])
                     rest = verdicts.filter(pl.col("verdict") != CHECK)
                     verdicts = pl.concat([rest, settled(asked, held)])
                 self._keep(verdicts, intents)
-            unsent = verdicts.filter(pl.col("verdict") == AWAY)
-            if unsent.height:
+            if AWAY in verdicts["verdict"]:
                 self._wait()
-                raise self.away(unsent["error"][0])
+                raise self.away(verdicts.filter(pl.col("verdict") == AWAY)["error"][0])
             todo = verdicts.filter(pl.col("verdict") == AGAIN).select(outgoing.columns)
         if todo.height:
             raise self.away(
@@ -249,12 +248,15 @@ class Sender(Writer):
         done = verdicts.filter(pl.col("verdict") == DONE).with_columns(
             pl.coalesce("uid", HUB_UID).alias(HUB_UID)
         )
-        parked = verdicts.filter(pl.col("verdict") == PARKED)
-        lines = missing_frame(parked, self.entity)
-        # a parent that the target misses and the record does not name is nothing to wait for
-        nameless = parked.join(lines, on=KEY_HASH, how="anti")
-        parked = parked.join(lines, on=KEY_HASH, how="semi")
-        refused = pl.concat([verdicts.filter(pl.col("verdict") == FAILED), nameless])
+        parked = refused = verdicts.clear()
+        lines = pending.PARKED.to_frame()
+        if done.height < verdicts.height:
+            parked = verdicts.filter(pl.col("verdict") == PARKED)
+            lines = missing_frame(parked, self.entity)
+            # a parent that the target misses and the record does not name is nothing to wait for
+            nameless = parked.join(lines, on=KEY_HASH, how="anti")
+            parked = parked.join(lines, on=KEY_HASH, how="semi")
+            refused = pl.concat([verdicts.filter(pl.col("verdict") == FAILED), nameless])
         now, name = self.now(), self.entity.name
         remembered: list[pl.DataFrame] = []
 

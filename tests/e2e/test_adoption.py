@@ -150,7 +150,7 @@ def test_XN07_a_change_of_mapping_sends_only_records_whose_content_differs(synce
     again = synced.sync()
 
     assert outcome(again, "ado")["unchanged"] == 20  # nothing that is still mapped differs
-    assert "20 known records were sent under another mapping" in notes(again.batches[0])
+    assert "20 known records, sent under another mapping" in notes(again.batches[0])
     assert effects(synced) == before + 20
     assert notes(synced.sync().batches[0]) == ""
 

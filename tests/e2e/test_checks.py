@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from datetime import timedelta
 
 import dagster as dg
 import pytest
@@ -13,6 +14,7 @@ from syncflow_core.entity import Brake, Entity
 from syncflow_dagster.abandoned import end_abandoned, mark
 from syncflow_dagster.checks import CHECKS
 from syncflow_dagster.definitions import build
+from syncflow_dagster.tidying import forget_runs
 
 pytestmark = pytest.mark.e2e
 
@@ -182,3 +184,34 @@ def test_a_night_that_closed_with_slices_left_is_told_once(place: Place) -> None
     assert isinstance(event, dg.AssetObservation)
     assert event.metadata["slices_left"].value == "1, 2, 3, 4, 5, 6, 7"
     assert list(again.asset_events) == []
+
+
+def test_runs_of_the_past_are_removed_and_the_asset_is_still_known(place: Place) -> None:
+    table(place, "itm", COLUMNS, items(3))
+    place.apply([Entity(name="itm")])
+    place.sync()
+    key = dg.AssetKey(["itm"])
+    created = place.instance.get_run_records(limit=1)[0].create_timestamp
+
+    kept = forget_runs(place.instance, created - timedelta(days=1))
+    gone = forget_runs(place.instance, created + timedelta(days=1))
+
+    assert (kept, gone) == (0, 1)
+    assert place.instance.get_runs() == []
+    assert place.instance.get_latest_materialization_event(key) is not None
+
+
+def test_a_slice_that_a_person_has_read_by_day_says_so(place: Place) -> None:
+    table(place, "itm", COLUMNS, items(30))
+    place.apply([Entity(name="itm")])
+    with place.database.begin() as connection:
+        connection.exec_driver_sql(
+            "UPDATE bridge.background_sync_schedule SET time_zone = 'UTC', "
+            "window_start = (now() + interval '3 hours')::time, "
+            "window_end = (now() + interval '5 hours')::time"
+        )
+
+    batch = place.sync("itm", slice_=2).batches[0]
+
+    (note,) = [text for text in (batch.proof or {})["notes"] if "night window" in text]
+    assert note.startswith("read outside the night window (")

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 from place import Place
-from tables import effects, faults, hub, table
+from tables import effects, faults, hits, hub, table
 
 from syncflow_core.bridge.failed import open_failed
 from syncflow_core.entity import Entity
@@ -23,18 +23,20 @@ def test_XP13_a_hub_that_goes_away_during_the_push_pauses_the_run(
     columns = {"ID": "NUMBER(9)", "NAME": "VARCHAR2(9)"}
     table(place, "out", columns, [{"ID": n, "NAME": "a"} for n in range(ROWS)])
     place.apply([Entity(name="out")])
+    url = place.sandbox.schedulehub_url
+    faults(url, {"match": {"since": 8}, "action": action})  # in the middle of the push
     running = place.process("sync", "out", SYNCFLOW_OUTAGE_S="60")
     deadline = time.monotonic() + 60
-    while not effects(place) and time.monotonic() < deadline:
+    while not hits(url) and time.monotonic() < deadline:
         time.sleep(0.005)
-    faults(place.sandbox.schedulehub_url, {"match": {}, "action": action})
     time.sleep(AWAY_S)
-    before = running.poll()
-    faults(place.sandbox.schedulehub_url)
+    before, sent = running.poll(), effects(place)
+    faults(url)
 
     told, warned = running.communicate(timeout=120)
 
     assert before is None, "it ended while the hub was away"
+    assert 0 < sent < ROWS
     assert running.returncode == 0, told + warned
     assert "has stopped answering; waiting for it" in warned
     assert "answers again" in warned

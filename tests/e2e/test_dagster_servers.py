@@ -172,3 +172,28 @@ def test_XW15_a_run_whose_worker_is_killed_is_followed_at_once_and_ended_in_dags
     assert inserted_twice(place.url) == updated_twice(place.url) == []
     until(lambda: servers.status_of(run) is dg.DagsterRunStatus.FAILURE)
     assert running_batches(place) == []
+
+
+def test_an_entity_that_is_applied_is_in_the_ui_without_a_restart(
+    place: Place, servers: Servers, api: httpx.Client
+) -> None:
+    assert api.get("/health").is_success  # it is the API that looks for what has changed
+
+    def shown() -> set[str]:
+        answer = httpx.post(
+            f"http://127.0.0.1:{servers.ui}/graphql",
+            json={"query": "{ assetNodes { assetKey { path } } }"},
+            trust_env=False,
+            timeout=60,
+        )
+        return {"/".join(node["assetKey"]["path"]) for node in answer.json()["data"]["assetNodes"]}
+
+    before = shown()
+    place.apply([Entity(name="newcomer", api="itm")])
+    deadline = time.monotonic() + 60
+    while "newcomer" not in shown():
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+
+    assert "newcomer" not in before
+    assert "schedulehub/newcomer" in shown()

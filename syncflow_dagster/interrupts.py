@@ -15,6 +15,8 @@ from typing import Final
 
 GRACE_S: Final = 20.0
 """A signal waits no longer: who deploys kills after 30 s."""
+FIRST_S: Final = 1.0
+"""What is done first is waited for no longer."""
 _PUT_OFF: Final = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -59,7 +61,10 @@ def doing_first(first: Callable[[], object]) -> Iterator[None]:
         return
 
     def act(number: int, frame: FrameType | None) -> None:
-        first()
+        # beside: the signal may have come while this thread held a lock that it needs
+        beside = threading.Thread(target=first, name="told to end", daemon=True)
+        beside.start()
+        beside.join(FIRST_S)
         _act(before[number], number, frame)
 
     before: dict[int, object] = {number: signal.signal(number, act) for number in _PUT_OFF}

@@ -64,13 +64,15 @@ class Breaker:
             self._next = now + self._span
             return 0.0
 
-    def answered(self) -> None:
-        """An answer came: whatever it said, the system is there."""
+    def answered(self) -> bool:
+        """An answer came: whatever it said, the system is there. Returns whether this closed the breaker."""
         with self._lock:
+            closed = self._open
             self._answered = True
             self._failures = 0
             self._open = False
             self._span = FIRST_S
+            return closed
 
     def failed(self) -> bool:
         """No answer, or one of a system that is down. Returns whether this opened the breaker."""

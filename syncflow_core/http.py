@@ -324,16 +324,24 @@ class Transport:
         if answer.status in _DOWN:
             self._note_failure()
         else:
-            self._breaker.answered()
+            self._note_answer()
         self._limiter.told(overloaded=answer.status in _OVERLOADED)
         return answer
+
+    def _note_answer(self) -> None:
+        """Tell the breaker; the answer that ends an outage may be a request's that was on its way."""
+        if self._breaker.answered():
+            self._tell_end()
+
+    def _tell_end(self) -> None:
+        logger.warning("%s at %s answers again", self._system, self.url)
 
     def _note_failure(self) -> None:
         """Tell the breaker; what fails while the system is healthy is the request's own trouble."""
         if not self._breaker.failed():
             return
         if self._is_healthy():
-            self._breaker.answered()
+            self._note_answer()
             return
         logger.warning(
             "%s at %s has stopped answering; waiting for it, at most %.0f s",
@@ -348,10 +356,13 @@ class Transport:
         Raises:
             PausedError: It is away; nothing was sent.
         """
-        if (pause := self._breaker.wait_s()) == 0 and self._breaker.is_open:
+        was_open = self._breaker.is_open
+        pause = self._breaker.wait_s()
+        if was_open and not self._breaker.is_open:
+            self._tell_end()  # another run has found it there
+        if pause == 0 and self._breaker.is_open:
             if self._is_healthy():
-                self._breaker.answered()
-                logger.warning("%s at %s answers again", self._system, self.url)
+                self._note_answer()
                 return
             self._breaker.failed()
             pause = self._breaker.wait_s()

@@ -90,12 +90,16 @@ class SharedBreaker(Breaker):
             claimed = connection.execute(_CLAIM, {"system": self._system, "span": self.span_s})
         return 0.0 if claimed.rowcount else LOOK_S
 
-    def answered(self) -> None:
-        """An answer came: whatever it said, the system is there; all runs are told."""
+    def answered(self) -> bool:
+        """An answer came: whatever it said, the system is there; all runs are told.
+
+        Returns:
+            Whether this closed the breaker.
+        """
         if self.is_open:
             with self._database.begin() as connection:
                 connection.execute(_CLOSE, {"system": self._system})
-        super().answered()
+        return super().answered()
 
     def failed(self) -> bool:
         """No answer, or one of a system that is down. Returns whether this opened the breaker."""

@@ -618,3 +618,27 @@ def test_an_outage_that_does_not_end_is_given_up_and_says_so() -> None:
     ):
         transport.request("GET", "/x")
     assert 122 <= clock.now < 140
+
+
+def test_the_answer_that_ends_an_outage_is_told_whoever_asked(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    clock = Clock()
+    outage = Outage(clock, 1, 10_000)
+
+    def handler(request: httpx.Request) -> httpx.Response:
+        if request.url.path.endswith("/slow"):
+            clock.now = 2  # while this one is on its way, the others find the system away
+            with contextlib.suppress(UnavailableError):
+                transport.request("GET", "/x")
+            return httpx.Response(200, json={})
+        return outage(request)
+
+    transport = transport_to(handler, clock, total_s=30)
+    transport.request("GET", "/x")
+    transport.request("GET", "/slow")
+
+    told = [record.getMessage() for record in caplog.records]
+    assert len(told) == 2
+    assert "has stopped answering" in told[0]
+    assert "answers again" in told[1]

@@ -7,6 +7,7 @@ Source: product.md 1; decision 0005.
 """
 
 from syncflow_core.bridge.tables.beside import (
+    alerts,
     installation,
     leases,
     plan_records,
@@ -39,6 +40,7 @@ from syncflow_core.bridge.tables.shapes import SCHEMA, metadata
 __all__ = [
     "COUNTS",
     "SCHEMA",
+    "alerts",
     "background_sync_schedule",
     "entities",
     "entity_contracts",

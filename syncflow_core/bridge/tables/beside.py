@@ -156,5 +156,17 @@ start_requests = sa.Table(
     sa.Column("body_digest", sa.LargeBinary, nullable=False),
     batch_column("batch"),
     at_column("created_at", now=True),
+    sa.Column("answer", JSONB(none_as_null=True), comment="what the first one was told"),
     comment="starts asked for with an Idempotency-Key",
+)
+
+alerts = sa.Table(
+    "alerts",
+    metadata,
+    sa.Column("kind", sa.Text, primary_key=True),
+    sa.Column("subject", sa.Text, primary_key=True, comment="an entity, a system, a window"),
+    sa.Column("message", sa.Text, nullable=False),
+    at_column("since"),
+    at_column("told_at", nullable=True),
+    comment="what is wrong now, each told once (told_at null: not yet)",
 )

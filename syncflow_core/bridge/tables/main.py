@@ -121,6 +121,7 @@ sync_batches = sa.Table(
     sa.Column("proof", JSONB(none_as_null=True), comment="what was known of completeness"),
     sa.Column("fence", sa.BigInteger, comment="the lease's number that this batch wrote under"),
     sa.Column("error", sa.Text),
+    sa.Column("calls", JSONB(none_as_null=True), comment="HTTP calls by system, and waits"),
     one_of("kind", BATCH_KINDS),
     one_of("status", BATCH_STATUSES),
     sa.ForeignKeyConstraint(

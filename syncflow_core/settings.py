@@ -7,7 +7,7 @@ Source: design.md, "Fixed interfaces", Environment.
 """
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -52,6 +52,7 @@ def _database_url(value: SecretStr | None) -> SecretStr | None:
     return SecretStr(f"postgresql://{rest}")
 
 
+LOCAL_API: Final = "http://127.0.0.1:8008"
 BaseUrl = Annotated[str | None, AfterValidator(_base_url)]
 
 
@@ -83,6 +84,8 @@ class Settings(BaseSettings):
     """How long the history of batches and records is kept."""
     frames_uri: str | None = None
     api_secret: SecretStr | None = None
+    api_url: Annotated[str, AfterValidator(lambda value: _base_url(value) or LOCAL_API)] = LOCAL_API
+    """Where people and programs reach the REST API, for links."""
     time_zone: Annotated[str, AfterValidator(_zone)] = "UTC"
     slices: Annotated[int, Field(ge=1, le=366)] = 7
 

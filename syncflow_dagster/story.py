@@ -20,6 +20,7 @@ from syncflow_core.fields import Shape
 from syncflow_core.stages.track import Report
 from syncflow_core.stages.work import STAGES, Connections, Staged
 from syncflow_core.standing import Standing, standing
+from syncflow_dagster.links import further
 
 TOP_ERRORS: Final = 5
 OUTCOMES: Final = {
@@ -64,10 +65,10 @@ def metadata_of(
         "layers": _table(staged.layers, "no rows"),
         "samples": _table(staged.samples, "nothing changed"),
         "errors": _table(_errors(stands), "none"),
-        "look_further": _further(staged.name, stands),
+        "look_further": _lines(further(staged.name, stands)),
     }
     if report.notes:
-        metadata["notes"] = dg.MetadataValue.md("\n".join(f"- {note}" for note in report.notes))
+        metadata["notes"] = _lines(report.notes)
     if staged.kind == "slice":
         metadata.update(_sweep(connections, staged))
     return metadata
@@ -165,17 +166,6 @@ def _errors(stands: Standing) -> list[dict[str, object]]:
     ]
 
 
-def _further(name: str, stands: Standing) -> dg.MarkdownMetadataValue:
-    lines = [f"`syncflow status {name}`", f"`syncflow trace {name} KEY`"]
-    if stands.failed or stands.waiting or stands.dead:
-        lines.append(f"`syncflow retry {name}`, or the job `retry_failed`")
-    if stands.withheld is not None:
-        lines.append(
-            f"`syncflow apply {stands.withheld.uid}`, or the job `apply_plan` with this plan"
-        )
-    return dg.MetadataValue.md("\n".join(f"- {line}" for line in lines))
-
-
 def _sweep(connections: Connections, staged: Staged) -> dict[str, Any]:
     """How far the sweep of the nights has come."""
     with connections.database.begin() as connection:
@@ -199,6 +189,10 @@ def expected_end(night: Night) -> date | None:
     if begun is None or last is None:
         return None
     return max(begun + timedelta(days=night.nights - 1), last)
+
+
+def _lines(lines: Sequence[str]) -> dg.MarkdownMetadataValue:
+    return dg.MetadataValue.md("\n".join(f"- {line}" for line in lines))
 
 
 def _table(rows: Sequence[Mapping[str, object]], empty: str) -> dg.MetadataValue[Any]:

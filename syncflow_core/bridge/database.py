@@ -10,12 +10,14 @@ import json
 import secrets
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Self, TypeVar
 
 import polars as pl
 import psycopg
+import pyarrow as pa
 import sqlalchemy as sa
 from adbc_driver_postgresql import dbapi as adbc
 
@@ -156,8 +158,12 @@ class Database:
             adbc.connect(self._adbc_url()) as connection,
             connection.cursor() as cursor,
         ):
-            cursor.execute(query, list(parameters) or None)
-            frame = pl.from_arrow(cursor.fetch_arrow_table())
+
+            def fetch() -> pa.Table:
+                cursor.execute(query, list(parameters) or None)
+                return cursor.fetch_arrow_table()
+
+            frame = pl.from_arrow(_beside(fetch, cursor.adbc_cancel))
         return frame if isinstance(frame, pl.DataFrame) else frame.to_frame()
 
     def health(self, clock: Callable[[], float] = time.monotonic) -> Health:
@@ -212,3 +218,18 @@ class Database:
             .replace("+-c", "%20-c")
             .replace("-c+", "-c%20")
         )
+
+
+def _beside(work: Callable[[], T], cancel: Callable[[], object]) -> T:
+    """What *work* returns, done in a thread: a signal ends the wait, and the work by *cancel*.
+
+    In the main thread Arrow's driver would take SIGINT for itself and report a failed query.
+    """
+    with ThreadPoolExecutor(1) as thread:
+        asked = thread.submit(work)
+        try:
+            return asked.result()
+        except BaseException:
+            if not asked.done():
+                cancel()
+            raise

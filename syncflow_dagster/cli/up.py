@@ -70,6 +70,7 @@ def run(*, ui_port: int, api_port: int, rows: int) -> int:
                 os.environ.update(environment(sandbox))
                 screen.print(f"APISmith     {sandbox.apismith_url} (sandbox)")
                 screen.print(f"ScheduleHub  {sandbox.schedulehub_url} (sandbox)")
+            os.environ.setdefault("SYNCFLOW_API_URL", f"http://127.0.0.1:{api_port}")
             socket_path = Path(folder) / "code.sock"
             processes = [_process(settings, _code_server(socket_path))]
             _until(partial(_serves, socket_path), processes[0], "the code location")

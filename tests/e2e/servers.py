@@ -5,6 +5,9 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import dagster as dg
 import httpx
@@ -15,6 +18,12 @@ from syncflow_dagster.home import shipped
 LAUNCH = """
     mutation ($params: ExecutionParams!) {
       launchRun(executionParams: $params) { ... on LaunchRunSuccess { run { runId } } }
+    }
+"""
+
+TERMINATE = """
+    mutation ($run: String!) {
+      terminateRun(runId: $run) { __typename ... on TerminateRunFailure { message } }
     }
 """
 
@@ -68,19 +77,43 @@ class Servers:
             "repositoryName": "__repository__",
             "jobName": job,
         }
+        params = {"selector": selector}
+        launched = self.ask(LAUNCH, params=params)["launchRun"]
+        return str(launched["run"]["runId"])
+
+    def terminate(self, run: str) -> None:
+        answer = self.ask(TERMINATE, run=run)["terminateRun"]
+        assert answer["__typename"] == "TerminateRunSuccess", answer
+
+    def ask(self, query: str, **variables: object) -> dict[str, Any]:
+        """What Dagster's webserver answers to a GraphQL query."""
         answer = httpx.post(
             f"http://127.0.0.1:{self.ui}/graphql",
-            json={"query": LAUNCH, "variables": {"params": {"selector": selector}}},
+            json={"query": query, "variables": variables},
             trust_env=False,
             timeout=60,
         )
-        return str(answer.json()["data"]["launchRun"]["run"]["runId"])
+        return dict(answer.json()["data"])
 
     def status_of(self, run: str) -> dg.DagsterRunStatus:
         with dg.DagsterInstance.from_config(str(self.home)) as instance:
             found = instance.get_run_by_id(run)
         assert found is not None
         return found.status
+
+
+@contextmanager
+def serving(place: Place) -> Iterator[Servers]:
+    """All three, until the block ends; whatever they started ends with them."""
+    running = Servers(place)
+    try:
+        for name in running.commands:
+            running.start(name)
+        running.await_answers()
+        yield running
+    finally:
+        for process in running.processes.values():
+            end(process)
 
 
 def end(process: "subprocess.Popen[bytes]") -> None:

@@ -3,14 +3,13 @@
 import os
 import re
 import time
-import urllib.parse
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import dagster as dg
 import pytest
 from place import Place
-from servers import Servers, end
+from servers import Servers, serving
 from tables import faults, hub, table
 
 from syncflow_core.bridge.batches import history
@@ -56,15 +55,8 @@ def place(shared_place: Place) -> Place:
 
 @pytest.fixture(scope="module")
 def servers(place: Place) -> Iterator[Servers]:
-    running = Servers(place)
-    try:
-        for name in running.commands:
-            running.start(name)
-        running.await_answers()
+    with serving(place) as running:
         yield running
-    finally:
-        for process in running.processes.values():
-            end(process)
 
 
 @pytest.fixture(autouse=True)
@@ -87,10 +79,14 @@ def page(servers: Servers) -> Iterator[Page]:
         browser.close()
 
 
-def launch(page: Page, job: str, config: str = "") -> str:
+def launch(page: Page, job: str) -> str:
     """Launch a job from its launchpad; the run's id."""
-    asked = f"/setup?config={urllib.parse.quote(config)}" if config else ""
-    page.goto(f"/locations/syncflow/jobs/{job}/playground{asked}", wait_until="domcontentloaded")
+    page.goto(f"/locations/syncflow/jobs/{job}/playground", wait_until="domcontentloaded")
+    return press_launch(page)
+
+
+def press_launch(page: Page) -> str:
+    """Launch what the launchpad holds; the run's id."""
     page.get_by_role("button", name="Launch Run").click()
     sure = page.get_by_role("button", name="Confirm")
     page.wait_for_function(
@@ -205,8 +201,10 @@ def test_a_withheld_plan_is_applied_from_the_launchpad(place: Place, page: Page)
         (plan,) = list_plans(connection, entity="itm", statuses=["open"])
     assert len(hub(place, "itm")) >= 20
 
-    config = f"ops:\n  apply:\n    config:\n      plans: ['{plan.uid}']\n      approved_by: anna\n"
-    launch(page, "apply_plan", config)
+    page.goto("/assets/itm", wait_until="domcontentloaded")
+    page.get_by_role("link", name="approve and apply").first.click()
+    page.get_by_text(str(plan.uid)).first.wait_for()
+    press_launch(page)
     page.get_by_text("Success", exact=True).first.wait_for()
 
     assert len(hub(place, "itm")) == 12

@@ -5,13 +5,15 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import dagster as dg
 import httpx
+import psycopg
 import pytest
 from place import Place, lines
-from servers import Servers, end
+from servers import Servers, end, serving
 from tables import effects, faults, hub, table
 
 from syncflow_core.bridge.batches import Batch, history
@@ -39,15 +41,8 @@ def place(shared_place: Place) -> Place:
 @pytest.fixture(scope="module")
 def servers(place: Place) -> Iterator[Servers]:
     """Dagster's own webserver and daemon, and the API before them."""
-    running = Servers(place)
-    try:
-        for name in running.commands:
-            running.start(name)
-        running.await_answers()
+    with serving(place) as running:
         yield running
-    finally:
-        for process in running.processes.values():
-            end(process)
 
 
 @pytest.fixture
@@ -174,19 +169,59 @@ def test_XW15_a_run_whose_worker_is_killed_is_followed_at_once_and_ended_in_dags
     assert running_batches(place) == []
 
 
+@contextmanager
+def silent(place: Place, system: str) -> Iterator[None]:
+    """One of the three says nothing for as long as the block lasts."""
+    paths = {"apismith": "/itm/execute", "schedulehub": "/itm/batch/"}
+    if system in paths:
+        url = getattr(place.sandbox, f"{system}_url")
+        faults(url, {"match": {"path": paths[system]}, "action": {"hang": True}})
+        yield
+        faults(url)
+        return
+    with psycopg.connect(place.url) as session:
+        session.execute("LOCK bridge.synced_records IN ACCESS EXCLUSIVE MODE")
+        yield
+
+
+@pytest.mark.parametrize(
+    ("system", "op"), [("apismith", "fetch"), ("bridge", "delta"), ("schedulehub", "push")]
+)
+def test_a_run_is_terminated_within_seconds_whoever_says_nothing(
+    place: Place, servers: Servers, system: str, op: str
+) -> None:
+    changed(place, f"stop-{op}")
+    with silent(place, system):
+        run = servers.launch("sync_itm")
+        until(lambda: f"itm.{op}" in begun(servers, run))
+        asked = time.monotonic()
+        servers.terminate(run)
+        until(lambda: servers.status_of(run) is dg.DagsterRunStatus.CANCELED)
+        took = time.monotonic() - asked
+
+    assert took < 25, "no time limit of its own has ended it"
+    with place.database.begin() as connection:
+        (batch,) = history(connection, dagster_run_id=run)
+    assert batch.status == "stopped", batch.error
+    assert place.command("sync", "itm", "--full").returncode == 0
+    assert {json.loads(text)["name"] for text in hub(place, "itm").values()} == {f"stop-{op}"}
+    assert inserted_twice(place.url) == updated_twice(place.url) == []
+
+
+def begun(servers: Servers, run: str) -> set[str]:
+    """The ops of the run that have begun."""
+    with dg.DagsterInstance.from_config(str(servers.home)) as instance:
+        return {item.step_key for item in instance.get_run_step_stats(run) if item.start_time}
+
+
 def test_an_entity_that_is_applied_is_in_the_ui_without_a_restart(
     place: Place, servers: Servers, api: httpx.Client
 ) -> None:
     assert api.get("/health").is_success  # it is the API that looks for what has changed
 
     def shown() -> set[str]:
-        answer = httpx.post(
-            f"http://127.0.0.1:{servers.ui}/graphql",
-            json={"query": "{ assetNodes { assetKey { path } } }"},
-            trust_env=False,
-            timeout=60,
-        )
-        return {"/".join(node["assetKey"]["path"]) for node in answer.json()["data"]["assetNodes"]}
+        nodes = servers.ask("{ assetNodes { assetKey { path } } }")["assetNodes"]
+        return {"/".join(node["assetKey"]["path"]) for node in nodes}
 
     before = shown()
     place.apply([Entity(name="newcomer", api="itm")])

@@ -10,7 +10,7 @@ from dagster._core.test_utils import create_run_for_test
 from place import Place
 from tables import table
 
-from syncflow_core.entity import Brake, Entity
+from syncflow_core.entity import Brake, Entity, ParentRef
 from syncflow_dagster.abandoned import end_abandoned, mark
 from syncflow_dagster.checks import CHECKS
 from syncflow_dagster.definitions import build
@@ -86,6 +86,40 @@ def test_columns_that_broke_the_contract_fail_its_check_before_and_at_the_sync(
     assert "NAME (VARCHAR2(9)) is gone" in str(event.metadata["changed"].value)
     assert (list(as_accepted.asset_events), list(again.asset_events)) == ([], [])
     assert failing(place, "itm") == {"schema_contract": ERROR}
+
+
+IN_DOUBT = """
+    CREATE FUNCTION bridge.doubt() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+        INSERT INTO bridge.push_journal (uid, entity, batch, op, key_hashes)
+        VALUES (gen_random_uuid(), 'par', NEW.uid, 'insert', ARRAY['\\x00'::bytea]);
+        RETURN NEW;
+    END $$;
+    CREATE TRIGGER doubt AFTER UPDATE ON bridge.sync_batches FOR EACH ROW
+        WHEN (NEW.entity = 'par' AND NEW.status = 'completed') EXECUTE FUNCTION bridge.doubt();
+"""
+
+
+def test_children_of_an_entity_that_is_in_doubt_are_not_synced(place: Place) -> None:
+    family = [
+        Entity(name="par"),
+        Entity(name="kid", parents={"par": ParentRef(entity="par", key={"id": "id"})}),
+        Entity(name="other"),
+    ]
+    for entity in family:
+        table(place, entity.name, COLUMNS, items(3))
+    place.apply(family)
+    with place.database.begin() as connection:
+        connection.exec_driver_sql(IN_DOUBT)
+
+    run = place.sync("par", "kid", "other")
+
+    told = {batch.entity: (batch.status, batch.error) for batch in run.batches}
+    assert failing(place, "par") == {"nothing_in_doubt": ERROR}
+    assert told == {
+        "par": ("completed", None),
+        "kid": ("failed", "parent not synced"),
+        "other": ("completed", None),
+    }
 
 
 def test_the_asset_shows_columns_lineage_chart_and_samples_without_values(place: Place) -> None:

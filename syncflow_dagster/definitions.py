@@ -18,7 +18,7 @@ from syncflow_dagster.frame_io import FrameIOManager
 from syncflow_dagster.jobs import build_jobs
 from syncflow_dagster.nights import build_night_schedule, build_window_guard
 from syncflow_dagster.planning import build_plan_jobs
-from syncflow_dagster.reconciling import build_reconcile_check, build_reconcile_job
+from syncflow_dagster.reconciling import build_reconcile_checks, build_reconcile_job
 from syncflow_dagster.registry import read_entities
 from syncflow_dagster.resources import resources
 from syncflow_dagster.retrying import build_retry_job, build_retry_sensor
@@ -43,7 +43,7 @@ def build(
         own_checks_only: Whether the checks that are runs of their own are left out: Dagster runs an
             asset's checks with it unless they do not exist.
     """
-    checks = [] if own_checks_only else [build_reconcile_check(item.name) for item in entities]
+    checks = [] if own_checks_only else build_reconcile_checks([item.name for item in entities])
     reconcile, retry, tidy = build_reconcile_job(), build_retry_job(), build_tidy_job()
     jobs = build_jobs([entity.name for entity in entities], slices)
     # there are no such jobs of no entity

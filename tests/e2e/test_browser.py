@@ -33,7 +33,6 @@ WAIT_MS = 60_000
 pytestmark = [
     pytest.mark.e2e,
     pytest.mark.browser,
-    pytest.mark.xdist_group("browser"),
     pytest.mark.skipif("SYNCFLOW_BROWSER" not in os.environ, reason="takes minutes: make browser"),
     pytest.mark.skipif(not CHROMIUM.exists(), reason="needs Debian's Chromium"),
 ]

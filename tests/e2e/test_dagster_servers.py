@@ -21,7 +21,7 @@ from syncflow_core.entity import Brake, Entity
 from syncflow_core.sandbox.effects import inserted_twice, updated_twice
 from syncflow_core.sandbox.store import Row
 
-pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("dagster servers")]
+pytestmark = pytest.mark.e2e
 
 COLUMNS = {"ID": "VARCHAR2(9)", "NAME": "VARCHAR2(9)"}
 

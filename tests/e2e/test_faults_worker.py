@@ -26,7 +26,7 @@ from syncflow_core.bridge.leases import Lease
 from syncflow_core.entity import Brake, Entity
 from syncflow_core.sandbox.store import Row
 
-pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("faults of workers")]
+pytestmark = pytest.mark.e2e
 
 LOOSE = Brake(rows=100_000, share=1)
 COLUMNS = {"ID": "VARCHAR2(20)", "UP": "VARCHAR2(20)", "NAME": "VARCHAR2(20)"}

@@ -19,7 +19,7 @@ from syncflow_core.bridge.failed import open_failed
 from syncflow_core.entity import Brake, Entity
 from syncflow_core.sandbox.store import Row
 
-pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("the n-th call")]
+pytestmark = pytest.mark.e2e
 
 LOOSE = Brake(rows=100_000, share=1)
 ENTITIES = [

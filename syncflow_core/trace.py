@@ -109,10 +109,8 @@ def trace(database: Database, source: Source, entity: str, key: str) -> Story:
     with database.begin() as connection:
         known = records.load_known_of(connection, entity, keys)
         sources = records.load_key_sources(connection, entity, keys)
-        letters = failed.open_failed(connection, entity).filter(
-            pl.coalesce(KEY_HASH, "raw_digest") == digest
-        )
-        waiting = pending.open_pending(connection, entity).filter(pl.col(KEY_HASH) == digest)
+        letters = failed.open_failed(connection, entity, who=digest)
+        waiting = pending.open_pending(connection, entity, digest)
         told = events.story(connection, entity, digest)
         withheld = plans.withheld_of(connection, entity, digest)
         children = None
@@ -233,9 +231,7 @@ def _is_known(connection: sa.Connection, entity: str, digest: bytes) -> bool:
     one = pl.Series(KEY_HASH, [digest])
     return bool(
         records.load_key_sources(connection, entity, one).height
-        or failed.open_failed(connection, entity)
-        .filter(pl.coalesce(KEY_HASH, "raw_digest") == digest)
-        .height
+        or failed.open_failed(connection, entity, who=digest).height
         or events.story(connection, entity, digest, limit=1)
     )
 

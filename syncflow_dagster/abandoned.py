@@ -11,7 +11,7 @@ Source: faults.md XW10, XW14 and XW15; dagster.md T3.
 
 import os
 import socket
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -53,12 +53,19 @@ def end_abandoned(instance: dg.DagsterInstance, without_lease: Iterable[str] = (
     return ended
 
 
+def process_of(tags: Mapping[str, str], run_id: str) -> int | None:
+    """The process of this machine that executes the run now; None where it is none of it, or has ended."""
+    host, pid, *_, owner = tags.get(PROCESS_TAG, "- 0 - -").split(" ")
+    if host != socket.gethostname() or owner != run_id:
+        return None
+    return int(pid) if _name(int(pid), owner) == tags[PROCESS_TAG] else None
+
+
 def _has_died(run: dg.DagsterRun) -> bool:
-    host, pid, *_, owner = run.tags.get(PROCESS_TAG, "- 0 - -").split(" ")
+    host, *_, owner = run.tags.get(PROCESS_TAG, "- 0 - -").split(" ")
     # a run that takes up another one has its tags until it says that it runs
-    if host != socket.gethostname() or owner != run.run_id:
-        return False
-    return _name(int(pid), owner) != run.tags[PROCESS_TAG]
+    here = host == socket.gethostname() and owner == run.run_id
+    return here and process_of(run.tags, run.run_id) is None
 
 
 def _name(pid: int, run_id: str) -> str:

@@ -16,9 +16,8 @@ from dagster._core.errors import DagsterExecutionInterruptedError
 from dagster._core.execution.api import execute_run_iterator
 
 from syncflow_core.bridge import batches
-from syncflow_core.bridge.batches import Batch, Counts
+from syncflow_core.bridge.batches import Batch
 from syncflow_core.bridge.database import Database
-from syncflow_core.bridge.entities import load_registered
 from syncflow_core.entity import Entity
 from syncflow_core.errors import SyncFlowError
 from syncflow_dagster.abandoned import COMMAND_LINE, STARTED_BY_TAG, end_abandoned, mark
@@ -26,6 +25,7 @@ from syncflow_dagster.choices import Mode, refuse_slice, refuse_unknown
 from syncflow_dagster.definitions import build
 from syncflow_dagster.ops import utc_now
 from syncflow_dagster.partitions import range_tags, slice_key
+from syncflow_dagster.unbegun import close_unbegun
 
 CANCELED = frozenset({dg.DagsterRunStatus.CANCELED, dg.DagsterRunStatus.CANCELING})
 
@@ -75,12 +75,12 @@ def run_sync(  # each is a choice of whoever starts it
             name: {"ops": {"fetch": {"config": {"mode": mode, "wait_s": wait_s}}}} for name in names
         },
     }
-    run_id, succeeded, stopped = _execute(instance, database, subset, config, tags, keys)
+    run, stopped = _execute(instance, database, subset, config, tags, keys)
     return Run(
-        run_id=run_id,
-        succeeded=succeeded,
+        run_id=run.run_id,
+        succeeded=run.is_success,
         stopped=stopped,
-        batches=_batches(database, run_id, names, stopped=stopped),
+        batches=_batches(database, run, names, stopped=stopped),
     )
 
 
@@ -96,10 +96,10 @@ def run_job(
     """Run one of the jobs that are not an asset's, of one op each, in this process."""
     job = build(entities, slices).resolve_job_def(name)
     ops = {node.name: {"config": dict(config)} for node in job.graph.nodes}
-    run_id, succeeded, stopped = _execute(instance, database, job, {**QUIET, "ops": ops}, {})
+    run, stopped = _execute(instance, database, job, {**QUIET, "ops": ops}, {})
     with database.begin() as connection:
-        found = batches.history(connection, dagster_run_id=run_id, limit=10_000)[::-1]
-    return Run(run_id=run_id, succeeded=succeeded, stopped=stopped, batches=tuple(found))
+        found = batches.history(connection, dagster_run_id=run.run_id, limit=10_000)[::-1]
+    return Run(run_id=run.run_id, succeeded=run.is_success, stopped=stopped, batches=tuple(found))
 
 
 def _execute(
@@ -109,8 +109,8 @@ def _execute(
     config: Mapping[str, object],
     tags: Mapping[str, str],
     keys: set[dg.AssetKey] | None = None,
-) -> tuple[str, bool, bool]:
-    """Run a job in this process: the run's id, whether it succeeded, whether it was stopped."""
+) -> tuple[dg.DagsterRun, bool]:
+    """Run a job in this process: the run as it ended, whether it was stopped."""
     end_abandoned(instance)
     run = instance.create_run_for_job(
         job_def=job,
@@ -129,7 +129,7 @@ def _execute(
     if ended is None:
         raise SyncFlowError(f"run {run.run_id} is gone from Dagster's history")
     stopped = interrupted or ended.status in CANCELED or _was_stopped(database, run.run_id)
-    return run.run_id, ended.is_success, stopped
+    return ended, stopped
 
 
 def _was_stopped(database: Database, run_id: str) -> bool:
@@ -141,33 +141,12 @@ def _was_stopped(database: Database, run_id: str) -> bool:
 
 
 def _batches(
-    database: Database, run_id: str, names: Sequence[str], *, stopped: bool
+    database: Database, run: dg.DagsterRun, names: Sequence[str], *, stopped: bool
 ) -> tuple[Batch, ...]:
-    """The run's batches; an entity that never began gets one that says so."""
+    """The run's batches; an entity that never began has one that says so."""
     with database.begin() as connection:
-        found = batches.history(connection, dagster_run_id=run_id, limit=10_000)[::-1]
-        begun = {batch.entity for batch in found if batch.kind != "retry"}
-        registered = {item.entity.name: item for item in load_registered(connection, enabled=None)}
-        for name in names:
-            if name in begun:
-                continue
-            uid = batches.open_batch(
-                connection,
-                entity=name,
-                entity_version=registered[name].version,
-                kind="full",
-                now=utc_now(),
-                dagster_run_id=run_id,
-            )
-            batches.close_batch(
-                connection,
-                uid,
-                "stopped" if stopped else "failed",
-                Counts(),
-                now=utc_now(),
-                error="the run was stopped before it began" if stopped else "parent not synced",
-            )
-        found = batches.history(connection, dagster_run_id=run_id, limit=10_000)[::-1]
+        close_unbegun(connection, run, utc_now(), stopped=stopped)
+        found = batches.history(connection, dagster_run_id=run.run_id, limit=10_000)[::-1]
     own = {batch.entity: batch for batch in found if batch.kind != "retry"}
     released = [batch for batch in found if batch.kind == "retry"]
     return (*(own[name] for name in names), *released)

@@ -48,6 +48,10 @@ class PlanConfig(dg.Config):
     """auto: incremental where the entity's strategy is rowversion and a watermark exists, else full."""
     slice: int = 0
     """One slice, from 1; 0 for all rows."""
+    declaration: str = ""
+    """A declaration, as JSON, that is not applied: what it would change of this one entity."""
+    purge: bool = False
+    """Whether all records of these entities are to go from the hub, and the entities be disabled then."""
     wait_s: float = 60.0
     """How long to wait, in seconds, while another sync holds an entity."""
 
@@ -105,6 +109,12 @@ def _plan_op(slices: int) -> dg.OpDefinition:
                 with attempt():
                     asked = order_for(context, connections, name, order, config.wait_s, "plan")
                     asked = dry_run(asked, config.mode, numbers, slices)
+                    asked = msgspec.structs.replace(
+                        asked,
+                        declared=config.declaration or None,
+                        purge=config.purge,
+                        kind="full" if config.purge else asked.kind,
+                    )
                     with closing_on_error(connections, asked):
                         made = make_plan(
                             connections, stage(connections, asked, now=utc_now), now=utc_now
@@ -199,5 +209,10 @@ def _applying(connections: Connections, order: Order, plan: Plan, slices: int) -
             entity=plan.entity,
         )
     return msgspec.structs.replace(
-        order, plan=plan.uid, kind=read.get("kind"), slices=numbers, of=slices
+        order,
+        plan=plan.uid,
+        kind=read.get("kind"),
+        slices=numbers,
+        of=slices,
+        purge=bool(read.get("purge")),
     )

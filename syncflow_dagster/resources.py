@@ -31,6 +31,7 @@ from syncflow_core.limiter import Limiter
 from syncflow_core.schedulehub import Target
 from syncflow_core.settings import read_settings
 from syncflow_dagster.abandoned import mark
+from syncflow_dagster.unbegun import close_unbegun
 
 logger = logging.getLogger(__name__)
 
@@ -151,6 +152,14 @@ class BridgeResource(dg.ConfigurableResource[Database]):
                 logger.warning("batch %s stays open until the next sync: %s", batch, error)
             lease.release()
         self._leases.clear()
+        if context.run is not None:
+            try:
+                with self._database.begin() as connection:
+                    close_unbegun(connection, context.run, dt.datetime.now(tz=dt.UTC))
+            except UnavailableError as error:
+                logger.warning(
+                    "entities that run %s left out have no batch: %s", context.run.run_id, error
+                )
         for limiter, _ in self._shared.values():
             limiter.close()
         self._shared.clear()

@@ -7,6 +7,7 @@ Source: product.md 6 and 8; product.md, "Accounts, statuses, exits".
 """
 
 from datetime import datetime
+from uuid import UUID
 
 import dagster as dg
 import msgspec
@@ -15,8 +16,9 @@ import sqlalchemy as sa
 
 from syncflow_core.bridge import failed, pending
 from syncflow_core.bridge.database import Database
+from syncflow_core.bridge.failed import Alike
 from syncflow_core.bridge.leases import held_entities
-from syncflow_core.errors import SyncFlowError
+from syncflow_core.errors import ConfigError, SyncFlowError
 from syncflow_core.settings import read_settings
 from syncflow_core.stages.whole import sync
 from syncflow_dagster.failures import as_failure
@@ -47,6 +49,14 @@ class RetryConfig(dg.Config):
 
     entities: list[str] = pydantic.Field(default_factory=list)
     """Entities by name; none for all enabled ones that have something to try."""
+    ids: list[str] = pydantic.Field(default_factory=list)
+    """These failed records alone, by their uid."""
+    batch: str = ""
+    """Those that this batch met last."""
+    stage: str = ""
+    """Those that failed in this stage, by this rule, in this column."""
+    rule: str = ""
+    column: str = ""
     due_only: bool = False
     """Whether only what is due is tried, as the sensor does; a person tries everything."""
     wait_s: float = 60.0
@@ -63,9 +73,14 @@ def retry_op(context: dg.OpExecutionContext, config: RetryConfig) -> None:
     connections = connections_of(context)
     entities, order = declared(connections)
     names = chosen(config.entities, entities, order)
-    if not config.entities:
+    alike = _alike(config)
+    if not config.entities or alike is not None:
         with connections.database.begin() as connection:
-            undelivered = entities_with(connection, due_by=utc_now() if config.due_only else None)
+            undelivered = (
+                entities_with(connection, due_by=utc_now() if config.due_only else None)
+                if alike is None
+                else failed.entities_alike(connection, alike)
+            )
         names = [name for name in names if name in undelivered]
     with telling_last() as attempt:
         for name in names:
@@ -73,6 +88,7 @@ def retry_op(context: dg.OpExecutionContext, config: RetryConfig) -> None:
                 asked = msgspec.structs.replace(
                     order_for(context, connections, name, order, config.wait_s, "retry"),
                     kind="retry",
+                    letters=alike,
                     by_person=not config.due_only,
                 )
                 with closing_on_error(connections, asked):
@@ -82,6 +98,21 @@ def retry_op(context: dg.OpExecutionContext, config: RetryConfig) -> None:
                         asset_key=[name], metadata=metadata_of(connections, report, staged)
                     )
                 )
+
+
+def _alike(config: RetryConfig) -> Alike | None:
+    """What the failed records have in common that are to be tried; None: whatever failed."""
+    try:
+        alike = Alike(
+            batch=UUID(config.batch) if config.batch else None,
+            stage=config.stage or None,
+            rule=config.rule or None,
+            column=config.column or None,
+            uids=tuple(map(UUID, config.ids)),
+        )
+    except ValueError as error:
+        raise as_failure(ConfigError(f"batch and ids are UUIDs: {error}")) from error
+    return None if alike == Alike() else alike
 
 
 def entities_with(connection: sa.Connection, *, due_by: datetime | None) -> set[str]:

@@ -28,6 +28,7 @@ from syncflow_dagster.checks import changed_contract
 from syncflow_dagster.failures import as_failure
 from syncflow_dagster.nights import missed_shares
 from syncflow_dagster.ops import utc_now
+from syncflow_dagster.unbegun import close_forgotten
 
 DEAD_S: Final = 30
 CHANGED_S: Final = 900
@@ -106,6 +107,8 @@ def _dead_workers(
         with _bridge(settings()) as connection:
             dead = runs_of_the_dead(connection)
         ended = end_abandoned(context.instance, dead)
+        with _bridge(settings()) as connection:
+            close_forgotten(context.instance, connection, utc_now())
         if ended:
             context.log.warning("ended runs whose process had died: %s", ", ".join(ended))
         return dg.SkipReason(f"ended {', '.join(ended)}" if ended else "every worker lives")

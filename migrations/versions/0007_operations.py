@@ -12,6 +12,9 @@ down_revision = "0006_journal_storage"
 branch_labels = None
 depends_on = None
 
+PAGED = {"failed_records": "last_seen", "pending_children": "created_at"}
+"""Tables that are looked through page by page, and what they are sorted by."""
+
 
 def upgrade() -> None:
     op.add_column(
@@ -24,6 +27,13 @@ def upgrade() -> None:
         sa.Column("answer", JSONB(none_as_null=True), comment="what the first one was told"),
         schema="bridge",
     )
+    for table, moment in PAGED.items():
+        op.create_index(
+            f"ix_{table}_page",
+            table,
+            [sa.text(f"{moment} DESC"), sa.text("uid DESC")],
+            schema="bridge",
+        )
     op.create_table(
         "alerts",
         sa.Column("kind", sa.Text, nullable=False),
@@ -38,6 +48,8 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
+    for table in PAGED:
+        op.drop_index(f"ix_{table}_page", table, schema="bridge")
     op.drop_table("alerts", schema="bridge")
     op.drop_column("start_requests", "answer", schema="bridge")
     op.drop_column("sync_batches", "calls", schema="bridge")

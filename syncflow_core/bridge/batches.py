@@ -189,6 +189,15 @@ def close_batch(  # noqa: PLR0913  # each is a column of its own
     return done.rowcount == 1
 
 
+def name_run(connection: sa.Connection, uids: Sequence[UUID], run_id: str) -> None:
+    """Write down which run the batches that were asked for belong to."""
+    connection.execute(
+        sync_batches.update()
+        .where(sync_batches.c.uid.in_(uids), sync_batches.c.status.in_(LIVE))
+        .values(dagster_run_id=run_id)
+    )
+
+
 def save_counts(
     connection: sa.Connection, uid: UUID, counts: Counts, seconds: Mapping[str, float]
 ) -> None:
@@ -216,32 +225,41 @@ def load_batch(connection: sa.Connection, uid: UUID) -> Batch:
     return Batch.of(row)
 
 
-def history(  # each narrows by another column
+def history(  # noqa: PLR0913  # each narrows by another column
     connection: sa.Connection,
     *,
     entities: Sequence[str] | None = None,
     statuses: Sequence[Status] | None = None,
     kinds: Sequence[Kind] | None = None,
     dagster_run_id: str | None = None,
-    before: datetime | None = None,
+    since: datetime | None = None,
+    until: datetime | None = None,
+    after: tuple[datetime, UUID] | None = None,
     limit: int = 50,
-    offset: int = 0,
 ) -> list[Batch]:
-    """Batches, newest first; every filter given must hold."""
+    """Batches, newest first; every filter given must hold.
+
+    *after* is start and uid of the last one of the page before: the next page begins behind it.
+    """
     table = sync_batches.c
     conditions = [
         *([table.entity.in_(entities)] if entities is not None else []),
         *([table.status.in_(statuses)] if statuses is not None else []),
         *([table.kind.in_(kinds)] if kinds is not None else []),
         *([table.dagster_run_id == dagster_run_id] if dagster_run_id is not None else []),
-        *([table.started_at < before] if before is not None else []),
+        *([table.started_at >= since] if since is not None else []),
+        *([table.started_at < until] if until is not None else []),
+        *(
+            [sa.tuple_(table.started_at, table.uid) < sa.tuple_(*map(sa.literal, after))]
+            if after is not None
+            else []
+        ),
     ]
     query = (
         sync_batches.select()
         .where(*conditions)
         .order_by(table.started_at.desc(), table.uid.desc())
         .limit(limit)
-        .offset(offset)
     )
     return [Batch.of(row) for row in connection.execute(query).mappings()]
 

@@ -12,6 +12,7 @@ from datetime import datetime
 from typing import Final
 from uuid import UUID
 
+import msgspec
 import polars as pl
 import sqlalchemy as sa
 
@@ -63,6 +64,33 @@ FAILED: Final = pl.Schema(
     }
 )
 """One line per open row of ``failed_records``."""
+
+
+class Alike(msgspec.Struct, frozen=True):
+    """What failed records have in common; None and empty for whatever."""
+
+    batch: UUID | None = None
+    """The batch that met them last."""
+    stage: str | None = None
+    rule: str | None = None
+    column: str | None = None
+    uids: tuple[UUID, ...] = ()
+    """They are among these."""
+
+    def where(self) -> tuple[list[str], dict[str, object]]:
+        """What a row of ``failed_records`` has to meet, in SQL, and the values in it."""
+        equal = {
+            "last_batch": self.batch,
+            "stage": self.stage,
+            "rule": self.rule,
+            "column_name": self.column,
+        }
+        values: dict[str, object] = {k: v for k, v in equal.items() if v is not None}
+        met = [f"{name} = :{name}" for name in values]
+        if self.uids:
+            met.append("uid = ANY(:uids)")
+            values["uids"] = list(self.uids)
+        return met, values
 
 
 def file_failed(
@@ -170,23 +198,27 @@ def open_failed(
     *,
     due_by: datetime | None = None,
     limit: int | None = None,
+    alike: Alike | None = None,
+    who: bytes | None = None,
 ) -> pl.DataFrame:
     """The entity's open rows in the shape :data:`FAILED`, oldest first.
 
     With *due_by* only those that are due by then; what is never due waits for its row, its declaration
-    or a person.
+    or a person. With *alike* only those; with *who* the one of this key hash or raw digest.
     """
+    met, values = (alike or Alike()).where()
+    if who is not None:
+        met.append("coalesce(key_hash, raw_digest) = :who")
     query = (
-        "SELECT uid, entity, encode(key_hash, 'hex'), encode(raw_digest, 'hex'), reference, stage, "
+        "SELECT uid, entity, encode(key_hash, 'hex'), encode(raw_digest, 'hex'), reference, stage, "  # noqa: S608  # columns
         "layer, rule, column_name, value, message, raw, attempts, due_at, last_batch, first_seen, "
         "last_seen FROM bridge.failed_records WHERE entity = :entity AND resolved_at IS NULL "
         "AND (CAST(:due_by AS timestamptz) IS NULL OR due_at <= :due_by) "
+        f"{''.join(f'AND {condition} ' for condition in met)}"
         "ORDER BY first_seen, uid LIMIT :limit"
     )
-    found = load_frame(
-        connection, query, FAILED, {"entity": entity, "due_by": due_by, "limit": limit}
-    )
-    return found.sort("first_seen", "uid")
+    given = {"entity": entity, "due_by": due_by, "limit": limit, "who": who, **values}
+    return load_frame(connection, query, FAILED, given).sort("first_seen", "uid")
 
 
 def open_keys(connection: sa.Connection, entity: str) -> pl.Series:
@@ -218,6 +250,14 @@ def entities_due(connection: sa.Connection, now: datetime) -> list[str]:
         "WHERE resolved_at IS NULL AND due_at <= :now ORDER BY 1"
     )
     return list(connection.scalars(query, {"now": now}))
+
+
+def entities_alike(connection: sa.Connection, alike: Alike) -> set[str]:
+    """Names of entities with an open row like these."""
+    met, values = alike.where()
+    conditions = " AND ".join(["resolved_at IS NULL", *met])
+    query = f"SELECT DISTINCT entity FROM bridge.failed_records WHERE {conditions}"  # noqa: S608  # columns
+    return set(connection.scalars(sa.text(query), values))
 
 
 @dataclass(frozen=True)

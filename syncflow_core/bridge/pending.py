@@ -222,13 +222,14 @@ def due(connection: sa.Connection, entity: str, by: datetime | None) -> pl.DataF
     )
 
 
-def open_pending(connection: sa.Connection, entity: str) -> pl.DataFrame:
-    """All children of *entity* that wait or are dead: shape :data:`PENDING`."""
+def open_pending(connection: sa.Connection, entity: str, who: bytes | None = None) -> pl.DataFrame:
+    """All children of *entity* that wait or are dead: shape :data:`PENDING`; with *who* that one's lines."""
+    one = "" if who is None else "AND p.key_hash = :who"
     return load_frame(
         connection,
-        f"{_SELECT} WHERE p.entity = :entity AND {_OPEN}",
+        f"{_SELECT} WHERE p.entity = :entity AND {_OPEN} {one}",
         PENDING,
-        {"entity": entity},
+        {"entity": entity, "who": who},
     )
 
 

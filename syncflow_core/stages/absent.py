@@ -66,8 +66,9 @@ def find_absent(  # each is a part of the question
     unkeyed = refused.filter(pl.col(KEY_HASH).is_null() & (pl.col("rule") != "null_key")).height
     if staged.kind == "slice":
         return _after_slice(connections, staged, live, seen, unkeyed, lease, now)
-    rows = staged.counts["fetched"]
-    if staged.shape.entity.deletes == "ignore":
+    # a person who has an entity's records removed means all of them: no source is empty then
+    rows = live.height if staged.order.purge else staged.counts["fetched"]
+    if staged.shape.entity.deletes == "ignore" and not staged.order.purge:
         return Absence(live.clear(), rows=rows, seen=seen if staged.complete else None)
     absent = gone(live, seen)
     why_not = None

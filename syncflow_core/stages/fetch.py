@@ -7,6 +7,7 @@ what the rows mean (``normalize``).
 Source: product.md 4, 7 and 12; contract.md, "APISmith".
 """
 
+import dataclasses
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Final
@@ -57,6 +58,9 @@ def fetch(connections: Connections, order: Order, *, now: Callable[[], datetime]
         with connections.database.begin() as connection:
             registered = load_registered(connection, [order.entity], enabled=None)[0]
         entity, version = registered.entity, registered.version
+        if order.declared is not None:
+            entity = Entity.model_validate_json(order.declared)
+            registered = dataclasses.replace(registered, entity=entity)
         with connections.database.begin() as connection:
             before = state.load_state(connection, entity.name, entity.api)
         watermark = before.watermark if before.speaks_of(entity.collection) else None
@@ -91,7 +95,8 @@ def fetch(connections: Connections, order: Order, *, now: Callable[[], datetime]
             order=order,
             kind=kind,
             entity=entity.model_dump_json(exclude_defaults=True),
-            version=version,
+            # what is not applied yet would be the next version: hashes are made anew under it
+            version=version + (order.declared is not None),
             api=api.model_dump_json(),
             watermark_before=watermark,
         )
@@ -216,7 +221,7 @@ def _reaches(
 ) -> tuple[list[Reach], dict[int, Slice]]:
     """What to scan, and the slices of this sweep that were seen before."""
     order = staged.order
-    if staged.kind == "retry":
+    if staged.kind == "retry" or order.purge:
         return [], {}
     if staged.kind == "incremental":
         # kind_of says incremental only where there are both

@@ -85,6 +85,7 @@ def make_plan(connections: Connections, staged: Staged, *, now: Callable[[], dat
                     "kind": staged.kind if staged.kind in {"full", "incremental"} else None,
                     "slices": list(staged.order.slices),
                     "of": staged.order.of,
+                    "purge": staged.order.purge,
                 },
             )
             plan = plans.load_plan(connection, uid)

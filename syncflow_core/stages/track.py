@@ -26,6 +26,7 @@ from syncflow_core.bridge import (
     sweeps,
 )
 from syncflow_core.bridge.batches import Counts, Status
+from syncflow_core.bridge.entities import disable_entity
 from syncflow_core.columns import KEY_HASH, ROWVERSION
 from syncflow_core.errors import SyncFlowError, UnavailableError
 from syncflow_core.identity import ENCODING_VERSION
@@ -98,6 +99,8 @@ def track(connections: Connections, staged: Staged, *, now: Callable[[], datetim
                 )
         if staged.order.plan is not None and status != "withheld":
             plans.close_plan(connection, staged.order.plan, staged.batch)
+        if staged.order.purge and status == "completed":
+            disable_entity(connection, staged.name)
         total = {**staged.seconds, "track": connections.clock() - started}
         total["total"] = sum(total.get(name, 0.0) for name in STAGES)
         batches.close_batch(

@@ -65,17 +65,22 @@ def _taken_up(connections: Connections, staged: Staged, now: datetime) -> pl.Dat
     What is due is put off first, so that nothing is tried over and over where this batch comes to
     no end.
     """
-    due_by = None if staged.order.by_person else now
+    due_by, alike = None if staged.order.by_person else now, staged.order.letters
     retry, name = staged.kind == "retry", staged.name
     lease = hold(connections, staged.order)
     with connections.database.begin() as connection:
         lease.check(connection)
-        letters = failed.open_failed(connection, name, due_by=due_by)
+        letters = failed.open_failed(connection, name, due_by=due_by, alike=alike)
         children = pending.due(connection, name, due_by) if retry else pending.PENDING.to_frame()
         if not staged.order.dry_run:
             failed.postpone(connection, name, now)
         if retry:
             pending.postpone(connection, name, now)
+    if (
+        alike is not None
+    ):  # of those that wait, the ones that a person was told of under these words
+        told = letters.filter(pl.col("rule") == WAITS)[KEY_HASH]
+        children = children.filter(pl.col(KEY_HASH).is_in(told.implode()))
     nothing = pl.lit(None, pl.String)
     # what was refused later was kept as it was to be sent, under other names
     raw = pl.when(pl.col("stage").is_in(["fetch", "normalize"])).then("raw").alias("raw")

@@ -20,6 +20,7 @@ import msgspec
 
 from syncflow_core.apismith import Source
 from syncflow_core.bridge.database import Database
+from syncflow_core.bridge.failed import Alike
 from syncflow_core.bridge.leases import Lease
 from syncflow_core.catalog import Api
 from syncflow_core.entity import Entity
@@ -98,6 +99,12 @@ class Order(msgspec.Struct, frozen=True):
     """The evening of the night that asked for it; None by day."""
     until: datetime | None = None
     """When the night ends: what is in flight is finished then, the rest is left to the next night."""
+    declared: str | None = None
+    """The declaration to plan with, as JSON, instead of the one that is applied; of a dry run alone."""
+    purge: bool = False
+    """Whether no row is read, so that every record goes; the entity is disabled afterwards."""
+    letters: Alike | None = None
+    """The failed records that a retry takes up; None: all, and all children that wait."""
     by_person: bool = True
     """Whether a person asked for it: what the clock starts leaves alone what is not due yet."""
 

@@ -13,7 +13,7 @@ from pydantic import BaseModel, Field
 
 from syncflow_core.bridge.database import Database
 from syncflow_core.settings import Settings
-from syncflow_dagster.api import plans
+from syncflow_dagster.api import entities, plans, records, sync
 from syncflow_dagster.api.gateway import DagsterGateway
 from syncflow_dagster.api.problems import add_handlers, problem
 
@@ -50,7 +50,8 @@ def create_app(
     app.state.settings, app.state.database = settings, database
     app.state.gateway, app.state.secret = gateway, secret
     add_handlers(app)
-    app.include_router(plans.router, prefix=PREFIX)
+    for module in (sync, plans, records, entities):
+        app.include_router(module.router, prefix=PREFIX)
 
     @app.get(f"{PREFIX}/health", operation_id="health", tags=["health"])
     def health() -> Alive:

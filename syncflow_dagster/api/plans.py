@@ -10,26 +10,29 @@ from datetime import datetime
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
-from fastapi import APIRouter, Depends, HTTPException, Query, Request
+from fastapi import APIRouter, HTTPException, Query, Request
 from pydantic import BaseModel, ConfigDict, Field
 
 from syncflow_core.bridge import plans
-from syncflow_core.bridge.database import Database
 from syncflow_core.bridge.entities import load_entities
 from syncflow_core.bridge.plans import Plan
 from syncflow_core.errors import ConfigError
-from syncflow_dagster.api.gateway import DagsterGateway
 from syncflow_dagster.api.problems import described
-from syncflow_dagster.api.security import Caller, may, utc_now
+from syncflow_dagster.api.requests import (
+    MOST,
+    UID,
+    Operator,
+    Viewer,
+    database_of,
+    gateway_of,
+    settings_of,
+    started_by,
+)
+from syncflow_dagster.api.security import utc_now
+from syncflow_dagster.api.sync import StartedRun
 from syncflow_dagster.choices import refuse_slice, refuse_unknown
 
 router = APIRouter(prefix="/plans", tags=["plans"])
-UID = "01983b1e-7c1e-7cc3-98c4-dc0c0c07398f"
-MOST = 200
-"""Plans of one answer."""
-
-Viewer = Annotated[Caller, Depends(may("viewer"))]
-Operator = Annotated[Caller, Depends(may("operator"))]
 
 
 class PlanSummary(BaseModel):
@@ -90,12 +93,6 @@ class PlanRequest(BaseModel):
     slice: int | None = Field(default=None, ge=1, description="One slice, from 1.", examples=[3])
 
 
-class Started(BaseModel):
-    """A run that was launched; the Dagster UI shows the same one."""
-
-    run_id: str = Field(description="Its id in Dagster.", examples=[UID])
-
-
 @router.get("", operation_id="list_plans", responses=described(422, 503))
 def list_plans(
     request: Request,
@@ -109,7 +106,7 @@ def list_plans(
     limit: Annotated[int, Query(ge=1, le=MOST, description="At most so many.")] = 50,
 ) -> PlanList:
     """List plans, newest first: those that are open, without a state."""
-    with _database(request).begin() as connection:
+    with database_of(request).begin() as connection:
         found = plans.list_plans(
             connection,
             entity=entity,
@@ -121,14 +118,16 @@ def list_plans(
 
 
 @router.post("", status_code=202, operation_id="make_plan", responses=described(409, 422, 503))
-def make_plan(request: Request, caller: Operator, wanted: PlanRequest) -> Started:
+def make_plan(request: Request, caller: Operator, wanted: PlanRequest) -> StartedRun:
     """Launch a run that plans; its plans are listed by the run's id when it has ended. Nothing is pushed."""
-    with _database(request).begin() as connection:
+    with database_of(request).begin() as connection:
         entities = load_entities(connection)
     refuse_unknown(wanted.entities, entities)
-    refuse_slice(wanted.slice, request.app.state.settings.slices)
+    refuse_slice(wanted.slice, settings_of(request).slices)
     config = {"entities": wanted.entities, "mode": wanted.mode, "slice": wanted.slice or 0}
-    return Started(run_id=_gateway(request).launch("plan", "make_plan", config, _tags(caller)))
+    return StartedRun(
+        run_id=gateway_of(request).launch_op("plan", "make_plan", config, started_by(caller))
+    )
 
 
 @router.get("/{uid}", operation_id="get_plan", responses=described(404, 422, 503))
@@ -137,27 +136,40 @@ def get_plan(request: Request, _caller: Viewer, uid: UUID) -> PlanDetail:
     return PlanDetail.model_validate(_row(_plan(request, uid)))
 
 
+@router.post("/{uid}/approve", operation_id="approve_plan", responses=described(404, 409, 422, 503))
+def approve_plan(request: Request, caller: Operator, uid: UUID) -> PlanDetail:
+    """Say yes to a plan; the next sync, or `apply`, does what it says."""
+    _approve(request, caller.name, uid)
+    return get_plan(request, caller, uid)
+
+
 @router.post(
     "/{uid}/apply",
     status_code=202,
     operation_id="apply_plan",
     responses=described(404, 409, 422, 503),
 )
-def apply_plan(request: Request, caller: Operator, uid: UUID) -> Started:
+def apply_plan(request: Request, caller: Operator, uid: UUID) -> StartedRun:
     """Say yes to a plan and launch the run that does what it says, or says what has changed since."""
+    _approve(request, caller.name, uid)
+    config = {"plans": [str(uid)], "approved_by": caller.name}
+    return StartedRun(
+        run_id=gateway_of(request).launch_op("apply_plan", "apply", config, started_by(caller))
+    )
+
+
+def _approve(request: Request, by: str, uid: UUID) -> None:
     plan = _plan(request, uid)
     try:
-        with _database(request).begin() as connection:
-            plans.approve_plan(connection, plan.uid, by=caller.name, now=utc_now())
+        with database_of(request).begin() as connection:
+            plans.approve_plan(connection, plan.uid, by=by, now=utc_now())
     except ConfigError as error:
         raise HTTPException(409, str(error)) from error
-    config = {"plans": [str(uid)], "approved_by": caller.name}
-    return Started(run_id=_gateway(request).launch("apply_plan", "apply", config, _tags(caller)))
 
 
 def _plan(request: Request, uid: UUID) -> Plan:
     try:
-        with _database(request).begin() as connection:
+        with database_of(request).begin() as connection:
             return plans.load_plan(connection, uid)
     except ConfigError as error:
         raise HTTPException(404, f"there is no plan {uid}") from error
@@ -166,17 +178,3 @@ def _plan(request: Request, uid: UUID) -> Plan:
 def _row(plan: Plan) -> dict[str, Any]:
     names = [name for name in PlanDetail.model_fields if name != "run_id"]
     return {"run_id": plan.dagster_run_id, **{name: getattr(plan, name) for name in names}}
-
-
-def _tags(caller: Caller) -> dict[str, str]:
-    return {"syncflow/started_by": f"API: {caller.name}"}
-
-
-def _database(request: Request) -> Database:
-    database: Database = request.app.state.database
-    return database
-
-
-def _gateway(request: Request) -> DagsterGateway:
-    gateway: DagsterGateway = request.app.state.gateway
-    return gateway

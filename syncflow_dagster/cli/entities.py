@@ -8,14 +8,12 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import dagster as dg
 import msgspec
 from rich.table import Table
 
 from syncflow_core.apismith import Source
 from syncflow_core.bridge.database import Database
 from syncflow_core.bridge.entities import (
-    apply_entities,
     load_entities,
     load_registered,
     save_contract,
@@ -24,11 +22,10 @@ from syncflow_core.contract import contract_of, drift
 from syncflow_core.entities_file import entities_text, parse_entities
 from syncflow_core.entity import Entity
 from syncflow_core.errors import ConfigError
-from syncflow_core.normalize.formats import compile_format
 from syncflow_core.parents import lineage
 from syncflow_core.settings import read_settings
 from syncflow_dagster.cli.show import console, printable
-from syncflow_dagster.definitions import build
+from syncflow_dagster.declaring import declare
 from syncflow_dagster.home import disown, prepare
 from syncflow_dagster.ops import utc_now
 
@@ -64,9 +61,7 @@ def apply(files: Sequence[Path]) -> None:
     with Database.open(settings) as database:
         database.check_schema()
         with database.begin() as connection:
-            applied = apply_entities(connection, entities)
-            # what cannot be loaded is not applied: one bad declaration would take all others along
-            check(load_entities(connection), settings.slices)
+            applied = declare(connection, entities, settings.slices)
     disown(settings.home_path)
     for item in applied:
         console().print(f"{item.name}: {item.change}, version {item.version}")
@@ -92,27 +87,6 @@ def accept(names: Sequence[str]) -> None:
                 )
             words = f"{item.entity.name}: contract version {version}: {change}"
             console().print(printable(words), markup=False)
-
-
-def check(entities: Sequence[Entity], slices: int) -> None:
-    """Make sure that these entities can be read, ordered and loaded as assets together.
-
-    Raises:
-        ConfigError: A format that is none, a cycle, or what Dagster itself refuses.
-    """
-    for entity in entities:
-        for item in entity.fields:
-            for model in item.formats:
-                try:
-                    compile_format(model)
-                except ConfigError as error:
-                    raise ConfigError(f"entity {entity.name}.{item.name}: {error}") from error
-    lineage(entities)
-    try:
-        dg.Definitions.validate_loadable(build(entities, slices))
-    except dg.DagsterError as error:
-        reason = " ".join(str(error).split())
-        raise ConfigError(f"Dagster refuses these entities: {reason}") from error
 
 
 def export(names: Sequence[str]) -> None:

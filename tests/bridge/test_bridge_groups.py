@@ -211,8 +211,10 @@ def test_history_is_newest_first_and_filtered(database: Database, batch: UUID) -
         )
         everything = [item.uid for item in batches.history(connection)]
         lines = [item.uid for item in batches.history(connection, entities=["lines"])]
-        page = [item.uid for item in batches.history(connection, limit=1, offset=1)]
-        earlier = [item.uid for item in batches.history(connection, before=LATER)]
+        first = batches.history(connection, limit=1)[0]
+        behind = batches.history(connection, limit=1, after=(first.started_at, first.uid))
+        page = [item.uid for item in behind]
+        earlier = [item.uid for item in batches.history(connection, until=LATER)]
         done = batches.history(connection, statuses=["completed"])
 
     assert (everything, lines, page, earlier, done) == (

@@ -178,6 +178,7 @@ failed_records = sa.Table(
         postgresql_where=sa.text("resolved_at IS NULL"),
     ),
     sa.Index("ix_failed_records_last_batch", "last_batch"),
+    sa.Index("ix_failed_records_page", sa.text("last_seen DESC"), sa.text("uid DESC")),
     comment="dead letters: one open row per (entity, key hash or raw digest)",
 )
 
@@ -230,6 +231,7 @@ pending_children = sa.Table(
         "due_at",
         postgresql_where=sa.text("state = 'waiting'"),
     ),
+    sa.Index("ix_pending_children_page", sa.text("created_at DESC"), sa.text("uid DESC")),
     comment="children whose parent is not in the hub yet; one line per missing reference",
 )
 

@@ -1,0 +1,108 @@
+"""What the calls share: what an application carries, who calls, pages of a list.
+
+Belongs here: reaching the database and Dagster from a request; page marks.
+Does not belong here: calls.
+"""
+
+import base64
+import binascii
+import json
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Annotated, Any, Final
+from uuid import UUID
+
+from fastapi import Depends, HTTPException, Request
+from pydantic import BaseModel, ConfigDict, Field
+
+from syncflow_core.bridge.database import Database
+from syncflow_core.settings import Settings
+from syncflow_dagster.abandoned import STARTED_BY_TAG
+from syncflow_dagster.api.gateway import DagsterGateway
+from syncflow_dagster.api.security import Caller, may
+
+UID: Final = "01983b1e-7c1e-7cc3-98c4-dc0c0c07398f"
+"""The example of every uid."""
+MOST: Final = 200
+"""Lines of one page."""
+
+Viewer = Annotated[Caller, Depends(may("viewer"))]
+Operator = Annotated[Caller, Depends(may("operator"))]
+Admin = Annotated[Caller, Depends(may("admin"))]
+
+
+class Page(BaseModel):
+    """Which part of a list."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    after: str | None = Field(
+        default=None,
+        max_length=200,
+        description="`next` of the page before; none for the first page.",
+    )
+    limit: int = Field(default=50, ge=1, le=MOST, description="Lines of one page, at most.")
+
+    @property
+    def place(self) -> tuple[datetime, UUID] | None:
+        """Where the page before ended.
+
+        Raises:
+            HTTPException: 422: the mark is none of ours.
+        """
+        return None if self.after is None else _place_of(self.after)
+
+
+def database_of(request: Request) -> Database:
+    """The bridge database."""
+    database: Database = request.app.state.database
+    return database
+
+
+def gateway_of(request: Request) -> DagsterGateway:
+    """Dagster's webserver."""
+    gateway: DagsterGateway = request.app.state.gateway
+    return gateway
+
+
+def settings_of(request: Request) -> Settings:
+    """The environment."""
+    settings: Settings = request.app.state.settings
+    return settings
+
+
+def started_by(caller: Caller) -> dict[str, str]:
+    """The tag that tells in Dagster who started a run."""
+    return {STARTED_BY_TAG: f"API: {caller.name}"}
+
+
+def mark_of(moment: datetime, uid: UUID) -> str:
+    """The mark of a page that ends with this line."""
+    text = json.dumps([moment.isoformat(), str(uid)])
+    return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
+
+
+def _place_of(mark: str) -> tuple[datetime, UUID]:
+    try:
+        text = base64.urlsafe_b64decode(mark + "=" * (-len(mark) % 4))
+        moment, uid = json.loads(text)
+        found = datetime.fromisoformat(moment), UUID(uid)
+    except (binascii.Error, ValueError, TypeError, AttributeError, RecursionError) as error:
+        raise HTTPException(422, f"after: {mark[:40]!r} is no mark of a page") from error
+    if found[0].tzinfo is None:
+        raise HTTPException(422, f"after: {mark[:40]!r} is no mark of a page")
+    return found
+
+
+def next_mark(lines: Sequence[Any], limit: int, moment: str) -> str | None:
+    """The mark of a page of so many lines at most; None where no other page follows.
+
+    Args:
+        lines: One more than the page has, where another page follows; each has a ``uid``.
+        limit: The page's lines.
+        moment: The name of what the list is sorted by.
+    """
+    if len(lines) <= limit:
+        return None
+    last = lines[limit - 1]
+    return mark_of(getattr(last, moment), last.uid)

@@ -41,6 +41,7 @@ def dagster_checks(settings: Settings, bridge: Bridge) -> Sequence[Check]:
             "dagster.home",
             lambda: _home_seen(settings),
             "set DAGSTER_HOME to a folder of your own, by its whole path, or unset it",
+            () if os.environ.get("DAGSTER_HOME") else ("home",),
         ),
         Check("dagster.daemon", lambda: _kept_daemon_seen(settings, bridge), START, needs),
     )

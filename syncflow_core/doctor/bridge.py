@@ -56,6 +56,7 @@ class Bridge:
                 "see server.log in the home's folder postgres, or set SYNCFLOW_DATABASE_URL"
                 if embedded
                 else "is it running? check SYNCFLOW_DATABASE_URL: user, password, host, port, database",
+                ("home",) if embedded and self._given is None else (),
                 limit_s=EMBEDDED_S if embedded else LIMIT_S,
             ),
             Check("database.migrations", self._migrations, "syncflow migrate", ("database",)),

@@ -14,6 +14,8 @@ from typing import Final
 from syncflow_core.answers import Answer
 from syncflow_core.doctor.checks import Seen
 
+NEAR_S: Final = 2.0
+"""As near as a ``Date`` header can be read: whole seconds, which servers renew once a second."""
 FAR_S: Final = 10.0
 """Beyond: a token of the API that was issued on one machine may not be good yet on another."""
 TOO_FAR_S: Final = 300.0
@@ -34,7 +36,9 @@ def clock_seen(whose: str, ask: Callable[[], datetime | None], now: Callable[[],
     if said is None:
         return Seen(f"{whose} does not say its time", "skipped")
     skew = (said - (before + (after - before) / 2)).total_seconds()
-    words = f"{whose} is {abs(skew):.1f} s {'ahead' if skew > 0 else 'behind'}"
+    if abs(skew) <= NEAR_S:
+        return Seen(f"{whose} and this machine are within {NEAR_S:.0f} s")
+    words = f"{whose} is {abs(skew):,.0f} s {'ahead of' if skew > 0 else 'behind'} this machine"
     if abs(skew) > TOO_FAR_S:
         return Seen(words, "fail")
     return Seen(words, "warn" if abs(skew) > FAR_S else "ok")

@@ -31,6 +31,10 @@ LIMITS: Final = Limits(
 """A doctor asks once: what is away shall be told, not waited for."""
 
 
+HEALTHY: Final = "healthy"
+"""What both say of themselves where they are (contract.md)."""
+
+
 class Client(Protocol):
     """What both systems' clients have."""
 
@@ -139,7 +143,7 @@ def reach_seen(client: Client, name: str) -> Seen:
             "something else answers there",
             system=name,
         ) from error
-    return Seen(f"{client.url} says it is {status}")
+    return Seen(f"{client.url} says it is {status}", "ok" if status == HEALTHY else "fail")
 
 
 def apis_seen(source: Source) -> Seen:

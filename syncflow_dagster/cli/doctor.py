@@ -74,7 +74,7 @@ def _plain_line(finding: Finding) -> str:
 
 def _table(findings: Iterable[Finding]) -> list[Finding]:
     screen = console()
-    with screen.status("looking"):
+    with console(stderr=True).status("looking"):
         done = list(findings)
     table = Table(box=None, pad_edge=False)
     for heading in ("check", "status"):

@@ -157,13 +157,26 @@ class Source:
         """End what all threads wait for, and ask nothing more."""
         self._transport.abort()
 
-    def health(self) -> None:
-        """Return if APISmith answers; no token is needed.
+    @property
+    def url(self) -> str:
+        """Its address, without an account."""
+        return self._transport.url
+
+    def health(self) -> Answer:
+        """What APISmith answers when it is asked whether it is there; no token is needed.
 
         Raises:
             UnavailableError: It does not.
         """
-        self._transport.health()
+        return self._transport.health()
+
+    def log_in(self) -> None:
+        """Return if APISmith accepts the account.
+
+        Raises:
+            RejectedError: It does not.
+        """
+        self._transport.log_in()
 
     def connectors(self) -> list[Connector]:
         """The databases that APISmith reads."""

@@ -223,6 +223,16 @@ class Transport:
         request = self._build("GET", "/health", None, None, None)
         return self._checked(self._send(request, safe=True, seconds=self._limits.read_s), safe=True)
 
+    def log_in(self) -> None:
+        """Return if the account is accepted; nothing is asked where a token is held.
+
+        Raises:
+            RejectedError: The system refuses it.
+            ContractError: It gave no usable token.
+            UnavailableError: It does not answer.
+        """
+        self._tokens.current()
+
     def _build(
         self,
         method: str,

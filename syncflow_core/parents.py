@@ -76,6 +76,26 @@ def lineage(entities: Sequence[Entity]) -> Lineage:
     return Lineage(_sorted(parents), frozenset(deferred), parents)
 
 
+def refuse_other_keys(entity: Entity, keys: Mapping[str, Sequence[str]]) -> None:
+    """Return where each reference is made of the whole key of its parent, and of nothing else.
+
+    Args:
+        entity: Whose references.
+        keys: The key fields (target names) of each parent entity.
+
+    Raises:
+        ConfigError: One is not: no child would ever find its parent.
+    """
+    for reference, parent in entity.parents.items():
+        key = keys[parent.entity]
+        if set(parent.key) != set(key):
+            raise ConfigError(
+                f"entity {entity.name}: parents.{reference}: the key of {parent.entity} is "
+                f"{', '.join(key)}, not {', '.join(parent.key)}",
+                entity=entity.name,
+            )
+
+
 def can_be_null(entity: Entity, reference: str) -> bool:
     """Whether one of the reference's fields may be NULL: neither required nor in the business key."""
     by_target = {item.name: item for item in entity.fields}

@@ -120,13 +120,26 @@ class Target:
         """End what all threads wait for, and ask nothing more."""
         self._transport.abort()
 
-    def health(self) -> None:
-        """Return if ScheduleHub answers; no token is needed.
+    @property
+    def url(self) -> str:
+        """Its address, without an account."""
+        return self._transport.url
+
+    def health(self) -> Answer:
+        """What ScheduleHub answers when it is asked whether it is there; no token is needed.
 
         Raises:
             UnavailableError: It does not.
         """
-        self._transport.health()
+        return self._transport.health()
+
+    def log_in(self) -> None:
+        """Return if ScheduleHub accepts the account.
+
+        Raises:
+            RejectedError: It does not.
+        """
+        self._transport.log_in()
 
     def find(self, collection: str, key_hash: bytes) -> HubRecord | None:
         """The record of this key, or None if the hub holds none.
@@ -145,8 +158,10 @@ class Target:
             )
         return records[0] if records else None
 
-    def pages(self, collection: str, fields: Sequence[str]) -> Iterator[pl.DataFrame]:
-        """Everything that the hub holds of *fields*, page by page, ordered by uid.
+    def pages(
+        self, collection: str, fields: Sequence[str], *, limit: int = LIST_LIMIT
+    ) -> Iterator[pl.DataFrame]:
+        """Everything that the hub holds of *fields*, page by page of *limit*, ordered by uid.
 
         One column for each field, under the hub's name and in the order asked for: ``erp_key_hash``
         and ``erp_data_hash`` as Binary, ``is_deleted`` as Boolean, ``parent_refs`` as JSON text with
@@ -161,7 +176,7 @@ class Target:
         while offset < total:
             params = {
                 "offset": str(offset),
-                "limit": str(LIST_LIMIT),
+                "limit": str(limit),
                 "fields": ",".join(fields),
             }
             page = self._transport.call(
@@ -208,6 +223,10 @@ class Target:
             self._remember(path)
         found = self._each(lambda key: self.find(collection, key), key_hashes)
         return [record for record in found if record is not None]
+
+    def has_batch_calls(self, collection: str) -> bool:
+        """Whether the hub takes many records at once, as far as ``query`` has found out."""
+        return _path(collection, "batch", "query") not in self._without_batch
 
     def insert(self, collection: str, records: pl.Series, *, before: Before = None) -> pl.DataFrame:
         """The outcome of inserting each record, in the order given, in the shape ``OUTCOME``.

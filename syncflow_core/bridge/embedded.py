@@ -129,6 +129,11 @@ class EmbeddedServer:
         self.release()
 
 
+def is_made(home: Path) -> bool:
+    """Whether *home* has a data folder: without one, the first command that needs it makes it."""
+    return (home.expanduser().absolute() / "postgres" / "data").exists()
+
+
 def _running(
     folder: Path,
     linger_s: float,

@@ -27,8 +27,8 @@ from syncflow_core.bridge.sweeps import Slice
 from syncflow_core.catalog import Api
 from syncflow_core.contract import agree, contract_of
 from syncflow_core.entity import Entity
-from syncflow_core.errors import ConfigError
 from syncflow_core.fields import Shape, shape_of
+from syncflow_core.parents import refuse_other_keys
 from syncflow_core.rowversion import canonical
 from syncflow_core.stages.reading import Reach, Reading, slice_reach
 from syncflow_core.stages.undelivered import undelivered
@@ -133,16 +133,14 @@ def _parents_fit(connections: Connections, entity: Entity) -> None:
     """
     names = sorted({item.entity for item in entity.parents.values()})
     with connections.database.begin() as connection:
-        parents = {item.name: item for item in load_entities(connection, names, enabled=None)}
-    for reference, parent in entity.parents.items():
-        declared = parents[parent.entity]
-        key = shape_of(declared, connections.source.describe(declared.api)).key_fields
-        if set(parent.key) != set(key):
-            raise ConfigError(
-                f"entity {entity.name}: parents.{reference}: the key of {parent.entity} is "
-                f"{', '.join(key)}, not {', '.join(parent.key)}",
-                entity=entity.name,
-            )
+        parents = load_entities(connection, names, enabled=None)
+    refuse_other_keys(
+        entity,
+        {
+            item.name: shape_of(item, connections.source.describe(item.api)).key_fields
+            for item in parents
+        },
+    )
 
 
 def _agreed(connections: Connections, registered: Registered, api: Api, now: datetime) -> list[str]:

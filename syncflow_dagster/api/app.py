@@ -9,11 +9,10 @@ from importlib.metadata import version
 from typing import Final
 
 from fastapi import FastAPI, Request, Response
-from pydantic import BaseModel, Field
 
 from syncflow_core.bridge.database import Database
 from syncflow_core.settings import Settings
-from syncflow_dagster.api import entities, plans, records, sync
+from syncflow_dagster.api import entities, health, plans, records, sync
 from syncflow_dagster.api.gateway import DagsterGateway
 from syncflow_dagster.api.problems import add_handlers, problem
 
@@ -27,12 +26,6 @@ HEADERS: Final = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
 }
-
-
-class Alive(BaseModel):
-    """That this process answers."""
-
-    status: str = Field(examples=["alive"])
 
 
 def create_app(
@@ -50,13 +43,9 @@ def create_app(
     app.state.settings, app.state.database = settings, database
     app.state.gateway, app.state.secret = gateway, secret
     add_handlers(app)
-    for module in (sync, plans, records, entities):
+    app.state.readiness = health.Readiness(health.Looks(settings, database))
+    for module in (sync, plans, records, entities, health):
         app.include_router(module.router, prefix=PREFIX)
-
-    @app.get(f"{PREFIX}/health", operation_id="health", tags=["health"])
-    def health() -> Alive:
-        """Say that this process answers; no token is needed."""
-        return Alive(status="alive")
 
     @app.middleware("http")
     async def guard(

@@ -28,6 +28,7 @@ from syncflow_dagster.api.problems import described
 from syncflow_dagster.api.requests import (
     UID,
     Admin,
+    EntityUid,
     Viewer,
     database_of,
     gateway_of,
@@ -190,7 +191,7 @@ def create_entity(request: Request, _caller: Admin, declaration: Entity) -> Enti
     tags=["entities"],
     responses=described(404, 422, 503),
 )
-def get_entity(request: Request, _caller: Viewer, uid: UUID) -> EntityShown:
+def get_entity(request: Request, _caller: Viewer, uid: EntityUid) -> EntityShown:
     """Show one entity."""
     return _entity(_one(request, uid))
 
@@ -203,7 +204,7 @@ def get_entity(request: Request, _caller: Viewer, uid: UUID) -> EntityShown:
     responses={202: {"model": StartedRun}, **described(404, 409, 422, 503)},
 )
 def replace_entity(
-    request: Request, caller: Admin, uid: UUID, declaration: Entity, *, dry_run: DryRun = False
+    request: Request, caller: Admin, uid: EntityUid, declaration: Entity, *, dry_run: DryRun = False
 ) -> Any:  # noqa: ANN401  # either answer
     """Replace an entity's declaration; its name stays."""
     known = _one(request, uid)
@@ -223,7 +224,7 @@ def replace_entity(
 def delete_entity(
     request: Request,
     caller: Admin,
-    uid: UUID,
+    uid: EntityUid,
     *,
     purge: Annotated[
         bool,
@@ -284,7 +285,7 @@ def create_mapping(request: Request, _caller: Admin, wanted: NewMapping) -> Mapp
     tags=["mappings"],
     responses=described(404, 422, 503),
 )
-def get_mapping(request: Request, _caller: Viewer, uid: UUID) -> MappingShown:
+def get_mapping(request: Request, _caller: Viewer, uid: EntityUid) -> MappingShown:
     """Show one entity's fields."""
     return _mapping(_one(request, uid))
 
@@ -297,7 +298,7 @@ def get_mapping(request: Request, _caller: Viewer, uid: UUID) -> MappingShown:
     responses={202: {"model": StartedRun}, **described(404, 409, 422, 503)},
 )
 def replace_mapping(
-    request: Request, caller: Admin, uid: UUID, wanted: MappingBody, *, dry_run: DryRun = False
+    request: Request, caller: Admin, uid: EntityUid, wanted: MappingBody, *, dry_run: DryRun = False
 ) -> Any:  # noqa: ANN401  # either answer
     """Replace an entity's fields, all of them."""
     known = _one(request, uid)
@@ -313,7 +314,9 @@ def replace_mapping(
     response_model=MappingShown,
     responses={202: {"model": StartedRun}, **described(404, 409, 422, 503)},
 )
-def delete_mapping(request: Request, caller: Admin, uid: UUID, *, dry_run: DryRun = False) -> Any:  # noqa: ANN401  # either answer
+def delete_mapping(
+    request: Request, caller: Admin, uid: EntityUid, *, dry_run: DryRun = False
+) -> Any:  # noqa: ANN401  # either answer
     """Let an entity go by its source's columns alone."""
     known = _one(request, uid)
     changed = _with(known.entity, {"fields": []})
@@ -353,7 +356,7 @@ def create_schedule(request: Request, _caller: Admin, wanted: NewSchedule) -> Sc
     tags=["schedules"],
     responses=described(404, 422, 503),
 )
-def get_schedule(request: Request, _caller: Viewer, uid: UUID) -> ScheduleShown:
+def get_schedule(request: Request, _caller: Viewer, uid: EntityUid) -> ScheduleShown:
     """Show one entity's schedule."""
     return _schedule(_one(request, uid), _nights(request))
 
@@ -365,7 +368,7 @@ def get_schedule(request: Request, _caller: Viewer, uid: UUID) -> ScheduleShown:
     responses=described(404, 409, 422, 503),
 )
 def replace_schedule(
-    request: Request, _caller: Admin, uid: UUID, wanted: ScheduleBody
+    request: Request, _caller: Admin, uid: EntityUid, wanted: ScheduleBody
 ) -> ScheduleShown:
     """Replace an entity's schedule; the sweep under way goes on unless the nights change."""
     known = _one(request, uid)
@@ -379,7 +382,7 @@ def replace_schedule(
     tags=["schedules"],
     responses=described(404, 409, 422, 503),
 )
-def delete_schedule(request: Request, _caller: Admin, uid: UUID) -> ScheduleShown:
+def delete_schedule(request: Request, _caller: Admin, uid: EntityUid) -> ScheduleShown:
     """Start nothing of an entity without a person: no sweep by night, no runs by day."""
     known = _one(request, uid)
     _declare(request, _with(known.entity, {"schedule": {"background": {"enabled": False}}}))

@@ -22,6 +22,7 @@ from syncflow_dagster.api.requests import (
     MOST,
     UID,
     Operator,
+    PlanUid,
     Viewer,
     database_of,
     gateway_of,
@@ -45,7 +46,9 @@ class PlanSummary(BaseModel):
         "back; approved, its numbers are a ceiling.",
         examples=["withheld"],
     )
-    status: Literal["open", "approved", "applied", "expired"] = Field(examples=["open"])
+    status: Literal["open", "approved", "applied", "expired"] = Field(
+        description="open: it waits for a person.", examples=["open"]
+    )
     counts: dict[str, int] = Field(
         description="inserts, updates, deletes, pending, unchanged, rejected, fetched, known.",
         examples=[{"updates": 0, "deletes": 741, "known": 1076}],
@@ -56,9 +59,11 @@ class PlanSummary(BaseModel):
     )
     batch: UUID | None = Field(description="The batch that made it.", examples=[UID])
     run_id: str | None = Field(description="Its Dagster run.", examples=[UID])
-    created_at: datetime = Field(examples=["2026-01-31T19:00:00Z"])
-    approved_at: datetime | None = Field(examples=["2026-02-01T07:30:00Z"])
-    approved_by: str | None = Field(examples=["anna"])
+    created_at: datetime = Field(description="When it was made.", examples=["2026-01-31T19:00:00Z"])
+    approved_at: datetime | None = Field(
+        description="When somebody said yes.", examples=["2026-02-01T07:30:00Z"]
+    )
+    approved_by: str | None = Field(description="Who said yes.", examples=["anna"])
     applied_batch: UUID | None = Field(description="The batch that applied it.", examples=[UID])
 
 
@@ -74,7 +79,7 @@ class PlanDetail(PlanSummary):
 class PlanList(BaseModel):
     """Plans, newest first."""
 
-    items: list[PlanSummary]
+    items: list[PlanSummary] = Field(description="At most `limit` of them.")
 
 
 class PlanRequest(BaseModel):
@@ -131,13 +136,13 @@ def make_plan(request: Request, caller: Operator, wanted: PlanRequest) -> Starte
 
 
 @router.get("/{uid}", operation_id="get_plan", responses=described(404, 422, 503))
-def get_plan(request: Request, _caller: Viewer, uid: UUID) -> PlanDetail:
+def get_plan(request: Request, _caller: Viewer, uid: PlanUid) -> PlanDetail:
     """Show one plan, with samples of what it would write."""
     return PlanDetail.model_validate(_row(_plan(request, uid)))
 
 
 @router.post("/{uid}/approve", operation_id="approve_plan", responses=described(404, 409, 422, 503))
-def approve_plan(request: Request, caller: Operator, uid: UUID) -> PlanDetail:
+def approve_plan(request: Request, caller: Operator, uid: PlanUid) -> PlanDetail:
     """Say yes to a plan; the next sync, or `apply`, does what it says."""
     _approve(request, caller.name, uid)
     return get_plan(request, caller, uid)
@@ -149,7 +154,7 @@ def approve_plan(request: Request, caller: Operator, uid: UUID) -> PlanDetail:
     operation_id="apply_plan",
     responses=described(404, 409, 422, 503),
 )
-def apply_plan(request: Request, caller: Operator, uid: UUID) -> StartedRun:
+def apply_plan(request: Request, caller: Operator, uid: PlanUid) -> StartedRun:
     """Say yes to a plan and launch the run that does what it says, or says what has changed since."""
     _approve(request, caller.name, uid)
     config = {"plans": [str(uid)], "approved_by": caller.name}

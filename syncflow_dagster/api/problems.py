@@ -32,7 +32,11 @@ TITLES = {
 class Problem(BaseModel):
     """An error, as RFC 9457 has it."""
 
-    type: str = Field(default="about:blank", examples=["about:blank"])
+    type: str = Field(
+        default="about:blank",
+        description="Every error's: its title says what it is.",
+        examples=["about:blank"],
+    )
     title: str = Field(description="The kind of error.", examples=["Conflict"])
     status: int = Field(description="The HTTP status.", examples=[409])
     detail: str = Field(

@@ -28,6 +28,7 @@ from syncflow_dagster.api.requests import (
     Viewer,
     database_of,
     next_mark,
+    path,
     settings_of,
 )
 from syncflow_dagster.api.sync import BatchShown, shown
@@ -319,7 +320,12 @@ def list_pending(
     tags=["records"],
     responses=described(404, 422, 503),
 )
-def get_record(request: Request, _caller: Viewer, entity: str, key: str) -> RecordStory:
+def get_record(
+    request: Request,
+    _caller: Viewer,
+    entity: Annotated[str, path("The entity.", "order_lines")],
+    key: Annotated[str, path("The record's key.", "order_no=WO1|line_no=2")],
+) -> RecordStory:
     """Tell the whole story of one record.
 
     `key` is its reference (`order_no=WO1|line_no=2`), its key hash, or, of a key of one field, the value.

@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import Annotated, Any, Final
 from uuid import UUID
 
-from fastapi import Depends, HTTPException, Request
+from fastapi import Depends, HTTPException, Path, Request
 from pydantic import BaseModel, ConfigDict, Field
 
 from syncflow_core.bridge.database import Database
@@ -29,6 +29,16 @@ MOST: Final = 200
 Viewer = Annotated[Caller, Depends(may("viewer"))]
 Operator = Annotated[Caller, Depends(may("operator"))]
 Admin = Annotated[Caller, Depends(may("admin"))]
+
+
+def path(words: str, example: str) -> Any:  # noqa: ANN401  # what FastAPI's Path gives
+    """A part of a call's path, described."""
+    return Path(description=words, examples=[example])
+
+
+EntityUid = Annotated[UUID, path("The entity's uid.", UID)]
+BatchUid = Annotated[UUID, path("The batch's uid.", UID)]
+PlanUid = Annotated[UUID, path("The plan's uid.", UID)]
 
 
 class Page(BaseModel):

@@ -21,6 +21,7 @@ from syncflow_dagster.api import starting
 from syncflow_dagster.api.problems import described
 from syncflow_dagster.api.requests import (
     UID,
+    BatchUid,
     Operator,
     Page,
     Viewer,
@@ -235,7 +236,7 @@ def start_sync(
 @router.get(
     "/status/{batch_uid}", operation_id="get_sync_status", responses=described(404, 422, 503)
 )
-def get_status(request: Request, _caller: Viewer, batch_uid: UUID) -> BatchStatus:
+def get_status(request: Request, _caller: Viewer, batch_uid: BatchUid) -> BatchStatus:
     """Show one batch as it stands: its accounts so far, and its run in Dagster."""
     batch = _batch(request, batch_uid)
     run = starting.run_of(gateway_of(request), batch)
@@ -248,7 +249,7 @@ def get_status(request: Request, _caller: Viewer, batch_uid: UUID) -> BatchStatu
     operation_id="stop_sync",
     responses=described(404, 409, 422, 503),
 )
-def stop_sync(request: Request, _caller: Operator, batch_uid: UUID) -> Stopping:
+def stop_sync(request: Request, _caller: Operator, batch_uid: BatchUid) -> Stopping:
     """Stop the run of a batch: the calls in flight are finished, the rest is left to the next sync."""
     batch = _batch(request, batch_uid)
     try:

@@ -224,6 +224,27 @@ def trace(
     run(entity, key, as_json=as_json)
 
 
+@app.command(
+    epilog="Exit status: 0, be there warnings; 1 something is wrong; 4 something is away; 2 wrong usage."
+)
+def doctor(
+    entities: Annotated[
+        list[str] | None, typer.Argument(help="Entities to look at; all enabled ones without any.")
+    ] = None,
+    *,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="One line of JSON per check, nothing else.")
+    ] = False,
+) -> None:
+    """Look whether all that SyncFlow needs is there and in order, and say how to mend what is not.
+
+    Nothing is written anywhere. Example: syncflow doctor order_lines
+    """
+    from syncflow_dagster.cli.doctor import run
+
+    raise typer.Exit(run(entities or [], as_json=as_json))
+
+
 @app.command()
 def migrate(
     *,

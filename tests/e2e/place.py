@@ -7,13 +7,15 @@ import logging
 import os
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
 import dagster as dg
+import pytest
 from forked import Failpoint, Forked
 
 from syncflow_core.bridge.database import Database
@@ -23,6 +25,7 @@ from syncflow_core.parents import lineage
 from syncflow_core.sandbox import Sandbox
 from syncflow_dagster.choices import Mode
 from syncflow_dagster.cli.app import main
+from syncflow_dagster.cli.sandbox import environment
 from syncflow_dagster.launch import Run, run_sync
 
 SYNCFLOW = str(Path(sys.executable).parent / "syncflow")
@@ -96,6 +99,31 @@ class Place:
         main = "syncflow_dagster.cli.app:main"
         environment = {**self.environment, **more}
         return Forked(main, arguments, environment, self.home, at, constants=constants)
+
+
+@contextmanager
+def opened(url: str, folder: Path) -> Iterator[Place]:
+    """One over a database that has all migrations; both sandbox servers end with the block."""
+    with (
+        Sandbox.start(url, one_process=True, spawn=_server) as sandbox,
+        Database(url) as database,
+        dg.DagsterInstance.ephemeral() as instance,
+        pytest.MonkeyPatch.context() as monkeypatch,
+    ):
+        variables = {
+            "SYNCFLOW_HOME": str(folder / "home"),
+            "SYNCFLOW_DATABASE_URL": url,
+            **environment(sandbox),
+        }
+        for name, value in variables.items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.delenv("DAGSTER_HOME", raising=False)
+        yield Place(folder, url, database, sandbox, instance, {**os.environ, **variables})
+
+
+def _server(arguments: list[str]) -> Any:
+    main = "syncflow_core.sandbox.server:main"
+    return Forked(main, arguments, dict(os.environ), Path.cwd(), errors=False)
 
 
 def lines(output: str) -> list[dict[str, Any]]:

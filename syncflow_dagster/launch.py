@@ -165,6 +165,7 @@ def _batches(
                 "stopped" if stopped else "failed",
                 Counts(),
                 now=utc_now(),
+                proof={"asked_to_stop": stopped},
                 error="the run was stopped before it began" if stopped else "parent not synced",
             )
         found = batches.history(connection, dagster_run_id=run_id, limit=10_000)[::-1]

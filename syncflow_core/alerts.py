@@ -151,6 +151,15 @@ def rule_name(text: str) -> str:
     return text if _WORD.fullmatch(text) else "other"
 
 
+def one_line(text: str) -> str:
+    r"""The text without what could begin another line, or a header.
+
+    >>> one_line("a\r\nBcc: b")
+    'a  Bcc: b'
+    """
+    return "".join(c if c.isprintable() else " " for c in text)
+
+
 @dataclass(frozen=True)
 class Change:
     """What one notifier is told: an alert that has come up or is over."""
@@ -168,12 +177,12 @@ class Change:
     def title(self) -> str:
         """One line of printable text, whatever the names are made of."""
         words = f"[{self.installation}] {self.state}: {self.alert.kind} {self.alert.subject}"
-        return "".join(c if c.isprintable() else " " for c in words)
+        return one_line(words)
 
     @property
     def text(self) -> str:
-        """The title and the message."""
-        return f"{self.title}: {self.alert.message}"
+        """The title and the message, one line."""
+        return f"{self.title}: {one_line(self.alert.message)}"
 
     @property
     def payload(self) -> dict[str, str | None]:

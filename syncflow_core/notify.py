@@ -105,8 +105,8 @@ def notifiers_of(settings: Settings) -> list[Notifier]:
 def signature(body: bytes, secret: str) -> str:
     """What the header ``X-SyncFlow-Signature`` holds: HMAC-SHA256 of the body, keyed with the secret.
 
-    >>> signature(b"{}", "key")[:15]
-    'sha256=e30cd594'
+    >>> signature(b"what do ya want for nothing?", "Jefe")[:20]  # RFC 4231, 4.3
+    'sha256=5bdcc146bf607'
     """
     return "sha256=" + hmac.new(secret.encode(), body, hashlib.sha256).hexdigest()
 

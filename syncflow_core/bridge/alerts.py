@@ -81,7 +81,7 @@ _LETTERS: Final = sa.text(
 # no further than it takes to know that there are enough
 _KNOWN: Final = sa.text(
     "SELECT count(*) FROM (SELECT FROM bridge.synced_records "
-    "WHERE entity = :entity AND NOT deleted LIMIT :most) AS some"
+    "WHERE entity = :entity AND NOT deleted LIMIT :most) AS found"
 )
 _WITHHELD: Final = sa.text(
     """
@@ -103,13 +103,13 @@ _GIVEN_UP: Final = sa.text(
     "WHERE p.state = 'dead' AND e.enabled GROUP BY p.entity ORDER BY p.entity"
 )
 _ENDED_WELL: Final = "status IN ('completed', 'partial', 'withheld')"
-# Slices are compared with the same slice of earlier sweeps; a scan that was not proven with nothing.
+# Slices are compared with the same slice of earlier sweeps. What was not proven, or empty, is not usual.
 _SCANS: Final = sa.text(
     f"""
     SELECT e.name, s.*, ARRAY(
         SELECT fetched FROM bridge.sync_batches AS b WHERE b.entity = e.name AND b.kind = s.kind
         AND b.kind IN ('full', 'slice') AND (b.kind = 'full' OR b.partition = s.partition)
-        AND b.started_at < s.started_at AND b.{_ENDED_WELL}
+        AND b.started_at < s.started_at AND b.fetched > 0 AND b.{_ENDED_WELL}
         AND NOT EXISTS (SELECT FROM bridge.scan_proofs AS q WHERE q.batch = b.uid AND NOT q.complete)
         ORDER BY b.started_at DESC LIMIT :scans) AS earlier,
         EXISTS (SELECT FROM bridge.synced_records AS r WHERE r.entity = e.name AND NOT r.deleted) AS known
@@ -258,8 +258,9 @@ def telling(database: Database) -> Iterator[bool]:
         try:
             row = session.execute("SELECT pg_try_advisory_lock(%s)", (LOCK,)).fetchone()
             yield row is not None and bool(row[0])
+            session.execute("SELECT pg_advisory_unlock_all()")  # now; when it closes is a little later
         finally:
-            session.close()  # the lock ends with it
+            session.close()
 
 
 def advance(connection: sa.Connection, seen: Sequence[Condition], now: datetime) -> Changes:
@@ -300,7 +301,7 @@ def advance(connection: sa.Connection, seen: Sequence[Condition], now: datetime)
 
 
 def load_alerts(connection: sa.Connection) -> list[Alert]:
-    """All lines, in the order in which they came up: what stands, and what is over and not told."""
+    """All lines in the order in which they are told: what is over and not told, then what stands."""
     return [
         Alert(
             uid=row.uid,
@@ -313,7 +314,7 @@ def load_alerts(connection: sa.Connection) -> list[Alert]:
             run_id=row.dagster_run_id,
             told=frozenset(row.told),
         )
-        for row in connection.execute(alerts.select().order_by(alerts.c.uid))
+        for row in connection.execute(alerts.select().order_by(alerts.c.ended_at, alerts.c.uid))
     ]
 
 

@@ -11,12 +11,13 @@ Source: product.md 14.
 """
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from itertools import groupby
 from typing import Final
 from uuid import UUID
 
+import psycopg
 import sqlalchemy as sa
 
 from syncflow_core.alerts import (
@@ -78,10 +79,10 @@ _LETTERS: Final = sa.text(
     ORDER BY f.entity, f.number DESC, f.stage, f.rule
     """
 )
-# no further than it takes to know that there are enough
+# No further than it takes to know that there are enough; by the key, or all entities' records are read.
 _KNOWN: Final = sa.text(
     "SELECT count(*) FROM (SELECT FROM bridge.synced_records "
-    "WHERE entity = :entity AND NOT deleted LIMIT :most) AS found"
+    "WHERE entity = :entity AND NOT deleted ORDER BY key_hash LIMIT :most) AS found"
 )
 _WITHHELD: Final = sa.text(
     """
@@ -111,8 +112,7 @@ _SCANS: Final = sa.text(
         AND b.kind IN ('full', 'slice') AND (b.kind = 'full' OR b.partition = s.partition)
         AND b.started_at < s.started_at AND b.fetched > 0 AND b.{_ENDED_WELL}
         AND NOT EXISTS (SELECT FROM bridge.scan_proofs AS q WHERE q.batch = b.uid AND NOT q.complete)
-        ORDER BY b.started_at DESC LIMIT :scans) AS earlier,
-        EXISTS (SELECT FROM bridge.synced_records AS r WHERE r.entity = e.name AND NOT r.deleted) AS known
+        ORDER BY b.started_at DESC LIMIT :scans) AS earlier
     FROM bridge.entities AS e
     CROSS JOIN LATERAL (
         SELECT uid, kind, partition, fetched, dagster_run_id, started_at, finished_at
@@ -240,7 +240,7 @@ def _odd_scans(connection: sa.Connection) -> Iterator[Condition]:
         at = (row.finished_at, row.uid, row.dagster_run_id)
         what = "a whole scan" if row.kind == "full" else row.partition or "a slice"
         if row.kind == "full" and row.fetched == 0:
-            if row.known:
+            if connection.scalar(_KNOWN, {"entity": row.name, "most": 1}):
                 message = "a whole scan read no row, and records are known; none was deleted"
                 yield Condition("empty_source", row.name, message, *at)
             continue
@@ -258,8 +258,9 @@ def telling(database: Database) -> Iterator[bool]:
         try:
             row = session.execute("SELECT pg_try_advisory_lock(%s)", (LOCK,)).fetchone()
             yield row is not None and bool(row[0])
-            session.execute("SELECT pg_advisory_unlock_all()")  # now; when it closes is a little later
         finally:
+            with suppress(psycopg.Error):  # at once; the end of the session takes a moment
+                session.execute("SELECT pg_advisory_unlock_all()")
             session.close()
 
 

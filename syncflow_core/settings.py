@@ -6,9 +6,10 @@ Does not belong here: what an entity declares (``entity``).
 Source: design.md, "Fixed interfaces", Environment.
 """
 
+import re
 from pathlib import Path
 from typing import Annotated, Final, Literal
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import AfterValidator, Field, SecretStr, ValidationError
@@ -52,6 +53,54 @@ def _database_url(value: SecretStr | None) -> SecretStr | None:
     return SecretStr(f"postgresql://{rest}")
 
 
+def _alert_url(value: SecretStr | None) -> SecretStr | None:
+    """Never the value in the words: chat programs' webhooks are as secret as a password."""
+    if value is None or not (text := value.get_secret_value().strip()):
+        return None
+    if not text.isascii() or not text.isprintable() or " " in text:
+        raise ValueError("must be printable ASCII without spaces")
+    parts = urlsplit(text)
+    if parts.scheme not in {"http", "https"} or not parts.hostname:
+        raise ValueError("must begin with http:// or https:// and a host")
+    return SecretStr(text)
+
+
+def _smtp_url(value: SecretStr | None) -> SecretStr | None:
+    if value is None or not (text := value.get_secret_value().strip()):
+        return None
+    try:
+        parts = urlsplit(text)
+        usable = parts.scheme in {"smtp", "smtps"} and bool(parts.hostname) and parts.port != 0
+        usable &= unquote(text).isascii() and unquote(text).isprintable()
+    except ValueError:
+        usable = False
+    if not usable:
+        raise ValueError("must be smtp://user:password@host:587 or smtps://user:password@host:465")
+    return SecretStr(text)
+
+
+def _one_line(value: str) -> str:
+    if not value.isprintable() or not value.strip():
+        raise ValueError("must be one line of printable text")
+    return value.strip()
+
+
+def _sender(value: str) -> str:
+    if "," in value:
+        raise ValueError("must be one address")
+    return _mail(value)
+
+
+def _mail(value: str) -> str:
+    addresses = [item.strip() for item in value.split(",") if item.strip()]
+    for address in addresses:
+        if not _ADDRESS.fullmatch(address):
+            raise ValueError("must be addresses such as ops@example.com, separated by commas")
+    return ",".join(addresses)
+
+
+_ADDRESS = re.compile(r"[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]+@[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?")
+Mail = Annotated[str, AfterValidator(_mail)]
 LOCAL_API: Final = "http://127.0.0.1:8008"
 BaseUrl = Annotated[str | None, AfterValidator(_base_url)]
 
@@ -82,6 +131,16 @@ class Settings(BaseSettings):
     """How long a whole answer may take, however steadily it drips."""
     keep_days: Annotated[int, Field(ge=1)] = 90
     """How long the history of batches and records is kept."""
+    alert_webhook_url: Annotated[SecretStr | None, AfterValidator(_alert_url)] = None
+    """Who is told by HTTP what has become wrong, and what is over."""
+    alert_webhook_secret: SecretStr = SecretStr("")
+    """Signs what is told by HTTP, where it is set."""
+    alert_mail_to: Mail = ""
+    """Who is told by mail; several addresses are separated by commas."""
+    alert_mail_from: Annotated[str, AfterValidator(_sender)] = ""
+    smtp_url: Annotated[SecretStr | None, AfterValidator(_smtp_url)] = None
+    installation: Annotated[str, Field(max_length=63), AfterValidator(_one_line)] = "syncflow"
+    """What alerts call this SyncFlow, where there are several."""
     frames_uri: str | None = None
     api_secret: SecretStr | None = None
     api_url: Annotated[str, AfterValidator(lambda value: _base_url(value) or LOCAL_API)] = LOCAL_API

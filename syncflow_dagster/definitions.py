@@ -12,6 +12,7 @@ import dagster as dg
 
 from syncflow_core.entity import Entity
 from syncflow_core.settings import read_settings
+from syncflow_dagster.alerting import build_alert_sensor
 from syncflow_dagster.assets import build_assets
 from syncflow_dagster.daytime import build_day_schedule
 from syncflow_dagster.frame_io import FrameIOManager
@@ -59,7 +60,12 @@ def build(
             retry,
             tidy,
         ],
-        sensors=[build_retry_sensor(retry), *guard, *build_sensors(tidy.name)],
+        sensors=[
+            build_retry_sensor(retry),
+            *guard,
+            *build_sensors(tidy.name),
+            build_alert_sensor(tidy.name),
+        ],
         schedules=[*build_schedules(reconcile, tidy, time_zone), *clock],
         resources={**resources(), "frame_io": FrameIOManager()},
         executor=dg.in_process_executor,

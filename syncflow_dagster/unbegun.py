@@ -97,6 +97,7 @@ def _close(
         "stopped" if stopped else "failed",
         Counts(),
         now=now,
+        proof={"asked_to_stop": stopped},
         error=why if launched else "its run was never launched",
     )
 

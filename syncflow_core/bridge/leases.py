@@ -71,6 +71,13 @@ _TAKE = sa.text(
     RETURNING fence, acquired_at
     """
 )
+# Whether a session holds the lock of the entity in a column.
+_LOCKED = """
+    SELECT FROM pg_locks AS k WHERE k.locktype = 'advisory' AND k.granted AND k.objsubid = 1
+    AND k.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+    AND (k.classid::bigint << 32 | k.objid::bigint)
+        = hashtextextended('syncflow lease ' || {entity}, 0)
+"""
 _BEAT = sa.text(
     "UPDATE bridge.leases SET heartbeat_at = now() WHERE entity = :entity AND fence = :fence"
 )
@@ -93,14 +100,19 @@ def held_entities(connection: sa.Connection) -> set[str]:
 def runs_of_the_dead(connection: sa.Connection) -> set[str]:
     """Dagster's runs that had an entity and whose process has died, for its lock is free."""
     query = sa.text(
-        """
+        f"""
         SELECT l.dagster_run_id FROM bridge.leases AS l
-        WHERE l.released_at IS NULL AND l.dagster_run_id IS NOT NULL AND NOT EXISTS (
-            SELECT FROM pg_locks AS k WHERE k.locktype = 'advisory' AND k.granted AND k.objsubid = 1
-            AND k.database = (SELECT oid FROM pg_database WHERE datname = current_database())
-            AND (k.classid::bigint << 32 | k.objid::bigint)
-                = hashtextextended('syncflow lease ' || l.entity, 0))
-        """
+        WHERE l.released_at IS NULL AND l.dagster_run_id IS NOT NULL
+            AND NOT EXISTS ({_LOCKED.format(entity="l.entity")})
+        """  # noqa: S608  # constants
+    )
+    return set(connection.scalars(query))
+
+
+def free_entities(connection: sa.Connection) -> set[str]:
+    """Names of entities that no living process holds, whatever their lease says."""
+    query = sa.text(
+        f"SELECT name FROM bridge.entities WHERE NOT EXISTS ({_LOCKED.format(entity='name')})"  # noqa: S608  # constants
     )
     return set(connection.scalars(query))
 

@@ -164,7 +164,10 @@ def fail(
                 "stopped" if stopped else "failed",
                 Counts(),
                 now=now(),
-                proof={"unavailable": isinstance(error, UnavailableError)},
+                proof={
+                    "unavailable": isinstance(error, UnavailableError),
+                    "asked_to_stop": stopped and not night_over,
+                },
                 error=message,
             )
     finally:

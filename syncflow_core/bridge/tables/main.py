@@ -129,6 +129,12 @@ sync_batches = sa.Table(
         ["bridge.entity_versions.entity", "bridge.entity_versions.version"],
     ),
     sa.Index("ix_sync_batches_history", "entity", sa.text("started_at DESC")),
+    sa.Index(
+        "ix_sync_batches_scans",
+        "entity",
+        sa.text("started_at DESC"),
+        postgresql_where=sa.text("kind IN ('full', 'slice')"),
+    ),
     sa.Index("ix_sync_batches_started_at", sa.text("started_at DESC")),
     sa.Index("ix_sync_batches_dagster_run_id", "dagster_run_id"),
     sa.Index(

@@ -83,6 +83,8 @@ class Settings(BaseSettings):
     """How long the history of batches and records is kept."""
     frames_uri: str | None = None
     api_secret: SecretStr | None = None
+    pii_secret: SecretStr | None = None
+    """Keys the digests that stand for personal data; the home's own where unset."""
     time_zone: Annotated[str, AfterValidator(_zone)] = "UTC"
     slices: Annotated[int, Field(ge=1, le=366)] = 7
 

@@ -1,4 +1,5 @@
-"""What operators and programs need: calls by batch, alerts that were told, the answer of a start.
+"""What operators and programs need: calls by batch, alerts that were told, the answer of a start;
+the key of a dead letter whose row hides it.
 
 Revision: 0007_operations
 """
@@ -24,6 +25,15 @@ def upgrade() -> None:
         sa.Column("answer", JSONB(none_as_null=True), comment="what the first one was told"),
         schema="bridge",
     )
+    op.add_column(
+        "failed_records",
+        sa.Column(
+            "key_source",
+            sa.Text,
+            comment="the key as the source sent it, where raw does not tell it",
+        ),
+        schema="bridge",
+    )
     op.create_table(
         "alerts",
         sa.Column("kind", sa.Text, nullable=False),
@@ -39,5 +49,6 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     op.drop_table("alerts", schema="bridge")
+    op.drop_column("failed_records", "key_source", schema="bridge")
     op.drop_column("start_requests", "answer", schema="bridge")
     op.drop_column("sync_batches", "calls", schema="bridge")

@@ -27,6 +27,7 @@ from syncflow_core.errors import SyncFlowError
 from syncflow_core.fields import Shape, shape_of
 from syncflow_core.frames import FrameRef, FrameStore
 from syncflow_core.parents import Edge
+from syncflow_core.privacy import KEY_OF_PROCESS, Privacy, privacy_of
 from syncflow_core.schedulehub import Target
 
 Kind = Literal["full", "incremental", "slice", "retry"]
@@ -56,6 +57,8 @@ class Connections:
     """Keeps a block from being interrupted: a call that has begun is finished and its outcome saved."""
     abort: Callable[[], None] = lambda: None
     """Ends what any thread waits for from the two systems."""
+    digest_key: Callable[[], bytes] = lambda: KEY_OF_PROCESS
+    """Keys the digests that stand for personal data."""
     leases: dict[UUID, Lease] = field(default_factory=dict)
     """The leases that this process holds, by batch."""
     done: defaultdict[UUID, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
@@ -70,6 +73,10 @@ class Connections:
     def target(self) -> Target:
         """ScheduleHub."""
         return self.open_target()
+
+    def privacy_of(self, entity: Entity) -> Privacy:
+        """What of the entity is hidden wherever people look."""
+        return privacy_of(entity, self.digest_key)
 
 
 class Order(msgspec.Struct, frozen=True):

@@ -25,6 +25,7 @@ from syncflow_core.columns import KEY_HASH
 from syncflow_core.entity import Entity
 from syncflow_core.errors import RejectedError, UnavailableError
 from syncflow_core.outcomes import Outcome, not_sent, outcome_frame
+from syncflow_core.privacy import Privacy
 from syncflow_core.stages.work import Connections
 
 CALL_ROWS: Final = 1_000
@@ -57,6 +58,11 @@ class Writer:
     counts: Counter[str] = field(default_factory=Counter)
     """Records by the accounts' names, and ``failed_deletes``."""
     _counting: threading.Lock = field(default_factory=threading.Lock)
+
+    @property
+    def privacy(self) -> Privacy:
+        """What of the records is hidden wherever people look."""
+        return self.connections.privacy_of(self.entity)
 
     def count(self, name: str, number: int) -> None:
         """Add to the counts, and to what is told of a batch that fails; several saves do so at once."""

@@ -7,6 +7,7 @@ Does not belong here: gathering (``syncflow_core.trace``).
 import dataclasses
 import sys
 from collections.abc import Mapping
+from functools import partial
 
 import msgspec
 from rich.console import Console
@@ -15,6 +16,7 @@ from rich.table import Table
 
 from syncflow_core.apismith import Source
 from syncflow_core.bridge.database import Database
+from syncflow_core.digest_key import digest_key
 from syncflow_core.settings import read_settings
 from syncflow_core.trace import Story, trace
 from syncflow_dagster.cli.show import console, printable
@@ -28,7 +30,7 @@ def run(entity: str, key: str, *, as_json: bool) -> None:
     settings = read_settings()
     with Database.open(settings) as database, Source.open(settings) as source:
         database.check_schema()
-        story = trace(database, source, entity, key)
+        story = trace(database, source, entity, key, digest_key=partial(digest_key, settings))
     if as_json:
         sys.stdout.write(msgspec.json.encode(_plain(story), enc_hook=str).decode() + "\n")
         return

@@ -81,7 +81,7 @@ class Privacy:
     def expr(self, kind: Kind, text: pl.Expr) -> pl.Expr:
         """The same for a column of text."""
         if kind == "drop":
-            return pl.lit(None, pl.String)
+            return pl.when(text.is_null()).then(text)
         if kind == "mask":
             return pl.when(text.is_not_null()).then(pl.lit(MASK))
         # BLAKE3 behind a key of fixed length: it knows no length extension, so this is a keyed hash
@@ -154,7 +154,7 @@ class Privacy:
         if shown == bare:
             return text
         named = known[1] if known else digest
-        whole = shown.strip("|")
+        whole = shown.lstrip("|")
         return " ".join(filter(None, [whole, f"[{named}]" if named else None])) or None
 
     def _part(self, found: "re.Match[str]", kind: Kind) -> str:
@@ -185,7 +185,7 @@ class Privacy:
             shown = shown.str.replace(
                 _part(name), pl.concat_str(pl.lit("${1}${2}="), value.fill_null(""))
             )
-        whole = shown.str.strip_chars("|")
+        whole = shown.str.strip_chars_start("|")
         gap = pl.when(whole.str.len_bytes() > 0).then(pl.lit(" ")).otherwise(pl.lit(""))
         return pl.concat_str(whole, gap, pl.lit("["), digest.bin.encode("hex"), pl.lit("]"))
 

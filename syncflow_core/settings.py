@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from pydantic import AfterValidator, Field, SecretStr, ValidationError
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from syncflow_core.errors import ConfigError
@@ -32,6 +32,14 @@ def _zone(value: str) -> str:
     except (ZoneInfoNotFoundError, ValueError, OSError) as error:
         raise ValueError(f"{value!r} is not a time zone name such as Europe/Berlin") from error
     return value
+
+
+def _lower(value: object) -> object:
+    return value.strip().lower() or "auto" if isinstance(value, str) else value
+
+
+def _upper(value: object) -> object:
+    return value.strip().upper() or None if isinstance(value, str) else value
 
 
 def _database_url(value: SecretStr | None) -> SecretStr | None:
@@ -85,6 +93,12 @@ class Settings(BaseSettings):
     api_secret: SecretStr | None = None
     pii_secret: SecretStr | None = None
     """Keys the digests that stand for personal data; the home's own where unset."""
+    log_format: Annotated[Literal["auto", "json", "text"], BeforeValidator(_lower)] = "auto"
+    """auto: text, but JSON where a server or a worker writes to no terminal."""
+    log_level: Annotated[
+        Literal["DEBUG", "INFO", "WARNING", "ERROR"] | None, BeforeValidator(_upper)
+    ] = None
+    """The least that is logged; unset: INFO in servers and workers, WARNING in commands."""
     time_zone: Annotated[str, AfterValidator(_zone)] = "UTC"
     slices: Annotated[int, Field(ge=1, le=366)] = 7
 

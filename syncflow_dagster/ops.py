@@ -25,6 +25,7 @@ from syncflow_core.bridge.identifiers import new_uid
 from syncflow_core.bridge.leases import Lease
 from syncflow_core.digest_key import digest_key
 from syncflow_core.errors import DriftError, SyncFlowError
+from syncflow_core.logs import about
 from syncflow_core.privacy import UNKNOWN, Privacy
 from syncflow_core.settings import read_settings
 from syncflow_core.stages.delta import find_changes
@@ -286,9 +287,13 @@ def _fail_dead_runs(context: dg.OpExecutionContext, lease: Lease) -> None:
 
 @contextmanager
 def closing_on_error(connections: Connections, order: Order) -> Iterator[None]:
-    """Close the batch when the block ends with an error, and tell Dagster in its own words."""
+    """Close the batch when the block ends with an error, and tell Dagster in its own words.
+
+    Meanwhile every log line says which batch, entity and run it is about.
+    """
+    batch = about(batch=str(order.batch), entity=order.entity, run=order.run_id)
     try:
-        with doing_first(connections.abort):
+        with batch, doing_first(connections.abort):
             yield
     except (DagsterExecutionInterruptedError, KeyboardInterrupt) as interruption:
         fail(connections, order, interruption, now=utc_now, stopped=True)

@@ -17,6 +17,7 @@ from syncflow_core.columns import KEY_HASH, KEY_SOURCE, REFERENCE, REJECTED, ROW
 from syncflow_core.fields import Shape
 from syncflow_core.identity import text_hash_expr
 from syncflow_core.keys import key_sources, keys_of
+from syncflow_core.logs import about
 from syncflow_core.normalize import LayerMetrics, misdeclared, normalize
 from syncflow_core.privacy import Privacy
 from syncflow_core.stages.work import Connections, Staged, hold, timed
@@ -49,6 +50,7 @@ Personal data is hidden in them; ``#key_source`` tells the key where the row doe
 """
 
 
+@about(stage="normalize")
 def normalize_rows(connections: Connections, staged: Staged) -> Staged:
     """Normalize the staged raw rows.
 

@@ -13,7 +13,7 @@ Source: product.md 5 and 6; contract.md, "ScheduleHub".
 import json
 from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from concurrent.futures import Executor, Future
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
@@ -27,6 +27,7 @@ from syncflow_core.bridge.journal import WriteOp
 from syncflow_core.columns import HUB_UID, KEY_HASH, OP, PARENT_REFS, REFERENCE
 from syncflow_core.digests import DIGESTS, changed_fields
 from syncflow_core.fields import Shape
+from syncflow_core.logs import Threads
 from syncflow_core.privacy import Privacy, privacy_of
 from syncflow_core.stages.attempts import PARENT_NAME, count_attempt
 from syncflow_core.stages.verdicts import (
@@ -81,7 +82,7 @@ def prepared(
         first_load: As for ``groups``.
     """
     hidden = privacy_of(shape.entity) if privacy is None else privacy
-    with ThreadPoolExecutor(1, thread_name_prefix="prepare") as beside:
+    with Threads(1, thread_name_prefix="prepare") as beside:
         ahead: Future[pl.DataFrame] | None = None
         for group in groups(frame, first_load=first_load):
             ready, ahead = ahead, beside.submit(outgoing, group, shape, hidden)

@@ -26,6 +26,7 @@ from syncflow_core.entity import Entity
 from syncflow_core.errors import SyncFlowError
 from syncflow_core.fields import Shape, shape_of
 from syncflow_core.frames import FrameRef, FrameStore
+from syncflow_core.logs import about
 from syncflow_core.parents import Edge
 from syncflow_core.privacy import KEY_OF_PROCESS, Privacy, privacy_of
 from syncflow_core.schedulehub import Target
@@ -215,10 +216,11 @@ def _shape(entity: str, api: str) -> Shape:
 
 @contextmanager
 def timed(connections: Connections, seconds: dict[str, float], stage: str) -> Iterator[None]:
-    """Add the seconds that the block takes to ``seconds[stage]``."""
+    """Add the seconds that the block takes to ``seconds[stage]``; its log lines say the stage."""
     started = connections.clock()
     try:
-        yield
+        with about(stage=stage):
+            yield
     finally:
         seconds[stage] = seconds.get(stage, 0.0) + connections.clock() - started
 

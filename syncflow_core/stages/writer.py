@@ -9,7 +9,6 @@ Source: product.md 5.
 import threading
 from collections import Counter
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final
@@ -24,6 +23,7 @@ from syncflow_core.bridge.leases import Lease
 from syncflow_core.columns import KEY_HASH
 from syncflow_core.entity import Entity
 from syncflow_core.errors import RejectedError, UnavailableError
+from syncflow_core.logs import Threads
 from syncflow_core.outcomes import Outcome, not_sent, outcome_frame
 from syncflow_core.privacy import Privacy
 from syncflow_core.stages.work import Connections
@@ -93,7 +93,7 @@ class Writer:
         """The calls' answers in order, a bounded number of them under way at once."""
         if len(calls) == 1:
             return [calls[0]()]
-        with ThreadPoolExecutor(CALLS_AT_ONCE, thread_name_prefix="push") as pool:
+        with Threads(CALLS_AT_ONCE, thread_name_prefix="push") as pool:
             return list(pool.map(lambda call: call(), calls))
 
     def halved(

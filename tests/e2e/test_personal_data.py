@@ -187,7 +187,9 @@ def test_a_record_whose_key_is_hidden_is_retried_adopted_and_deleted_by_its_key(
     assert place.command("retry", "people").returncode == 0
     assert len(hub(place, "people")) == 3
 
-    with psycopg.connect(place.url) as connection:  # a lost bridge: the hub's references tell the keys
+    with psycopg.connect(
+        place.url
+    ) as connection:  # a lost bridge: the hub's references tell the keys
         connection.execute("TRUNCATE bridge.synced_records")
         connection.execute("UPDATE bridge.erp_sync_state SET adopted_at = NULL")
     table(place, "people", COLUMNS, [person("a"), person("b")], "MAIL")

@@ -9,7 +9,7 @@ Does not belong here: where anything is kept or shown (``stages``, ``trace``, th
 
 What goes to the target is never changed by this. A NULL is shown as NULL: there is nothing to hide.
 
-Source: docs/operations/personal-data.md; decision 0017.
+Source: docs/operations/personal-data.md.
 """
 
 import json
@@ -188,15 +188,6 @@ class Privacy:
         whole = shown.str.strip_chars_start("|")
         gap = pl.when(whole.str.len_bytes() > 0).then(pl.lit(" ")).otherwise(pl.lit(""))
         return pl.concat_str(whole, gap, pl.lit("["), digest.bin.encode("hex"), pl.lit("]"))
-
-    def sample(self, sample: Mapping[str, object]) -> dict[str, object]:
-        """A sample of a plan (``op record field old new``) as it may be shown."""
-        shown = dict(sample)
-        if isinstance(record := sample.get("record"), str):
-            shown["record"] = self.reference(record)
-        if kind := self.fields.get(str(sample.get("field"))):
-            shown |= {name: self.value(kind, sample.get(name)) for name in ("old", "new")}
-        return shown
 
     def words(self, message: str | None, record: str | None) -> str | None:
         """What a system said of a record, without the record's hidden values.

@@ -31,6 +31,7 @@ from syncflow_core.identity import key_hash
 from syncflow_core.keys import keys_of, source_keys, values_of, with_plain_references
 from syncflow_core.normalize import Step, explain
 from syncflow_core.privacy import KEY_OF_PROCESS, Privacy, is_hidden, named_by, privacy_of
+from syncflow_core.shown import shown_line, shown_sample
 
 _HEX = re.compile(r"[0-9a-f]{32}")
 
@@ -149,9 +150,9 @@ def trace(
         reference=privacy.reference(names, digest.hex()),
         known=known.row(0, named=True) if known.height else None,
         events=told,
-        failed=_shown_line(letters.row(0, named=True), privacy) if letters.height else None,
+        failed=shown_line(letters.row(0, named=True), privacy) if letters.height else None,
         pending=[
-            {**_shown_line(line, privacy), "parent": _parent_named(declared, line, privacy, theirs)}
+            {**shown_line(line, privacy), "parent": _parent_named(declared, line, privacy, theirs)}
             for line in waiting.iter_rows(named=True)
         ],
         children=children,
@@ -190,28 +191,8 @@ def _steps(
     return shown
 
 
-def _shown_line(line: Mapping[str, Any], privacy: Privacy) -> dict[str, Any]:
-    """A dead letter, or what waits for a parent, as it may be shown: it may have been kept before a mark."""
-    if not privacy:
-        return dict(line)
-    shown = dict(line)
-    digest = line[KEY_HASH]
-    shown[REFERENCE] = privacy.reference(line[REFERENCE], digest.hex() if digest else None)
-    for name in ("raw", "payload", KEY_SOURCE):
-        if name in line:
-            shown[name] = privacy.json(line[name])
-    if "message" in line:
-        shown["message"] = privacy.words(line["message"], line["raw"])
-        kind = privacy.columns.get(line["column"]) or privacy.fields.get(line["column"])
-        if kind is not None:
-            shown["value"] = privacy.value(kind, line["value"])
-        elif line["stage"] == "identity":
-            shown["value"] = privacy.reference(line["value"], digest.hex() if digest else None)
-    return shown
-
-
 def _shown_plan(plan: Plan, privacy: Privacy) -> Plan:
-    return replace(plan, samples=[privacy.sample(item) for item in plan.samples])
+    return replace(plan, samples=[shown_sample(item, privacy) for item in plan.samples])
 
 
 def _parent_named(

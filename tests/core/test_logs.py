@@ -30,10 +30,14 @@ def record(message: str, *values: object, name: str = "syncflow_core.x") -> logg
 def broken(message: str) -> logging.LogRecord:
     made = record("it broke")
     try:
-        raise ValueError(message)
+        _break(message)
     except ValueError:
         made.exc_info = sys.exc_info()
     return made
+
+
+def _break(message: str) -> None:
+    raise ValueError(message)
 
 
 def line(made: logging.LogRecord, **of: Any) -> dict[str, Any]:

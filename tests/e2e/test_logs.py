@@ -15,7 +15,7 @@ from tables import table
 from syncflow_core.bridge.entities import load_entities
 from syncflow_core.entity import Entity
 from syncflow_core.sandbox.store import Row
-from syncflow_core.settings import read_settings
+from syncflow_core.settings import Settings, read_settings
 from syncflow_dagster.definitions import build
 from syncflow_dagster.logs import StandardError, log_to_stderr
 
@@ -136,8 +136,8 @@ def test_what_comes_through_the_erp_acts_neither_on_a_terminal_nor_in_a_log(plac
     assert any("<script>" in ended.stdout for ended in told)
 
 
-def test_standard_error_is_the_one_that_is_there_when_a_line_comes(place: Place) -> None:
-    log_to_stderr(read_settings())
+def test_standard_error_is_the_one_that_is_there_when_a_line_comes() -> None:
+    log_to_stderr(Settings())
     told = io.StringIO()
     with contextlib.redirect_stderr(told):
         logging.getLogger("syncflow_core.x").warning("now %s", "\x1b[0m")

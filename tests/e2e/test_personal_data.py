@@ -12,7 +12,7 @@ from place import Place, lines
 from psycopg import sql
 from tables import faults, hits, hub, references, table
 
-from syncflow_core.entity import Brake, Entity, ParentRef
+from syncflow_core.entity import Brake, Entity, Field, ParentRef
 from syncflow_core.sandbox.store import Row
 
 pytestmark = pytest.mark.e2e
@@ -203,6 +203,35 @@ def test_a_record_whose_key_is_hidden_is_retried_adopted_and_deleted_by_its_key(
     with psycopg.connect(place.url) as connection:
         names = connection.execute("SELECT reference FROM bridge.synced_records").fetchall()
     assert all(re.fullmatch(r"mail=\*\*\* \[[0-9a-f]{32}\]", name) for (name,) in names)
+
+
+def test_what_was_kept_before_a_field_was_marked_is_hidden_by_the_next_sync(place: Place) -> None:
+    unmarked = [item.model_copy(update={"pii": None}) for item in PEOPLE.fields]
+    host = VISITS.model_copy(update={"fields": [Field(source="HOST", target="host", pii="mask")]})
+    place.apply([PEOPLE.model_copy(update={"fields": unmarked}), VISITS])
+    references(place, ("visits", "host", "people"))
+    bad = [person("rich", WAGE="zq_wage"), person("refused"), person("twice")]
+    rows = [*(person(f"p{n}") for n in range(4)), *bad, person("twice", NOTE="zq_other")]
+    table(place, "people", COLUMNS, rows, key="MAIL")
+    visits: list[Row] = [{"ID": "1", "HOST": "zq_absent@zq_mail.example"}]
+    table(place, "visits", {"ID": "NUMBER(9)", "HOST": "VARCHAR2(60)"}, visits)
+    switch(place, reject=[{"collection": "people", "field": "phone", "value": "zq_refusedphone"}])
+    for _ in range(5):
+        place.sync()
+    table(place, "people", COLUMNS, [person("p0", PHONE="zq_new"), *bad], key="MAIL")
+    place.sync("people")
+    assert {("plans", "samples"), ("failed_records", "raw"), ("failed_records", "message")} < found(
+        place, "zq_"
+    )
+
+    place.apply([PEOPLE, host])
+    place.sync()
+
+    assert found(place, "zq_") - WHOLE == set()
+    # whoever is asked about by key is found still
+    table(place, "people", COLUMNS, [person("p0"), *bad], key="MAIL")
+    place.apply([PEOPLE.model_copy(update={"brake": Brake()})])
+    assert place.sync("people").batches[0].counts.deleted == 3
 
 
 def test_a_rowversion_cannot_be_marked(place: Place) -> None:

@@ -65,7 +65,9 @@ def log_to_stderr(settings: Settings, *, server: bool = False) -> None:
     for handler in [item for item in root.handlers if isinstance(item, StandardError)]:
         root.removeHandler(handler)
     lines = _lines(settings, redact, nothing_more, server=server)
-    root.addHandler(StandardError(lines, level))
+    told = StandardError(lines, level)
+    told.addFilter(_not_told_already)
+    root.addHandler(told)
     for name in OWN:  # what is less than a warning is in Dagster's log of the run
         logging.getLogger(name).setLevel(min(level, logging.INFO))
     root.setLevel(logging.INFO if level < logging.INFO else logging.WARNING)
@@ -73,6 +75,12 @@ def log_to_stderr(settings: Settings, *, server: bool = False) -> None:
         logging.getLogger(name).setLevel(logging.WARNING)
     if server:
         _take_over_runs(settings, redact)
+
+
+def _not_told_already(record: logging.LogRecord) -> bool:
+    """Whether Dagster's servers do not tell the line themselves: theirs go to the root logger, too."""
+    dagster = logging.getLogger("dagster")
+    return record.name.partition(".")[0] != dagster.name or not dagster.handlers
 
 
 def is_json(settings: Settings, *, server: bool, terminal: bool) -> bool:

@@ -317,14 +317,16 @@ def _collided(
     if updates.is_empty():
         return changed, FILED.to_frame()
     shape = staged.shape
-    named = connections.frames.read(
-        staged.frames["distinct"], columns=[ROW, KEY_HASH, REFERENCE, KEY_SOURCE]
-    )
+    distinct = staged.frames["distinct"]
+    named = connections.frames.read(distinct, columns=[ROW, KEY_HASH, REFERENCE])
     named = named.filter(pl.col(KEY_HASH).is_in(updates.implode()))
     with connections.database.begin() as connection:
         known = records.load_key_sources(connection, staged.name, updates)
     known = with_plain_references(known, shape)
-    _, collided = split_collided(named.drop(KEY_SOURCE), known)
+    _, collided = split_collided(named, known)
+    if collided.is_empty():
+        return changed, FILED.to_frame()
+    sent = connections.frames.read(distinct, columns=[ROW, KEY_SOURCE])
     privacy = connections.privacy_of(shape.entity)
     hidden = [
         privacy.references(pl.col(name), pl.col(KEY_HASH), shape.key_fields).alias(name)
@@ -332,6 +334,7 @@ def _collided(
     ]
     filed = (
         collided.join(named, on=ROW, how="left")
+        .join(sent, on=ROW, how="left")
         .with_columns(
             pl.lit(None, pl.String).alias("raw"),
             text_hash_expr(pl.col(REFERENCE)).alias("raw_digest"),

@@ -16,6 +16,7 @@ import jwt
 import msgspec
 
 from syncflow_core.errors import ConfigError, SyncFlowError, UnavailableError
+from syncflow_core.printable import printable
 from syncflow_core.tokens import Grant
 
 _DETAIL_LIMIT = 300  # characters of the other side's words in a message
@@ -81,7 +82,7 @@ def problem_detail(body: bytes) -> str:
         return ""
     if not isinstance(said, str):
         said = "; ".join(f"{'.'.join(map(str, fault.loc))}: {fault.msg}" for fault in said)
-    return f": {' '.join(said.split())[:_DETAIL_LIMIT]}" if said.strip() else ""
+    return f": {printable(' '.join(said.split()))[:_DETAIL_LIMIT]}" if said.strip() else ""
 
 
 class _Given(msgspec.Struct):

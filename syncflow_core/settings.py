@@ -12,7 +12,7 @@ from typing import Annotated, Final, Literal
 from urllib.parse import unquote, urlsplit
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from pydantic import AfterValidator, Field, SecretStr, ValidationError
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from syncflow_core.errors import ConfigError
@@ -33,6 +33,14 @@ def _zone(value: str) -> str:
     except (ZoneInfoNotFoundError, ValueError, OSError) as error:
         raise ValueError(f"{value!r} is not a time zone name such as Europe/Berlin") from error
     return value
+
+
+def _lower(value: object) -> object:
+    return value.strip().lower() or "auto" if isinstance(value, str) else value
+
+
+def _upper(value: object) -> object:
+    return value.strip().upper() or None if isinstance(value, str) else value
 
 
 def _database_url(value: SecretStr | None) -> SecretStr | None:
@@ -145,6 +153,14 @@ class Settings(BaseSettings):
     api_secret: SecretStr | None = None
     api_url: Annotated[str, AfterValidator(lambda value: _base_url(value) or LOCAL_API)] = LOCAL_API
     """Where people and programs reach the REST API, for links."""
+    pii_secret: SecretStr | None = None
+    """Keys the digests that stand for personal data; the home's own where unset."""
+    log_format: Annotated[Literal["auto", "json", "text"], BeforeValidator(_lower)] = "auto"
+    """auto: text, but JSON where a server or a worker writes to no terminal."""
+    log_level: Annotated[
+        Literal["DEBUG", "INFO", "WARNING", "ERROR"] | None, BeforeValidator(_upper)
+    ] = None
+    """The least that is logged; unset: INFO in servers and workers, WARNING in commands."""
     time_zone: Annotated[str, AfterValidator(_zone)] = "UTC"
     slices: Annotated[int, Field(ge=1, le=366)] = 7
 

@@ -17,6 +17,7 @@ from syncflow_dagster.assets import build_assets
 from syncflow_dagster.daytime import build_day_schedule
 from syncflow_dagster.frame_io import FrameIOManager
 from syncflow_dagster.jobs import build_jobs
+from syncflow_dagster.logs import log_to_stderr
 from syncflow_dagster.nights import build_night_schedule, build_window_guard
 from syncflow_dagster.planning import build_plan_jobs
 from syncflow_dagster.reconciling import build_reconcile_checks, build_reconcile_job
@@ -76,4 +77,5 @@ def build(
 def defs() -> dg.Definitions:
     """What ``workspace.yaml`` loads."""
     settings = read_settings()
+    log_to_stderr(settings, server=True)
     return build(read_entities(settings), settings.slices, time_zone=settings.time_zone)

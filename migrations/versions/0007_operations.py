@@ -1,4 +1,5 @@
-"""What operators and programs need: calls by batch, alerts that were told, the answer of a start.
+"""What operators and programs need: calls by batch, alerts that were told, the answer of a start;
+the key of a dead letter whose row hides it.
 
 Revision: 0007_operations
 """
@@ -34,6 +35,15 @@ def upgrade() -> None:
             [sa.text(f"{moment} DESC"), sa.text("uid DESC")],
             schema="bridge",
         )
+    op.add_column(
+        "failed_records",
+        sa.Column(
+            "key_source",
+            sa.Text,
+            comment="the key as the source sent it, where raw does not tell it",
+        ),
+        schema="bridge",
+    )
     op.create_table(
         "alerts",
         sa.Column("uid", sa.Uuid, nullable=False),
@@ -77,5 +87,6 @@ def downgrade() -> None:
         op.drop_index(f"ix_{table}_page", table, schema="bridge")
     op.drop_index("ix_sync_batches_scans", "sync_batches", schema="bridge")
     op.drop_table("alerts", schema="bridge")
+    op.drop_column("failed_records", "key_source", schema="bridge")
     op.drop_column("start_requests", "answer", schema="bridge")
     op.drop_column("sync_batches", "calls", schema="bridge")

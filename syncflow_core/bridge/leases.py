@@ -28,6 +28,7 @@ from syncflow_core.bridge.address import translated
 from syncflow_core.bridge.batches import Batch, close_dead_batches
 from syncflow_core.bridge.database import Database
 from syncflow_core.errors import SyncFlowError
+from syncflow_core.logs import in_context
 
 HEARTBEAT_S: Final = 5.0
 FROZEN_S: Final = 30.0  # six heartbeats missed
@@ -151,7 +152,9 @@ class Lease:
         self._ended = threading.Event()
         self._lost = threading.Event()
         self._busy = threading.Lock()
-        self._thread = threading.Thread(target=self._beat, name=f"lease of {entity}", daemon=True)
+        self._thread = threading.Thread(
+            target=in_context(self._beat), name=f"lease of {entity}", daemon=True
+        )
         self._thread.start()
 
     @classmethod

@@ -30,6 +30,7 @@ from syncflow_core.bridge.entities import disable_entity
 from syncflow_core.columns import KEY_HASH, ROWVERSION
 from syncflow_core.errors import SyncFlowError, UnavailableError
 from syncflow_core.identity import ENCODING_VERSION
+from syncflow_core.logs import about
 from syncflow_core.rowversion import ROWVERSION_SOURCE, canonical_of, newest, sortable
 from syncflow_core.stages.work import (
     STAGES,
@@ -55,6 +56,7 @@ class Report(msgspec.Struct, frozen=True):
     notes: tuple[str, ...] = ()
 
 
+@about(stage="track")
 def track(connections: Connections, staged: Staged, *, now: Callable[[], datetime]) -> Report:
     """Close the batch; afterwards its row tells the whole story and the entity is free.
 

@@ -16,9 +16,10 @@ from syncflow_core.bridge.database import Database
 from syncflow_core.bridge.identifiers import new_uid
 from syncflow_core.errors import ConfigError, SyncFlowError
 from syncflow_core.notify import notifiers_of
+from syncflow_core.printable import printable
 from syncflow_core.settings import read_settings
 from syncflow_dagster.alerting import UNSET, wrong_now
-from syncflow_dagster.cli.show import console, printable
+from syncflow_dagster.cli.show import console
 from syncflow_dagster.ops import utc_now
 
 

@@ -17,6 +17,7 @@ from syncflow_dagster.api.app import create_app
 from syncflow_dagster.api.gateway import DagsterGateway
 from syncflow_dagster.api.security import ROLES, issue, secret_of, utc_now
 from syncflow_dagster.home import prepare
+from syncflow_dagster.logs import log_to_stderr
 from syncflow_dagster.watching import Watch, watching
 
 
@@ -24,13 +25,14 @@ def run(*, host: str, port: int, dagster_url: str) -> None:
     """Serve the API until Ctrl-C or SIGTERM; have Dagster load entities that come, change or go."""
     settings = read_settings()
     prepare(settings)
+    log_to_stderr(settings, server=True)
     secret = secret_of(settings, loopback=_is_loopback(host))
     with Database.open(settings) as database:
         database.check_schema()
         gateway = DagsterGateway(dagster_url)
         app = create_app(settings, database, gateway, secret)
         with watching(Watch(database, gateway.reload)):
-            uvicorn.run(app, host=host, port=port, log_level="warning", server_header=False)
+            uvicorn.run(app, host=host, port=port, log_config=None, server_header=False)
 
 
 def token(*, name: str, role: str, days: float) -> None:

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from syncflow_core.errors import SyncFlowError
+from syncflow_core.printable import printable
 from syncflow_dagster.cli.groups import Json, bench_app, entities_app
 
 app = typer.Typer(
@@ -365,5 +366,5 @@ def main() -> None:
         if _State.debug:
             raise
         for line in str(error).splitlines():
-            sys.stderr.write(f"syncflow: {line}\n")
+            sys.stderr.write(f"syncflow: {printable(line)}\n")
         sys.exit(error.exit_status)

@@ -16,8 +16,9 @@ from rich.table import Table
 from syncflow_core.doctor import examine
 from syncflow_core.doctor.checks import Finding, Status, exit_status
 from syncflow_core.errors import ConfigError
+from syncflow_core.printable import printable
 from syncflow_core.settings import read_settings
-from syncflow_dagster.cli.show import console, printable
+from syncflow_dagster.cli.show import console
 from syncflow_dagster.cli.sync import quiet_dagster
 from syncflow_dagster.daemon import dagster_checks
 from syncflow_dagster.ops import utc_now

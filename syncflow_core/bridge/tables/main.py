@@ -160,6 +160,9 @@ failed_records = sa.Table(
     sa.Column("value", sa.Text),
     sa.Column("message", sa.Text, nullable=False),
     sa.Column("raw", sa.Text, comment="the row as the source sent it, JSON"),
+    sa.Column(
+        "key_source", sa.Text, comment="the key as the source sent it, where raw does not tell it"
+    ),
     sa.Column("attempts", sa.Integer, nullable=False, server_default="1"),
     at_column("due_at", nullable=True),
     batch_column("first_batch", index=True),

@@ -109,6 +109,19 @@ def _mail(value: str) -> str:
 
 _ADDRESS = re.compile(r"[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]+@[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?")
 Mail = Annotated[str, AfterValidator(_mail)]
+
+
+def _key_url(value: str | None) -> str | None:
+    """Over plain HTTP anybody on the way could put keys of his own there."""
+    if value is None or not value.strip():
+        return None
+    parts = urlsplit(value.strip())
+    local = parts.hostname in {"127.0.0.1", "localhost", "::1"}
+    if parts.scheme != "https" and not (local and parts.scheme == "http"):
+        raise ValueError("must begin with https://")
+    return value.strip()
+
+
 LOCAL_API: Final = "http://127.0.0.1:8008"
 BaseUrl = Annotated[str | None, AfterValidator(_base_url)]
 
@@ -151,6 +164,18 @@ class Settings(BaseSettings):
     """What alerts call this SyncFlow, where there are several."""
     frames_uri: str | None = None
     api_secret: SecretStr | None = None
+    api_jwks_url: Annotated[str | None, AfterValidator(_key_url)] = None
+    """Where the public keys of an issuer of yours are, whose tokens the REST API takes too."""
+    api_issuer: str = ""
+    """What such tokens have to name as their issuer."""
+    api_audience: Annotated[str, Field(min_length=1)] = "syncflow"
+    """What every token has to name as its audience."""
+    api_role_claim: Annotated[str, Field(min_length=1)] = "role"
+    """Which claim of a token says the role: viewer, operator or admin."""
+    api_writes_per_minute: Annotated[int, Field(ge=1)] = 120
+    """Requests that change or start something, of one caller, in a minute."""
+    api_refusals_per_minute: Annotated[int, Field(ge=1)] = 30
+    """Tokens of one address that may be wrong in a minute, before it is not listened to."""
     api_url: Annotated[str, AfterValidator(lambda value: _base_url(value) or LOCAL_API)] = LOCAL_API
     """Where people and programs reach the REST API, for links."""
     pii_secret: SecretStr | None = None

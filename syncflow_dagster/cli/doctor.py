@@ -7,6 +7,7 @@ Does not belong here: looking (``syncflow_core.doctor``, ``syncflow_dagster.daem
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from typing import Final
 
 import msgspec
@@ -33,7 +34,8 @@ STYLES: Final[dict[Status, str]] = {
 
 def run(names: Sequence[str], *, as_json: bool) -> int:
     """Look at everything and print what was found; the exit status."""
-    quiet_dagster()
+    with suppress(ConfigError):  # what is wrong with the environment is the first finding
+        quiet_dagster()
     findings = examine(read_settings, names, now=utc_now, more=dagster_checks)
     if as_json:
         return _status(_written(findings, _json_line))

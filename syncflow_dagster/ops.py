@@ -37,6 +37,7 @@ from syncflow_core.stages.work import (
     NightOverError,
     Order,
     Staged,
+    keep_calls,
     within_night,
 )
 from syncflow_dagster import checks
@@ -213,20 +214,22 @@ def _tag(context: dg.OpExecutionContext, name: str, read: Callable[[str], T]) ->
 def connections_of(context: dg.OpExecutionContext) -> Connections:
     """The run's connections."""
     resources = context.resources
+    tally = resources.bridge.tally
 
     def abort() -> None:
         resources.source.abort()
         resources.target.abort()
 
     return Connections(
-        open_source=lambda: resources.source.client(*resources.bridge.shared("apismith")),
-        open_target=lambda: resources.target.client(*resources.bridge.shared("schedulehub")),
+        open_source=lambda: resources.source.client(*resources.bridge.shared("apismith"), tally),
+        open_target=lambda: resources.target.client(*resources.bridge.shared("schedulehub"), tally),
         database=resources.bridge.database(),
         frames=resources.frames.store(),
         progress=tell,
         whole=put_off,
         abort=abort,
         leases=resources.bridge.leases,
+        tally=tally,
     )
 
 
@@ -285,8 +288,9 @@ def _fail_dead_runs(context: dg.OpExecutionContext, lease: Lease) -> None:
 def closing_on_error(connections: Connections, order: Order) -> Iterator[None]:
     """Close the batch when the block ends with an error, and tell Dagster in its own words."""
     try:
-        with doing_first(connections.abort):
+        with doing_first(connections.abort), connections.tally.counting(order.batch):
             yield
+        keep_calls(connections, order.batch)
     except (DagsterExecutionInterruptedError, KeyboardInterrupt) as interruption:
         fail(connections, order, interruption, now=utc_now, stopped=True)
         raise

@@ -137,7 +137,8 @@ def _side_batch(
             Deleter(connections, entity, batch, lease, now, deferred=_nullable(entity)),
         )
         try:
-            yield side
+            with connections.tally.counting(batch):
+                yield side
         except BaseException as error:
             _close(connections, batch, side, str(error) or type(error).__name__)
             raise
@@ -159,6 +160,7 @@ def _close(connections: Connections, batch: UUID, side: _Side, error: str | None
             Counts(retried=retried, deleted=counted["deleted"]),
             now=side.sender.now(),
             error=error,
+            calls=connections.tally.take(batch),
         )
 
 

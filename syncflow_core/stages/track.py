@@ -30,7 +30,13 @@ from syncflow_core.bridge.entities import disable_entity
 from syncflow_core.columns import KEY_HASH, ROWVERSION
 from syncflow_core.errors import SyncFlowError, UnavailableError
 from syncflow_core.identity import ENCODING_VERSION
-from syncflow_core.rowversion import ROWVERSION_SOURCE, canonical_of, newest, sortable
+from syncflow_core.rowversion import (
+    ROWVERSION_SOURCE,
+    canonical_of,
+    moment_of,
+    newest,
+    sortable,
+)
 from syncflow_core.stages.work import (
     STAGES,
     Connections,
@@ -116,6 +122,7 @@ def track(connections: Connections, staged: Staged, *, now: Callable[[], datetim
                 "notes": list(staged.notes),
                 "layers": list(staged.layers),
             },
+            calls=connections.tally.take(staged.batch),
         )
     logger.info(
         "%s batch %s ended %s in %.2f s: %s",
@@ -166,6 +173,7 @@ def fail(
                 now=now(),
                 proof={"unavailable": isinstance(error, UnavailableError)},
                 error=message,
+                calls=connections.tally.take(order.batch),
             )
     finally:
         let_go(connections, order.batch)
@@ -264,6 +272,7 @@ def _advance(
     after = dataclasses.replace(
         before,
         watermark=watermark,
+        watermark_at=None if watermark is None else moment_of(watermark, staged.shape),
         collection=staged.shape.entity.collection,
         last_full_scan_at=now if staged.complete else before.last_full_scan_at,
         last_batch=staged.batch,

@@ -1,9 +1,9 @@
-"""The tables beside the ten: plans, proofs, sweeps, leases, limits, suspects, what was compared."""
+"""The tables beside the ten: plans, proofs, sweeps, leases, limits, suspects, what was compared, totals."""
 
 from typing import Final
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
 from syncflow_core.bridge.tables.shapes import (
     at_column,
@@ -169,4 +169,14 @@ alerts = sa.Table(
     at_column("since"),
     at_column("told_at", nullable=True),
     comment="what is wrong now, each told once (told_at null: not yet)",
+)
+
+metric_totals = sa.Table(
+    "metric_totals",
+    metadata,
+    entity_column(primary_key=True),
+    sa.Column("name", sa.Text, primary_key=True),
+    sa.Column("labels", ARRAY(sa.Text), primary_key=True),
+    sa.Column("numbers", ARRAY(sa.Double), nullable=False),
+    comment="accounts of all batches that ever ended, those too that are forgotten",
 )

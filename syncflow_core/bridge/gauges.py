@@ -149,6 +149,7 @@ _LOOKS: Final = (
     _Look(
         1,
         (
+            "sweep_nights",
             "sweep_slices",
             "sweep_slices_done",
             "sweep_offset_rows",
@@ -156,7 +157,7 @@ _LOOKS: Final = (
             "sweep_slice_age_seconds",
         ),
         """
-        SELECT e.name, :slices, (SELECT count(*) FROM bridge.sweep_slices AS w
+        SELECT e.name, n.nights, :slices, (SELECT count(*) FROM bridge.sweep_slices AS w
             WHERE w.entity = e.name AND w.complete AND w.slices = :slices),
             n.current_offset, n.sweep_number,
             extract(epoch FROM now() - coalesce(n.last_night::timestamp AT TIME ZONE 'UTC',

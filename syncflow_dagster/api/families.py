@@ -160,7 +160,11 @@ _GAUGES: Final = {
         ("system",),
         "Requests at once that the system gets from all runs; fewer while it says that it has too much to do.",
     ),
-    "sweep_slices": (_ENTITY, "Slices of a sweep; only where the night window is enabled."),
+    "sweep_nights": (
+        _ENTITY,
+        "Nights that a sweep takes; like what follows only where the night window is enabled.",
+    ),
+    "sweep_slices": (_ENTITY, "Slices of a sweep."),
     "sweep_slices_done": (_ENTITY, "Slices that the sweep under way has read to their end."),
     "sweep_offset_rows": (_ENTITY, "Rows that the sweep under way has read."),
     "sweep_number": (_ENTITY, "Sweeps that have ended."),

@@ -15,10 +15,20 @@ from email.utils import parsedate_to_datetime
 import jwt
 import msgspec
 
-from syncflow_core.errors import ConfigError, SyncFlowError, UnavailableError
+from syncflow_core.errors import (
+    ConfigError,
+    ContractError,
+    DoubtError,
+    RejectedError,
+    SyncFlowError,
+    UnavailableError,
+)
 from syncflow_core.printable import printable
 from syncflow_core.tokens import Grant
 
+_RETRIABLE = frozenset({408, 425, 429, 500, 502, 503, 504})
+# refused before processing, by their definition (RFC 8470, 6585)
+_NOT_PROCESSED = frozenset({425, 429})
 _DETAIL_LIMIT = 300  # characters of the other side's words in a message
 
 
@@ -34,6 +44,40 @@ class Answer:
     def content_type(self) -> str:
         """The header as it came; empty where there is none."""
         return self.headers.get("content-type", "")
+
+
+def checked(  # an answer, and all that says what it means
+    answer: Answer,
+    asked: str,
+    system: str,
+    now: Callable[[], float],
+    *,
+    safe: bool,
+    expect: frozenset[int] = frozenset(),
+) -> Answer:
+    """The answer if it is a success or expected, else the error that it stands for.
+
+    Args:
+        answer: What came.
+        asked: The request, in an error's words.
+        system: Whose answer it is.
+        now: Seconds since 1970, for ``Retry-After`` dates.
+        safe: Whether the request may be repeated although it was processed.
+        expect: Statuses from 400 on that the caller wants to see.
+    """
+    if 200 <= answer.status < 300 or answer.status in expect:  # noqa: PLR2004  # HTTP's classes
+        return answer
+    said = f"{system} answered {answer.status} to {asked}"
+    if answer.status < 400:  # noqa: PLR2004  # HTTP's classes
+        raise ContractError(f"{said}: redirects are not followed", system=system)
+    detail = problem_detail(answer.body)
+    if answer.status in _RETRIABLE or answer.status >= 500:  # noqa: PLR2004  # HTTP's classes
+        kind = UnavailableError if safe or answer.status in _NOT_PROCESSED else DoubtError
+        wait = retry_after(answer.headers.get("retry-after"), now)
+        raise kind(f"{said}{detail}", retry_after_s=wait, system=system)
+    raise RejectedError(
+        f"{system} refused {asked} ({answer.status}){detail}", status=answer.status, system=system
+    )
 
 
 def retry_after(value: str | None, now: Callable[[], float]) -> float | None:

@@ -21,6 +21,7 @@ from pydantic import ValidationError
 
 from syncflow_core.answers import Answer
 from syncflow_core.breaker import Breaker
+from syncflow_core.calls import Tally
 from syncflow_core.catalog import Api
 from syncflow_core.errors import ConfigError, ContractError, RejectedError, UnavailableError
 from syncflow_core.http import Transport
@@ -122,6 +123,7 @@ class Source:
         limits: Limits | None = None,
         limiter: Limiter | None = None,
         breaker: Breaker | None = None,
+        tally: Tally | None = None,
         wire: Wire = "json",
     ) -> Self:
         """The source that the environment names; nothing is sent yet.
@@ -139,6 +141,7 @@ class Source:
             limits=limits or limits_of(settings),
             limiter=limiter,
             breaker=breaker,
+            tally=tally,
             transport=transport,
         )
         return cls(connection, pagination=settings.apismith_pagination, wire=wire)

@@ -1,8 +1,8 @@
 """Carry requests to one system and its answers back: token, repeats, time limits, size limit.
 
 Belongs here: everything that is true of both systems' HTTP.
-Does not belong here: one exchange (``exchange``), when to try again (``repeats``), what is asked and what
-an answer means (``apismith``, ``schedulehub``).
+Does not belong here: one exchange (``exchange``), when to try again (``repeats``), outages (``outage``),
+getting a token (``sign_in``), what is asked and what an answer means (``apismith``, ``schedulehub``).
 
 A read may be repeated after anything that may pass. A write is repeated only where it is certain that
 it was not processed: nothing was sent (no connection), or the other side put it off (425, 429) or did
@@ -11,8 +11,6 @@ not know the caller (401). In all other cases it is in doubt, and ``DoubtError``
 Source: contract.md, "Common to both"; product.md 5.
 """
 
-import json
-import logging
 import random
 import threading
 import time
@@ -22,33 +20,24 @@ from typing import Final, Self, TypedDict, TypeVar, Unpack
 
 import httpx
 
-from syncflow_core.answers import Answer, problem_detail, read_grant, retry_after
+from syncflow_core.answers import Answer, checked
 from syncflow_core.breaker import Breaker
-from syncflow_core.errors import (
-    ConfigError,
-    ContractError,
-    DoubtError,
-    PausedError,
-    RejectedError,
-    UnavailableError,
-)
+from syncflow_core.calls import Tally
+from syncflow_core.errors import ConfigError, RejectedError, UnavailableError
 from syncflow_core.exchange import Exchange, shown
 from syncflow_core.limiter import Limiter, Limits, process_limiter
+from syncflow_core.outage import Outage
 from syncflow_core.repeats import Repeats
-from syncflow_core.tokens import Grant, Login, Tokens
+from syncflow_core.sign_in import SignIn
+from syncflow_core.tokens import Login, Tokens
 
 BASE_PATH: Final = "/api/v1"
-_RETRIABLE = frozenset({408, 425, 429, 500, 502, 503, 504})
-_NOT_PROCESSED = frozenset(
-    {425, 429}
-)  # refused before processing, by their definition (RFC 8470, 6585)
 _DOWN = frozenset({500, 502, 503, 504})
 _OVERLOADED = frozenset({429, 503})
 _UNAUTHORIZED = 401
 _KEEPALIVE_S = 3.0  # under uvicorn's 5 s: a write must not meet a connection that is being closed
 _LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 
-logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 
@@ -85,6 +74,7 @@ class Transport:
         transport: What carries requests instead of the network.
         limiter: What bounds requests at once; the process's own where None.
         breaker: What tells an outage; one of its own where None.
+        tally: What counts the calls; nothing does where None.
         sleep: Waits; in a way that ``abort`` ends where None.
         now: Seconds since 1970, for ``Retry-After`` dates alone.
         jitter: A number from 0 to 1.
@@ -100,6 +90,7 @@ class Transport:
         transport: httpx.BaseTransport | None = None,
         limiter: Limiter | None = None,
         breaker: Breaker | None = None,
+        tally: Tally | None = None,
         sleep: Callable[[float], object] | None = None,
         clock: Callable[[], float] = time.monotonic,
         now: Callable[[], float] = time.time,
@@ -107,7 +98,6 @@ class Transport:
     ) -> None:
         self._system = system
         self._limits = limits or Limits()
-        self._login = login
         self._aborted = threading.Event()
         self._sleep = sleep or self._aborted.wait
         self._clock = clock
@@ -119,17 +109,20 @@ class Transport:
         self.url = str(url.copy_with(userinfo=b"", query=None, fragment=None)).rstrip("/")
         self._not_before = 0.0
         self._limiter = limiter or process_limiter(self.url, self._limits.connections)
-        self._breaker = breaker or Breaker(clock=clock)
+        self._tally = tally or Tally()
+        breaker = breaker or Breaker(clock=clock)
+        self._outage = Outage(system, self.url, breaker, self._is_healthy, self._limits.total_s)
         self._repeats = Repeats(
             self._limits,
-            self._breaker,
+            breaker,
             sleep=self._sleep,
             clock=clock,
             jitter=jitter,
             aborted=self._aborted.is_set,
         )
         self._exchange = Exchange(system, self.url, self._limits.body_bytes, clock)
-        self._tokens = Tokens(self._log_in, self._refresh, clock=clock)
+        account = SignIn(system, self.url, login, self._sign_in)
+        self._tokens = Tokens(account.log_in, account.refresh, clock=clock)
         timeout = httpx.Timeout(
             self._limits.read_s, connect=self._limits.connect_s, pool=self._limits.deadline_s
         )
@@ -282,28 +275,17 @@ class Transport:
         request: httpx.Request | None = None,
     ) -> Answer:
         """The answer if it is a success or expected, else the error that it stands for."""
-        if 200 <= answer.status < 300 or answer.status in expect:  # noqa: PLR2004  # HTTP's classes
-            return answer
         asked = "GET /health" if request is None else shown(request)
-        said = f"{self._system} answered {answer.status} to {asked}"
-        if answer.status < 400:  # noqa: PLR2004  # HTTP's classes
-            raise ContractError(f"{said}: redirects are not followed", system=self._system)
-        detail = problem_detail(answer.body)
-        if answer.status in _RETRIABLE or answer.status >= 500:  # noqa: PLR2004  # HTTP's classes
-            kind = UnavailableError if safe or answer.status in _NOT_PROCESSED else DoubtError
-            wait = self._put_off(retry_after(answer.headers.get("retry-after"), self._now))
-            raise kind(f"{said}{detail}", retry_after_s=wait, system=self._system)
-        raise RejectedError(
-            f"{self._system} refused {asked} ({answer.status}){detail}",
-            status=answer.status,
-            system=self._system,
-        )
+        try:
+            return checked(answer, asked, self._system, self._now, safe=safe, expect=expect)
+        except UnavailableError as error:
+            self._put_off(error.retry_after_s)
+            raise
 
-    def _put_off(self, wait: float | None) -> float | None:
-        """Keep all threads from asking for *wait* seconds, unless that is absurd; *wait* again."""
+    def _put_off(self, wait: float | None) -> None:
+        """Keep all threads from asking for *wait* seconds, unless that is absurd."""
         if wait is not None and wait <= self._limits.retry_after_cap_s:
             self._not_before = max(self._not_before, self._clock() + wait)
-        return wait
 
     def _send(
         self,
@@ -319,69 +301,39 @@ class Transport:
                 f"{self._system} is asked nothing more: the run was told to end",
                 system=self._system,
             )
-        if (wait := self._not_before - self._clock()) > 0:
+        if (wait := max(0.0, self._not_before - self._clock())) > 0:
             self._sleep(wait)
-        self._pass_breaker()
+        self._outage.refuse_while_away()
+        ready = self._clock()
         with self._limiter.slot():
+            wait += self._clock() - ready
             before()
             try:
-                answer = self._exchange(self._client, request, self._clock() + seconds, safe=safe)
+                answer = self._counted(request, seconds, wait, safe=safe)
             except UnavailableError as error:
-                self._note_failure()
+                self._outage.failed()
                 if isinstance(error.__cause__, httpx.TimeoutException):
                     self._limiter.told(overloaded=True)
                 raise
         if answer.status in _DOWN:
-            self._note_failure()
+            self._outage.failed()
         else:
-            self._note_answer()
+            self._outage.answered()
         self._limiter.told(overloaded=answer.status in _OVERLOADED)
         return answer
 
-    def _note_answer(self) -> None:
-        """Tell the breaker; the answer that ends an outage may be a request's that was on its way."""
-        if self._breaker.answered():
-            self._tell_end()
-
-    def _tell_end(self) -> None:
-        logger.warning("%s at %s answers again", self._system, self.url)
-
-    def _note_failure(self) -> None:
-        """Tell the breaker; what fails while the system is healthy is the request's own trouble."""
-        if not self._breaker.failed():
-            return
-        if self._is_healthy():
-            self._note_answer()
-            return
-        logger.warning(
-            "%s at %s has stopped answering; waiting for it, at most %.0f s",
-            self._system,
-            self.url,
-            self._limits.total_s,
-        )
-
-    def _pass_breaker(self) -> None:
-        """Return if the system is taken to be there; else, where it is time, ask whether it is again.
-
-        Raises:
-            PausedError: It is away; nothing was sent.
-        """
-        was_open = self._breaker.is_open
-        pause = self._breaker.wait_s()
-        if was_open and not self._breaker.is_open:
-            self._tell_end()  # another run has found it there
-        if pause == 0 and self._breaker.is_open:
-            if self._is_healthy():
-                self._note_answer()
-                return
-            self._breaker.failed()
-            pause = self._breaker.wait_s()
-        if pause > 0:
-            raise PausedError(
-                f"{self._system} at {self.url} has stopped answering",
-                retry_after_s=pause,
-                system=self._system,
-            )
+    def _counted(
+        self, request: httpx.Request, seconds: float, waited: float, *, safe: bool
+    ) -> Answer:
+        """One exchange, counted however it ends."""
+        begun, status = self._clock(), None
+        try:
+            answer = self._exchange(self._client, request, begun + seconds, safe=safe)
+            status = answer.status
+        finally:
+            took = self._clock() - begun
+            self._tally.note(self._system, request.method, status, seconds=took, waited=waited)
+        return answer
 
     def _is_healthy(self) -> bool:
         try:
@@ -390,36 +342,8 @@ class Transport:
             return False
         return answer.status_code not in _DOWN
 
-    def _log_in(self) -> Grant:
-        content = json.dumps(
-            {"username": self._login.username, "password": self._login.password}
-        ).encode()
-        answer = self._token_call("/auth/login", content)
-        if answer.status == _UNAUTHORIZED:
-            name = self._system.upper()
-            raise RejectedError(
-                f"{self._system} at {self.url} refused the login of {self._login.username!r} (401): "
-                f"wrong credentials; check SYNCFLOW_{name}_USERNAME and SYNCFLOW_{name}_PASSWORD",
-                status=_UNAUTHORIZED,
-                system=self._system,
-            )
-        return self._grant(answer, None)
-
-    def _refresh(self, token: str) -> Grant | None:
-        answer = self._token_call("/auth/refresh", json.dumps({"refresh_token": token}).encode())
-        return None if answer.status == _UNAUTHORIZED else self._grant(answer, token)
-
-    def _token_call(self, path: str, content: bytes) -> Answer:
+    def _sign_in(self, path: str, content: bytes) -> Answer:
         """One call, repeated by whoever needs the token, not here: repeats would multiply."""
         request = self._build("POST", path, content, None, None)
         answer = self._send(request, safe=True, seconds=self._limits.read_s)
         return self._checked(answer, safe=True, expect=frozenset({401}), request=request)
-
-    def _grant(self, answer: Answer, refresh: str | None) -> Grant:
-        try:
-            return read_grant(answer.body, refresh)
-        except ValueError as error:
-            raise ContractError(
-                f"{self._system} answered a login without a usable token: {error}",
-                system=self._system,
-            ) from error

@@ -9,9 +9,12 @@ Nothing becomes a float: an integer keeps 38 digits, a timestamp 9 digits of a s
 Source: product.md 3 (``erp_rowversion``) and 4 (watermark).
 """
 
+from datetime import UTC, datetime
+
 import polars as pl
 
 from syncflow_core.entity import RowversionKind
+from syncflow_core.fields import Shape
 from syncflow_core.normalize.reading import VALUE
 from syncflow_core.normalize.version import ROWVERSION_SOURCE, canonical, canonical_of
 
@@ -20,6 +23,7 @@ __all__ = [
     "canonical",
     "canonical_of",
     "is_newer",
+    "moment_of",
     "newest",
     "sortable",
 ]
@@ -54,3 +58,20 @@ def newest(text: pl.Series, kind: RowversionKind) -> str | None:
         return None
     order = frame.select(sortable(VALUE, kind).alias("order"))["order"]
     return str(frame["value"][order.arg_max() or 0])
+
+
+def moment_of(source: str, shape: Shape) -> datetime | None:
+    """The moment of an entity's rowversion as the source sends it; None where it is no timestamp.
+
+    One that says no zone, of an entity that declares none, counts as UTC.
+    """
+    if shape.rowversion_kind != "timestamp":
+        return None
+    text = canonical_of(pl.Series([source]), shape).text[0]
+    if text is None:
+        return None
+    try:
+        found = datetime.fromisoformat(text[:26].rstrip("Z"))  # microseconds; Z is all that follows
+    except ValueError:
+        return None  # beyond the years that a datetime knows
+    return found.replace(tzinfo=UTC)

@@ -21,6 +21,7 @@ import polars as pl
 from syncflow_core.answers import Answer
 from syncflow_core.body import quoted
 from syncflow_core.breaker import Breaker
+from syncflow_core.calls import Tally
 from syncflow_core.errors import (
     ConfigError,
     ContractError,
@@ -81,6 +82,7 @@ class Target:
         limits: Limits | None = None,
         limiter: Limiter | None = None,
         breaker: Breaker | None = None,
+        tally: Tally | None = None,
         at_once: int = 8,
     ) -> Self:
         """The target that the environment names; nothing is sent yet.
@@ -102,6 +104,7 @@ class Target:
             limits=limits or limits_of(settings),
             limiter=limiter,
             breaker=breaker,
+            tally=tally,
             transport=transport,
         )
         return cls(connection, at_once=at_once)

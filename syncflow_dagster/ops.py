@@ -40,6 +40,7 @@ from syncflow_core.stages.work import (
     NightOverError,
     Order,
     Staged,
+    keep_calls,
     within_night,
 )
 from syncflow_dagster import checks
@@ -216,14 +217,15 @@ def _tag(context: dg.OpExecutionContext, name: str, read: Callable[[str], T]) ->
 def connections_of(context: dg.OpExecutionContext) -> Connections:
     """The run's connections."""
     resources = context.resources
+    tally = resources.bridge.tally
 
     def abort() -> None:
         resources.source.abort()
         resources.target.abort()
 
     return Connections(
-        open_source=lambda: resources.source.client(*resources.bridge.shared("apismith")),
-        open_target=lambda: resources.target.client(*resources.bridge.shared("schedulehub")),
+        open_source=lambda: resources.source.client(*resources.bridge.shared("apismith"), tally),
+        open_target=lambda: resources.target.client(*resources.bridge.shared("schedulehub"), tally),
         database=resources.bridge.database(),
         frames=resources.frames.store(),
         progress=tell,
@@ -231,6 +233,7 @@ def connections_of(context: dg.OpExecutionContext) -> Connections:
         abort=abort,
         digest_key=lambda: digest_key(read_settings()),
         leases=resources.bridge.leases,
+        tally=tally,
     )
 
 
@@ -293,8 +296,9 @@ def closing_on_error(connections: Connections, order: Order) -> Iterator[None]:
     """
     batch = about(batch=str(order.batch), entity=order.entity, run=order.run_id)
     try:
-        with batch, doing_first(connections.abort):
+        with batch, doing_first(connections.abort), connections.tally.counting(order.batch):
             yield
+        keep_calls(connections, order.batch)
     except (DagsterExecutionInterruptedError, KeyboardInterrupt) as interruption:
         fail(connections, order, interruption, now=utc_now, stopped=True)
         raise

@@ -25,6 +25,7 @@ from syncflow_core.bridge.database import Database
 from syncflow_core.bridge.leases import Lease
 from syncflow_core.bridge.outages import SharedBreaker
 from syncflow_core.bridge.slots import SharedLimiter
+from syncflow_core.calls import Tally
 from syncflow_core.errors import UnavailableError
 from syncflow_core.frames import FrameStore
 from syncflow_core.limiter import Limiter
@@ -42,16 +43,19 @@ class SourceResource(dg.ConfigurableResource[Source]):
     _client: Source | None = PrivateAttr(default=None)
     _opening: threading.Lock = PrivateAttr(default_factory=threading.Lock)
 
-    def client(self, limiter: Limiter, breaker: Breaker) -> Source:
+    def client(self, limiter: Limiter, breaker: Breaker, tally: Tally) -> Source:
         """The client, opened once a run.
 
         Args:
             limiter: Bounds what it asks at once.
             breaker: Tells when to pause.
+            tally: Counts what it asks.
         """
         with self._opening:  # the push asks from several threads
             if self._client is None:
-                self._client = Source.open(read_settings(), limiter=limiter, breaker=breaker)
+                self._client = Source.open(
+                    read_settings(), limiter=limiter, breaker=breaker, tally=tally
+                )
             return self._client
 
     def abort(self) -> None:
@@ -72,16 +76,19 @@ class TargetResource(dg.ConfigurableResource[Target]):
     _client: Target | None = PrivateAttr(default=None)
     _opening: threading.Lock = PrivateAttr(default_factory=threading.Lock)
 
-    def client(self, limiter: Limiter, breaker: Breaker) -> Target:
+    def client(self, limiter: Limiter, breaker: Breaker, tally: Tally) -> Target:
         """The client, opened once a run.
 
         Args:
             limiter: Bounds what it asks at once.
             breaker: Tells when to pause.
+            tally: Counts what it asks.
         """
         with self._opening:  # the push asks from several threads
             if self._client is None:
-                self._client = Target.open(read_settings(), limiter=limiter, breaker=breaker)
+                self._client = Target.open(
+                    read_settings(), limiter=limiter, breaker=breaker, tally=tally
+                )
             return self._client
 
     def abort(self) -> None:
@@ -102,7 +109,13 @@ class BridgeResource(dg.ConfigurableResource[Database]):
     _database: Database | None = PrivateAttr(default=None)
     _leases: dict[UUID, Lease] = PrivateAttr(default_factory=dict)
     _shared: dict[str, tuple[SharedLimiter, SharedBreaker]] = PrivateAttr(default_factory=dict)
+    _tally: Tally = PrivateAttr(default_factory=Tally)
     _opening: threading.Lock = PrivateAttr(default_factory=threading.Lock)
+
+    @property
+    def tally(self) -> Tally:
+        """What this run asks of the two systems, by batch."""
+        return self._tally
 
     @property
     def leases(self) -> dict[UUID, Lease]:

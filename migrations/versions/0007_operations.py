@@ -1,12 +1,12 @@
-"""What operators and programs need: calls by batch, alerts that were told, the answer of a start;
-the key of a dead letter whose row hides it.
+"""What operators and programs need: calls by batch, totals of batches, alerts that were told, answers of
+starts, lists by page; the key of a dead letter whose row hides it.
 
 Revision: 0007_operations
 """
 
 import sqlalchemy as sa
 from alembic import op
-from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
 revision = "0007_operations"
 down_revision = "0006_journal_storage"
@@ -21,6 +21,46 @@ def upgrade() -> None:
     op.add_column(
         "sync_batches",
         sa.Column("calls", JSONB(none_as_null=True), comment="HTTP calls by system, and waits"),
+        schema="bridge",
+    )
+    op.add_column(
+        "sync_batches",
+        sa.Column(
+            "totalled",
+            sa.Boolean,
+            nullable=False,
+            server_default=sa.text("false"),
+            comment="whether metric_totals has its accounts",
+        ),
+        schema="bridge",
+    )
+    op.create_index(
+        "ix_sync_batches_untotalled",
+        "sync_batches",
+        ["finished_at"],
+        schema="bridge",
+        postgresql_where=sa.text("NOT totalled AND finished_at IS NOT NULL"),
+    )
+    op.create_table(
+        "metric_totals",
+        sa.Column("entity", sa.Text, nullable=False),
+        sa.Column("name", sa.Text, nullable=False),
+        sa.Column("labels", ARRAY(sa.Text), nullable=False),
+        sa.Column("numbers", ARRAY(sa.Double), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["entity"], ["bridge.entities.name"], name="fk_metric_totals_entity_entities"
+        ),
+        sa.PrimaryKeyConstraint("entity", "name", "labels", name="pk_metric_totals"),
+        schema="bridge",
+        comment="accounts of all batches that ever ended, those too that are forgotten",
+    )
+    op.add_column(
+        "erp_sync_state",
+        sa.Column(
+            "watermark_at",
+            sa.TIMESTAMP(timezone=True),
+            comment="the watermark's moment, where it is a timestamp",
+        ),
         schema="bridge",
     )
     op.add_column(
@@ -89,4 +129,8 @@ def downgrade() -> None:
     op.drop_table("alerts", schema="bridge")
     op.drop_column("failed_records", "key_source", schema="bridge")
     op.drop_column("start_requests", "answer", schema="bridge")
+    op.drop_column("erp_sync_state", "watermark_at", schema="bridge")
+    op.drop_table("metric_totals", schema="bridge")
+    op.drop_index("ix_sync_batches_untotalled", "sync_batches", schema="bridge")
+    op.drop_column("sync_batches", "totalled", schema="bridge")
     op.drop_column("sync_batches", "calls", schema="bridge")

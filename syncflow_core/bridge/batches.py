@@ -16,6 +16,7 @@ import sqlalchemy as sa
 
 from syncflow_core.bridge.identifiers import new_uid
 from syncflow_core.bridge.tables import entity_contracts, sync_batches
+from syncflow_core.calls import Calls
 from syncflow_core.errors import ConfigError
 
 Kind = Literal["full", "incremental", "slice", "retry", "plan", "adopt"]
@@ -166,11 +167,15 @@ def close_batch(  # noqa: PLR0913  # each is a column of its own
     watermark_after: str | None = None,
     proof: Mapping[str, Any] | None = None,
     error: str | None = None,
+    calls: Calls | None = None,
 ) -> bool:
     """Write a batch's end and accounts; False, and nothing written, where it had ended before.
 
-    ``rows_per_second`` is fetched rows over ``seconds["total"]``, null without a time.
+    ``rows_per_second`` is fetched rows over ``seconds["total"]``, null without a time. *calls* are
+    those that were not added before.
     """
+    if calls:
+        add_calls(connection, uid, calls)
     total = (seconds or {}).get("total", 0.0)
     done = connection.execute(
         sync_batches.update()
@@ -196,6 +201,19 @@ def name_run(connection: sa.Connection, uids: Sequence[UUID], run_id: str) -> No
         .where(sync_batches.c.uid.in_(uids), sync_batches.c.status.in_(LIVE))
         .values(dagster_run_id=run_id)
     )
+
+
+def add_calls(connection: sa.Connection, uid: UUID, calls: Calls) -> None:
+    """Add to what a batch that goes on has asked of the two systems."""
+    mine = (sync_batches.c.uid == uid) & sync_batches.c.status.in_(LIVE)
+    found = connection.execute(
+        sa.select(sync_batches.c.calls).where(mine).with_for_update()
+    ).first()
+    if found is None:
+        return  # whoever closed it has told its story
+    before = Calls.of_json(found.calls)
+    before.add(calls)
+    connection.execute(sync_batches.update().where(mine).values(calls=before.as_json()))
 
 
 def save_counts(

@@ -25,6 +25,8 @@ class State:
 
     watermark: str | None = None
     """Last rowversion acknowledged."""
+    watermark_at: datetime | None = None
+    """The moment that it is, where it is a timestamp."""
     last_full_scan_at: datetime | None = None
     last_batch: UUID | None = None
     adopted_at: datetime | None = None

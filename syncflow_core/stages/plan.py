@@ -87,6 +87,7 @@ def make_plan(connections: Connections, staged: Staged, *, now: Callable[[], dat
                     "of": staged.order.of,
                     "purge": staged.order.purge,
                 },
+                calls=connections.tally.take(staged.batch),
             )
             plan = plans.load_plan(connection, uid)
     let_go(connections, staged.batch)

@@ -283,7 +283,14 @@ def reconcile_sample(
     )
     with connections.database.begin() as connection:
         reconciliations.save_reconciliation(connection, found)
-        batches.close_batch(connection, order.batch, "completed", Counts(), now=now())
+        batches.close_batch(
+            connection,
+            order.batch,
+            "completed",
+            Counts(),
+            now=now(),
+            calls=connections.tally.take(order.batch),
+        )
     return Reconciled(found)
 
 

@@ -137,7 +137,8 @@ def _side_batch(
             Deleter(connections, entity, batch, lease, now, deferred=_nullable(entity)),
         )
         try:
-            yield side
+            with connections.tally.counting(batch):
+                yield side
         except Exception as error:
             privacy = connections.privacy_of(entity)
             told = privacy.error(error, name) if privacy else error
@@ -166,6 +167,7 @@ def _close(connections: Connections, batch: UUID, side: _Side, error: str | None
             Counts(retried=retried, deleted=counted["deleted"]),
             now=side.sender.now(),
             error=error,
+            calls=connections.tally.take(batch),
         )
 
 

@@ -31,7 +31,13 @@ from syncflow_core.columns import KEY_HASH, ROWVERSION
 from syncflow_core.errors import SyncFlowError, UnavailableError
 from syncflow_core.identity import ENCODING_VERSION
 from syncflow_core.logs import about
-from syncflow_core.rowversion import ROWVERSION_SOURCE, canonical_of, newest, sortable
+from syncflow_core.rowversion import (
+    ROWVERSION_SOURCE,
+    canonical_of,
+    moment_of,
+    newest,
+    sortable,
+)
 from syncflow_core.stages.work import (
     STAGES,
     Connections,
@@ -118,6 +124,7 @@ def track(connections: Connections, staged: Staged, *, now: Callable[[], datetim
                 "notes": list(staged.notes),
                 "layers": list(staged.layers),
             },
+            calls=connections.tally.take(staged.batch),
         )
     logger.info(
         "%s batch %s ended %s in %.2f s: %s",
@@ -171,6 +178,7 @@ def fail(
                     "asked_to_stop": stopped and not night_over,
                 },
                 error=message,
+                calls=connections.tally.take(order.batch),
             )
     finally:
         let_go(connections, order.batch)
@@ -269,6 +277,7 @@ def _advance(
     after = dataclasses.replace(
         before,
         watermark=watermark,
+        watermark_at=None if watermark is None else moment_of(watermark, staged.shape),
         collection=staged.shape.entity.collection,
         last_full_scan_at=now if staged.complete else before.last_full_scan_at,
         last_batch=staged.batch,

@@ -7,6 +7,7 @@ Source: design.md, "The way of a record".
 """
 
 import functools
+import logging
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
@@ -19,12 +20,14 @@ from uuid import UUID
 import msgspec
 
 from syncflow_core.apismith import Source
+from syncflow_core.bridge import batches
 from syncflow_core.bridge.database import Database
 from syncflow_core.bridge.failed import Alike
 from syncflow_core.bridge.leases import Lease
+from syncflow_core.calls import Tally
 from syncflow_core.catalog import Api
 from syncflow_core.entity import Entity
-from syncflow_core.errors import SyncFlowError
+from syncflow_core.errors import SyncFlowError, UnavailableError
 from syncflow_core.fields import Shape, shape_of
 from syncflow_core.frames import FrameRef, FrameStore
 from syncflow_core.logs import about
@@ -32,6 +35,7 @@ from syncflow_core.parents import Edge
 from syncflow_core.privacy import KEY_OF_PROCESS, Privacy, privacy_of
 from syncflow_core.schedulehub import Target
 
+logger = logging.getLogger(__name__)
 Kind = Literal["full", "incremental", "slice", "retry"]
 
 STAGES: Final = ("fetch", "normalize", "identity", "delta", "resolve", "push", "track")
@@ -63,6 +67,8 @@ class Connections:
     """Keys the digests that stand for personal data."""
     leases: dict[UUID, Lease] = field(default_factory=dict)
     """The leases that this process holds, by batch."""
+    tally: Tally = field(default_factory=Tally)
+    """Counts what the clients ask, by batch."""
     done: defaultdict[UUID, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
     """What each batch has written so far, for those that do not come to their end."""
 
@@ -265,6 +271,23 @@ def hold(connections: Connections, order: Order) -> Lease:
         )
         connections.leases[order.batch] = lease
     return lease
+
+
+def keep_calls(connections: Connections, batch: UUID) -> None:
+    """Save what the batch has asked so far: its next stage may be another process's.
+
+    Whoever closes the batch saves the rest with it. A database that is away now is no reason to end
+    the batch: the calls are saved later.
+    """
+    calls = connections.tally.take(batch)
+    if not calls:
+        return
+    try:
+        with connections.database.begin() as connection:
+            batches.add_calls(connection, batch, calls)
+    except UnavailableError as error:
+        connections.tally.give_back(batch, calls)
+        logger.warning("the calls of batch %s are not saved yet: %s", batch, error)
 
 
 def let_go(connections: Connections, batch: UUID) -> None:

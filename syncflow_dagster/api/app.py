@@ -13,7 +13,7 @@ from fastapi import FastAPI, Request, Response
 
 from syncflow_core.bridge.database import Database
 from syncflow_core.settings import Settings
-from syncflow_dagster.api import entities, health, plans, records, sync
+from syncflow_dagster.api import entities, health, metrics, plans, records, sync
 from syncflow_dagster.api.gateway import DagsterGateway
 from syncflow_dagster.api.limits import Bucket
 from syncflow_dagster.api.problems import add_handlers, problem
@@ -51,7 +51,7 @@ def create_app(
     app.state.refusals = Bucket(settings.api_refusals_per_minute)
     add_handlers(app)
     app.state.readiness = health.Readiness(health.Looks(settings, database))
-    for module in (sync, plans, records, entities, health):
+    for module in (sync, plans, records, entities, health, metrics):
         app.include_router(module.router, prefix=PREFIX)
 
     @app.middleware("http")

@@ -1,9 +1,21 @@
+from datetime import UTC, datetime
+
 import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from syncflow_core.rowversion import RowversionKind, canonical, is_newer, newest, sortable
+from syncflow_core.catalog import Api, Column
+from syncflow_core.entity import Entity
+from syncflow_core.fields import shape_of
+from syncflow_core.rowversion import (
+    RowversionKind,
+    canonical,
+    is_newer,
+    moment_of,
+    newest,
+    sortable,
+)
 
 ORDERED: dict[RowversionKind, list[str]] = {
     "integer": ["-5", "-1", "0", "2", "10", "9007199254740992", "9007199254740993", "9" * 38],
@@ -101,3 +113,28 @@ def test_integers_sort_as_integers(numbers: list[int]) -> None:
     assert rows.sort(sortable(pl.col("value"), "integer"))["value"].to_list() == [
         str(n) for n in sorted(numbers)
     ]
+
+
+@pytest.mark.parametrize(
+    ("kind", "zone", "text", "moment"),
+    [
+        ("timestamp", None, "08-DEC-25", datetime(2025, 12, 8, tzinfo=UTC)),
+        ("timestamp", None, "2025-12-08T10:30:00Z", datetime(2025, 12, 8, 10, 30, tzinfo=UTC)),
+        (
+            "timestamp",
+            "Europe/Berlin",
+            "2025-12-08 10:30:00.123456789",
+            datetime(2025, 12, 8, 9, 30, 0, 123_456, tzinfo=UTC),
+        ),
+        ("timestamp", None, "no moment", None),
+        ("integer", None, "20251208", None),
+    ],
+)
+def test_a_watermark_is_a_moment_where_it_is_a_timestamp(
+    kind: RowversionKind, zone: str | None, text: str, moment: datetime | None
+) -> None:
+    entity = {"name": "t", "rowversion": {"column": "RV", "kind": kind}, "time_zone": zone}
+    columns = tuple(Column(name=name, data_type="VARCHAR2(40)") for name in ("ID", "RV"))
+    api = Api(uid="u", slug="t", name="t", business_key_columns=("ID",), columns=columns)
+
+    assert moment_of(text, shape_of(Entity.model_validate(entity), api)) == moment

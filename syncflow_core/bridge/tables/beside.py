@@ -1,9 +1,9 @@
-"""The tables beside the ten: plans, proofs, sweeps, leases, limits, suspects, what was compared."""
+"""The tables beside the ten: plans, proofs, sweeps, leases, limits, suspects, what was compared, totals."""
 
 from typing import Final
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
 from syncflow_core.bridge.tables.shapes import (
     at_column,
@@ -186,4 +186,14 @@ alerts = sa.Table(
         postgresql_where=sa.text("ended_at IS NULL"),
     ),
     comment="what is wrong now, and what was and has not been told to be over",
+)
+
+metric_totals = sa.Table(
+    "metric_totals",
+    metadata,
+    entity_column(primary_key=True),
+    sa.Column("name", sa.Text, primary_key=True),
+    sa.Column("labels", ARRAY(sa.Text), primary_key=True),
+    sa.Column("numbers", ARRAY(sa.Double), nullable=False),
+    comment="accounts of all batches that ever ended, those too that are forgotten",
 )

@@ -122,6 +122,13 @@ sync_batches = sa.Table(
     sa.Column("fence", sa.BigInteger, comment="the lease's number that this batch wrote under"),
     sa.Column("error", sa.Text),
     sa.Column("calls", JSONB(none_as_null=True), comment="HTTP calls by system, and waits"),
+    sa.Column(
+        "totalled",
+        sa.Boolean,
+        nullable=False,
+        server_default=sa.text("false"),
+        comment="whether metric_totals has its accounts",
+    ),
     one_of("kind", BATCH_KINDS),
     one_of("status", BATCH_STATUSES),
     sa.ForeignKeyConstraint(
@@ -141,6 +148,11 @@ sync_batches = sa.Table(
         "ix_sync_batches_live",
         "entity",
         postgresql_where=sa.text("status IN ('pending', 'running')"),
+    ),
+    sa.Index(
+        "ix_sync_batches_untotalled",
+        "finished_at",
+        postgresql_where=sa.text("NOT totalled AND finished_at IS NOT NULL"),
     ),
     comment="one row per execution of one entity",
 )
@@ -261,6 +273,11 @@ erp_sync_state = sa.Table(
     entity_column(primary_key=True),
     sa.Column("source", sa.Text, primary_key=True, comment="APISmith's slug"),
     sa.Column("watermark", sa.Text, comment="last rowversion acknowledged"),
+    sa.Column(
+        "watermark_at",
+        sa.TIMESTAMP(timezone=True),
+        comment="the watermark's moment, where it is a timestamp",
+    ),
     at_column("last_full_scan_at", nullable=True),
     batch_column("last_batch"),
     at_column("adopted_at", nullable=True),

@@ -1,0 +1,73 @@
+"""How one system gives a token: by user name and password, or for the refresh token of the one before.
+
+Belongs here: the two calls that need no token, and what their refusal means.
+Does not belong here: when a token is renewed (``tokens``), carrying the calls (``http``).
+
+Source: contract.md, "Common to both".
+"""
+
+import json
+from collections.abc import Callable
+from typing import Final
+
+from syncflow_core.answers import Answer, read_grant
+from syncflow_core.errors import ContractError, RejectedError
+from syncflow_core.tokens import Grant, Login
+
+_UNAUTHORIZED: Final = 401
+
+
+class SignIn:
+    """One account at one system.
+
+    Args:
+        system: Its name, which is that of its ``SYNCFLOW_`` variables too.
+        url: Its address, for people.
+        login: The account.
+        post: Carries a body to a path, once; it raises for any status but success and 401.
+    """
+
+    def __init__(
+        self, system: str, url: str, login: Login, post: Callable[[str, bytes], Answer]
+    ) -> None:
+        self._system = system
+        self._url = url
+        self._login = login
+        self._post = post
+
+    def log_in(self) -> Grant:
+        """Tokens for user name and password.
+
+        Raises:
+            RejectedError: They are wrong.
+            ContractError: The answer holds no usable token.
+        """
+        given = {"username": self._login.username, "password": self._login.password}
+        answer = self._post("/auth/login", json.dumps(given).encode())
+        if answer.status == _UNAUTHORIZED:
+            name = self._system.upper()
+            raise RejectedError(
+                f"{self._system} at {self._url} refused the login of {self._login.username!r} (401): "
+                f"wrong credentials; check SYNCFLOW_{name}_USERNAME and SYNCFLOW_{name}_PASSWORD",
+                status=_UNAUTHORIZED,
+                system=self._system,
+            )
+        return self._grant(answer, None)
+
+    def refresh(self, token: str) -> Grant | None:
+        """Tokens for a refresh token; None where it is spent.
+
+        Raises:
+            ContractError: The answer holds no usable token.
+        """
+        answer = self._post("/auth/refresh", json.dumps({"refresh_token": token}).encode())
+        return None if answer.status == _UNAUTHORIZED else self._grant(answer, token)
+
+    def _grant(self, answer: Answer, refresh: str | None) -> Grant:
+        try:
+            return read_grant(answer.body, refresh)
+        except ValueError as error:
+            raise ContractError(
+                f"{self._system} answered a login without a usable token: {error}",
+                system=self._system,
+            ) from error

@@ -30,6 +30,7 @@ from syncflow_core.settings import Settings
 from syncflow_dagster.api.app import create_app
 from syncflow_dagster.api.families import FAMILIES
 from syncflow_dagster.api.gateway import DagsterGateway
+from syncflow_dagster.api.security import Verifier
 from syncflow_dagster.cli.app import app as commands
 
 SECRET = "a secret of more than thirty-two bytes"
@@ -42,7 +43,9 @@ ROWS = Counts(fetched=9, normalized=8, rejected=1, inserted=5, updated=2, unchan
 def app(database: Database) -> FastAPI:
     with database.begin() as connection:
         apply_entities(connection, [Entity(name="orders"), Entity(name="lines")])
-    return create_app(Settings(), database, DagsterGateway("http://127.0.0.1:9"), SECRET)
+    return create_app(
+        Settings(), database, DagsterGateway("http://127.0.0.1:9"), Verifier(Settings(), SECRET)
+    )
 
 
 def told(app: FastAPI) -> Samples:
@@ -235,7 +238,10 @@ def test_the_nights_progress_is_told_and_only_of_what_is_enabled(
 def test_a_database_that_is_away_is_a_problem_and_no_empty_answer() -> None:
     away = Database("postgresql://u:s3cret@127.0.0.1:9/x")
     answer = scrape(
-        create_app(Settings(), away, DagsterGateway("http://127.0.0.1:9"), SECRET), SECRET
+        create_app(
+            Settings(), away, DagsterGateway("http://127.0.0.1:9"), Verifier(Settings(), SECRET)
+        ),
+        SECRET,
     )
 
     assert answer.status_code == 503

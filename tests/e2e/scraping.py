@@ -15,7 +15,14 @@ Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
 def scrape(app: FastAPI, secret: str, *, accept: str = "*/*") -> httpx.Response:
     """The answer that a viewer gets, without a port."""
     now = datetime.now(tz=UTC)
-    token = issue(secret, name="prometheus", role="viewer", life=timedelta(hours=1), now=now)
+    token = issue(
+        app.state.settings,
+        secret,
+        name="prometheus",
+        role="viewer",
+        life=timedelta(hours=1),
+        now=now,
+    )
 
     async def ask() -> httpx.Response:
         transport = httpx.ASGITransport(app)

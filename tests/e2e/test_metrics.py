@@ -25,6 +25,7 @@ from syncflow_core.settings import read_settings
 from syncflow_dagster.api.app import create_app
 from syncflow_dagster.api.families import OUTCOMES
 from syncflow_dagster.api.gateway import DagsterGateway
+from syncflow_dagster.api.security import Verifier
 
 pytestmark = pytest.mark.e2e
 
@@ -53,7 +54,7 @@ def lived(shared_place: Place) -> Place:
                 name="part",
                 brake=Brake(rows=2, share=0.1),
                 rowversion=Rowversion(column="RV", kind="timestamp"),
-                fields=(small,),
+                fields=[small],
             ),
             Entity(name="line", parents={"part": link("part", "part")}),
         ]
@@ -90,7 +91,7 @@ def lived(shared_place: Place) -> Place:
 @pytest.fixture(scope="module")
 def app(lived: Place) -> FastAPI:
     gateway = DagsterGateway("http://127.0.0.1:9")
-    return create_app(read_settings(), lived.database, gateway, SECRET)
+    return create_app(read_settings(), lived.database, gateway, Verifier(read_settings(), SECRET))
 
 
 def scraped(app: FastAPI) -> Samples:

@@ -2,8 +2,6 @@
 
 import json
 import os
-import threading
-import time
 from collections.abc import Iterator
 from datetime import timedelta
 from uuid import uuid4
@@ -11,8 +9,8 @@ from uuid import uuid4
 import httpx
 import pytest
 import schemathesis
-import uvicorn
 from hypothesis import HealthCheck, settings
+from ported import ported
 from schemathesis.config import SchemathesisConfig
 
 from syncflow_core.bridge.database import Database
@@ -49,17 +47,8 @@ def address(module_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterat
             apply_entities(connection, [Entity(name="orders"), child])
         gateway = DagsterGateway("http://dagster.test", transport=httpx.MockTransport(_dagster))
         app = create_app(chosen, database, gateway, Verifier(chosen, SECRET))
-        server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="critical"))
-        thread = threading.Thread(target=server.run)
-        thread.start()
-        try:
-            while not server.started:
-                time.sleep(0.01)
-            port = server.servers[0].sockets[0].getsockname()[1]
-            yield f"http://127.0.0.1:{port}"
-        finally:
-            server.should_exit = True
-            thread.join()
+        with ported(app) as url:
+            yield url
 
 
 def _dagster(request: httpx.Request) -> httpx.Response:

@@ -13,8 +13,9 @@ from typing import Annotated, Any
 import pydantic
 import yaml
 
-from syncflow_core.entity import Declared, Entity
+from syncflow_core.entity import Entity
 from syncflow_core.errors import ConfigError
+from syncflow_core.transforms import Declared
 
 VERSION = 1
 

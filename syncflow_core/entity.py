@@ -13,10 +13,11 @@ from typing import Annotated, Any, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import pydantic
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, model_validator
+from pydantic import AfterValidator, BeforeValidator, model_validator
 
 from syncflow_core.catalog import FieldType
 from syncflow_core.columns import OWN
+from syncflow_core.transforms import Declared, Transform, named
 
 NAME = re.compile(r"^[a-z][a-z0-9_]{0,62}$")
 """An entity's name: it becomes a Dagster asset key and part of op names."""
@@ -45,8 +46,6 @@ FORMS = (
     "invalid_unicode",
 )
 """The keys of a field that say how the source writes its values."""
-
-BooleanWords = dict[Literal["true", "false"], list[str]]
 
 
 def is_pattern(name: str) -> bool:
@@ -91,111 +90,63 @@ Owner = Annotated[
 """``team:planning`` or an e-mail address, as Dagster takes them."""
 
 
-class Declared(BaseModel):
-    """Base of all declarations: frozen; a key that nobody knows is a fault, and so is ``"5"`` for 5."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-
-
-class Pad(Declared):
-    """Fill a text up to ``length`` characters."""
-
-    length: int = pydantic.Field(gt=0, le=4000)
-    fill: str = pydantic.Field(default=" ", min_length=1, max_length=1)
-    side: Literal["left", "right"] = "left"
-
-
-class Substring(Declared):
-    """Keep ``length`` characters from ``start`` (1 is the first; negative counts from the end)."""
-
-    start: int = 1
-    length: int | None = pydantic.Field(default=None, ge=0)
-
-
-class Concat(Declared):
-    """Join source columns; NULLs are passed over."""
-
-    columns: list[str] = pydantic.Field(min_length=1)
-    separator: str = ""
-
-
-class Replace(Declared):
-    """Replace every occurrence of a text, or of a regular expression."""
-
-    old: str = pydantic.Field(min_length=1)
-    new: str = ""
-    regex: bool = False
-
-    @model_validator(mode="after")
-    def _compiles(self) -> "Replace":
-        if self.regex:
-            try:
-                re.compile(self.old)
-            except re.error as error:
-                raise ValueError(f"{self.old!r} is no regular expression: {error}") from error
-        return self
-
-
-class Transform(Declared):
-    """One transformation; exactly one of the keys is given. ``upper`` alone is short for ``{upper: true}``."""
-
-    upper: Literal[True] | None = None
-    lower: Literal[True] | None = None
-    trim: Literal[True] | None = None
-    pad: Pad | None = None
-    substring: Substring | None = None
-    concat: Concat | None = None
-    replace: Replace | None = None
-    lookup: dict[str, str | None] | None = None
-    constant: str | int | bool | None = None
-    coalesce: list[str] | None = None
-    boolean: BooleanWords | None = None
-
-    @model_validator(mode="after")
-    def _one(self) -> "Transform":
-        if len(self.model_fields_set) != 1:
-            raise ValueError("a transformation has exactly one key")
-        return self
-
-    @property
-    def kind(self) -> str:
-        """The one key that is given."""
-        return next(iter(self.model_fields_set))
-
-
-def _transforms(value: object) -> object:
-    """``upper`` for ``[{upper: true}]``; one transformation for a list of one."""
-    values = value if isinstance(value, list) else [value]
-    return [{item: True} if isinstance(item, str) else item for item in values]
-
-
 class Field(Declared):
     """One field of an entity: where it comes from, what it becomes."""
 
-    source: str | None = None
-    target: str | None = None
-    type: FieldType | None = None
-    transform: Annotated[list[Transform], BeforeValidator(_transforms)] = []
-    values: dict[str, str | None] | None = None
-    default: str | int | bool | None = None
-    required: bool = False
-    precision: int | None = pydantic.Field(default=None, ge=1, le=38)
-    scale: int | None = pydantic.Field(default=None, ge=-84, le=127)
-    minimum: Limit = None
-    maximum: Limit = None
-    max_length: int | None = pydantic.Field(default=None, ge=1)
-    formats: list[str] = []
-    date_order: Literal["dmy", "mdy", "ymd"] | None = None
-    time_zone: Zone = None
-    decimal_separator: Literal[".", ","] = "."
-    percent: bool = False
-    encoding: Literal["hex", "base64"] = "hex"
-    null_words: list[str] = []
-    repair: bool = False
-    invalid_unicode: Literal["reject", "replace"] = "reject"
-    on_error: Literal["reject", "null"] = "reject"
-    volatile: bool = False
-    pii: Literal["mask", "hash", "drop"] | None = None
+    source: str | None = pydantic.Field(default=None, examples=["QTY"])
+    """The source column."""
+    target: str | None = pydantic.Field(default=None, examples=["quantity"])
+    """The hub's field; the source's name in lower case without one."""
+    type: FieldType | None = pydantic.Field(default=None, examples=["decimal"])
+    """What it holds; as APISmith says without one."""
+    transform: Annotated[list[Transform], BeforeValidator(named)] = pydantic.Field(
+        default=[], examples=[["trim", "upper"]]
+    )
+    """What its value goes through, in this order."""
+    values: dict[str, str | None] | None = pydantic.Field(
+        default=None, examples=[{"Released": "RELEASED"}]
+    )
+    """The values that are allowed, each with what it becomes."""
+    default: str | int | bool | None = pydantic.Field(default=None, examples=["PLANNED"])
+    """What stands for NULL."""
+    required: bool = pydantic.Field(default=False, examples=[True])
+    """Whether NULL is rejected."""
+    precision: int | None = pydantic.Field(default=None, ge=1, le=38, examples=[12])
+    """Digits of a number, at most."""
+    scale: int | None = pydantic.Field(default=None, ge=-84, le=127, examples=[3])
+    """Digits behind its point, at most."""
+    minimum: Limit = pydantic.Field(default=None, examples=[0])
+    """The least number or date."""
+    maximum: Limit = pydantic.Field(default=None, examples=[1000000])
+    """The greatest number or date."""
+    max_length: int | None = pydantic.Field(default=None, ge=1, examples=[40])
+    """Characters of a text, at most."""
+    formats: list[str] = pydantic.Field(default=[], examples=[["DD.MM.YYYY"]])
+    """How dates may be written, in this order."""
+    date_order: Literal["dmy", "mdy", "ymd"] | None = pydantic.Field(default=None, examples=["dmy"])
+    """How ``01/02/2025`` is read; an ambiguous date is rejected without one."""
+    time_zone: Zone = pydantic.Field(default=None, examples=["Europe/Berlin"])
+    """The zone of its times; the entity's without one."""
+    decimal_separator: Literal[".", ","] = pydantic.Field(default=".", examples=[","])
+    """What stands before the fraction."""
+    percent: bool = pydantic.Field(default=False, examples=[False])
+    """Whether ``12 %`` is 0.12."""
+    encoding: Literal["hex", "base64"] = pydantic.Field(default="hex", examples=["base64"])
+    """How the source writes bytes."""
+    null_words: list[str] = pydantic.Field(default=[], examples=[["N/A"]])
+    """Texts that mean NULL."""
+    repair: bool = pydantic.Field(default=False, examples=[True])
+    """Whether text that was decoded wrongly is repaired."""
+    invalid_unicode: Literal["reject", "replace"] = pydantic.Field(
+        default="reject", examples=["replace"]
+    )
+    """What is done with text that is none."""
+    on_error: Literal["reject", "null"] = pydantic.Field(default="reject", examples=["null"])
+    """Whether a bad value rejects the record, or becomes NULL."""
+    volatile: bool = pydantic.Field(default=False, examples=[True])
+    """Sent, but no reason for an update."""
+    pii: Literal["mask", "hash", "drop"] | None = pydantic.Field(default=None, examples=["mask"])
+    """How its values are hidden wherever people look; the hub gets them as they are."""
 
     @model_validator(mode="after")
     def _named(self) -> "Field":
@@ -239,9 +190,11 @@ RowversionKind = Literal["integer", "timestamp", "hex", "text"]
 class Rowversion(Declared):
     """The source's change counter: its column, how two of them compare, how far to look back."""
 
-    column: str
-    kind: RowversionKind | None = None
-    overlap_s: int = pydantic.Field(default=300, ge=0)
+    column: str = pydantic.Field(examples=["ROWVERSION"])
+    """The source column."""
+    kind: RowversionKind | None = pydantic.Field(default=None, examples=["timestamp"])
+    """How two of them compare; as APISmith says without one."""
+    overlap_s: int = pydantic.Field(default=300, ge=0, examples=[300])
     """How far an incremental fetch looks back, for rows that were committed late: seconds of a
     timestamp; of an integer or hex counter, so many counts. A text cannot be moved."""
 
@@ -249,57 +202,88 @@ class Rowversion(Declared):
 class Brake(Declared):
     """Withhold deletes (or updates) beyond both numbers."""
 
-    rows: int = pydantic.Field(default=100, ge=0)
-    share: float = pydantic.Field(default=0.1, ge=0, le=1)
+    rows: int = pydantic.Field(default=100, ge=0, examples=[100])
+    """So many go through in any case."""
+    share: float = pydantic.Field(default=0.1, ge=0, le=1, examples=[0.1])
+    """So large a share of the known records goes through in any case."""
 
 
 class ParentRef(Declared):
     """A reference to a parent: the parent entity, and its key fields from this entity's fields."""
 
-    entity: str
-    key: dict[str, str] = pydantic.Field(min_length=1)
+    entity: str = pydantic.Field(examples=["orders"])
+    """The parent."""
+    key: dict[str, str] = pydantic.Field(min_length=1, examples=[{"order_no": "order_no"}])
     """Parent's key field (target name) to this entity's field (target name)."""
 
 
 class Background(Declared):
     """The sweep of the whole table in slices, at night."""
 
-    enabled: bool = True
+    enabled: bool = pydantic.Field(default=True, examples=[True])
+    """Whether the table is swept."""
     window: Annotated[
         str, pydantic.Field(pattern=r"^([01]\d|2[0-3]):[0-5]\d-([01]\d|2[0-3]):[0-5]\d$")
-    ] = "19:00-07:00"
-    time_zone: Zone = None
-    nights: int = pydantic.Field(default=7, ge=1, le=366)
+    ] = pydantic.Field(default="19:00-07:00", examples=["19:00-07:00"])
+    """From when to when."""
+    time_zone: Zone = pydantic.Field(default=None, examples=["Europe/Berlin"])
+    """The zone of the window; the installation's without one."""
+    nights: int = pydantic.Field(default=7, ge=1, le=366, examples=[7])
+    """In how many nights the table is swept."""
 
 
 class Schedule(Declared):
     """When an entity is synced without anyone asking."""
 
-    incremental_minutes: int | None = pydantic.Field(default=None, ge=1)
+    incremental_minutes: int | None = pydantic.Field(default=None, ge=1, examples=[15])
+    """By day, what has changed is read so often; never without one."""
     background: Background = Background()
+    """The sweep by night."""
 
 
 class Entity(Declared):
     """One entity: what is read, what it becomes, where it goes."""
 
-    name: str = pydantic.Field(pattern=NAME.pattern)
-    api: Place = ""
-    collection: Place = ""
-    group: str = pydantic.Field(default="erp", pattern=r"^[A-Za-z0-9_]+$")
-    description: Text = ""
-    owners: list[Owner] = []
-    enabled: bool = True
-    business_key: list[str] = []
+    name: str = pydantic.Field(pattern=NAME.pattern, examples=["order_lines"])
+    """Its name, the key of its asset."""
+    api: Place = pydantic.Field(default="", examples=["order_lines"])
+    """APISmith's slug; the name without one."""
+    collection: Place = pydantic.Field(default="", examples=["order_lines"])
+    """ScheduleHub's collection; the name without one."""
+    group: str = pydantic.Field(default="erp", pattern=r"^[A-Za-z0-9_]+$", examples=["sales"])
+    """Its group in the Dagster UI."""
+    description: Text = pydantic.Field(default="", examples=["Lines of sales orders."])
+    """For people."""
+    owners: list[Owner] = pydantic.Field(default=[], examples=[["team:planning"]])
+    """Teams or addresses."""
+    enabled: bool = pydantic.Field(default=True, examples=[True])
+    """Whether it is synced."""
+    business_key: list[str] = pydantic.Field(default=[], examples=[["ORDER_NO", "LINE_NO"]])
+    """The source columns of its key; as APISmith says without any."""
     rowversion: Rowversion | None = None
-    delta: Literal["hash", "rowversion", "full"] | None = None
-    deletes: Literal["delete", "ignore"] = "delete"
+    """The source's change counter; as APISmith says without one."""
+    delta: Literal["hash", "rowversion", "full"] | None = pydantic.Field(
+        default=None, examples=["hash"]
+    )
+    """How changes are found; ``rowversion`` where there is one, else ``hash``."""
+    deletes: Literal["delete", "ignore"] = pydantic.Field(default="delete", examples=["delete"])
+    """Whether records that are gone from the source are deleted."""
     brake: Brake = Brake()
-    time_zone: Zone = None
-    date_order: Literal["dmy", "mdy", "ymd"] | None = None
-    unmapped: Literal["keep", "drop"] = "keep"
-    fields: list[Field] = []
-    parents: dict[Annotated[str, pydantic.Field(pattern=NAME.pattern)], ParentRef] = {}
+    """Beyond what numbers a person is asked."""
+    time_zone: Zone = pydantic.Field(default=None, examples=["Europe/Berlin"])
+    """The zone of times without one; they stay without a zone where there is none."""
+    date_order: Literal["dmy", "mdy", "ymd"] | None = pydantic.Field(default=None, examples=["dmy"])
+    """How ``01/02/2025`` is read; an ambiguous date is rejected without one."""
+    unmapped: Literal["keep", "drop"] = pydantic.Field(default="keep", examples=["keep"])
+    """What becomes of source columns that no field names."""
+    fields: list[Field] = pydantic.Field(default=[])
+    """What is made of the source's columns."""
+    parents: dict[Annotated[str, pydantic.Field(pattern=NAME.pattern)], ParentRef] = pydantic.Field(
+        default={}
+    )
+    """Its references to other entities, by name."""
     schedule: Schedule = Schedule()
+    """When it is synced without anyone asking."""
 
     @model_validator(mode="before")
     @classmethod

@@ -18,7 +18,7 @@ from typing import Final
 import polars as pl
 
 from syncflow_core.catalog import FieldType
-from syncflow_core.entity import FORMS, Field, Transform
+from syncflow_core.entity import FORMS, Field
 from syncflow_core.errors import ConfigError
 from syncflow_core.fields import TargetField
 from syncflow_core.normalize.coerce import coerce
@@ -36,6 +36,7 @@ from syncflow_core.normalize.reading import (
     refuse,
 )
 from syncflow_core.normalize.text import check_length, clean
+from syncflow_core.transforms import Transform
 
 _ALLOWED: Final = Refused("allowed", "is not among the values that the field declares")
 _BOOLEAN: Final = Refused("boolean", "is not among the words that the field declares")

@@ -4,7 +4,8 @@ import pytest
 
 from syncflow_core.catalog import Api, Column
 from syncflow_core.contract import contract_of, drift
-from syncflow_core.entity import Entity, Field, Rowversion, Transform
+from syncflow_core.entity import Entity, Field, Rowversion
+from syncflow_core.transforms import Transform
 
 BEFORE = {"ID": "NUMBER(9)", "NAME": "VARCHAR2(40)", "QTY": "NUMBER(12,2)", "RV": "TIMESTAMP(6)"}
 

@@ -3,8 +3,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from syncflow_core.entities_file import entities_text, parse_entities
-from syncflow_core.entity import Brake, Entity, Field, ParentRef, Rowversion, Transform
+from syncflow_core.entity import Brake, Entity, Field, ParentRef, Rowversion
 from syncflow_core.errors import ConfigError
+from syncflow_core.transforms import Transform
 
 GOOD = """\
 version: 1

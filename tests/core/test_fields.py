@@ -1,9 +1,10 @@
 import pytest
 
 from syncflow_core.catalog import Api, Column
-from syncflow_core.entity import Entity, Field, ParentRef, Rowversion, Transform
+from syncflow_core.entity import Entity, Field, ParentRef, Rowversion
 from syncflow_core.errors import ConfigError
 from syncflow_core.fields import shape_of
+from syncflow_core.transforms import Transform
 
 API = Api(
     uid="u",

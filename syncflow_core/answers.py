@@ -23,6 +23,7 @@ from syncflow_core.errors import (
     SyncFlowError,
     UnavailableError,
 )
+from syncflow_core.printable import printable
 from syncflow_core.tokens import Grant
 
 _RETRIABLE = frozenset({408, 425, 429, 500, 502, 503, 504})
@@ -125,7 +126,7 @@ def problem_detail(body: bytes) -> str:
         return ""
     if not isinstance(said, str):
         said = "; ".join(f"{'.'.join(map(str, fault.loc))}: {fault.msg}" for fault in said)
-    return f": {' '.join(said.split())[:_DETAIL_LIMIT]}" if said.strip() else ""
+    return f": {printable(' '.join(said.split()))[:_DETAIL_LIMIT]}" if said.strip() else ""
 
 
 class _Given(msgspec.Struct):

@@ -13,6 +13,7 @@ from syncflow_core.catalog import Api, FieldType, OracleType
 from syncflow_core.columns import OWN
 from syncflow_core.entity import HUB_FIELDS, Entity, Field, RowversionKind, is_pattern
 from syncflow_core.errors import ConfigError
+from syncflow_core.privacy import privacy_of
 
 
 @dataclass(frozen=True)
@@ -112,6 +113,10 @@ def shape_of(entity: Entity, api: Api) -> Shape:
     column, kind = _rowversion(entity, api)
     if column is not None and column not in known:
         faults.append(f"rowversion: the source has no column {column!r}")
+    if column in privacy_of(entity).columns:
+        faults.append(
+            f"rowversion: {column!r} is personal data (pii), and a rowversion is kept and shown as it is"
+        )
     delta = entity.delta or api.delta_strategy
     if delta == "rowversion" and column is None:
         faults.append("delta: rowversion needs a rowversion column")

@@ -9,14 +9,15 @@ Source: product.md 3 and 4.
 import dataclasses
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import polars as pl
 
-from syncflow_core.columns import KEY_HASH, REFERENCE, ROW
+from syncflow_core.columns import KEY_HASH, KEY_SOURCE, REFERENCE, ROW
 from syncflow_core.fields import Shape
 from syncflow_core.identity import add_identity
 from syncflow_core.normalize import normalize
+from syncflow_core.privacy import NAMED, is_hidden
 
 _PLAIN = frozenset({"text", "integer", "decimal"})
 """Types whose canonical text any source takes for a value."""
@@ -60,7 +61,7 @@ def source_keys(
         sent: dict[str, object] = json.loads(key_source)
         if set(sent) == set(shape.key_columns):
             found.append(sent)
-    values = values_of(reference or "")
+    values = {} if is_hidden(reference) else values_of(reference or "")
     if set(values) == set(shape.key_fields):
         fields = [shape.field(name) for name in shape.key_fields]
         canonical: dict[str, object] = {
@@ -72,6 +73,52 @@ def source_keys(
         ):
             found.append(canonical)
     return found
+
+
+def key_sources(rows: Iterable[str | None], shape: Shape) -> list[str | None]:
+    """The keys of raw rows of JSON as the source sent them; None where one is not whole."""
+    return [_key_source(text, shape) for text in rows]
+
+
+def _key_source(text: str | None, shape: Shape) -> str | None:
+    try:
+        row = json.loads(text or "null", parse_float=str, parse_int=str)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(row, dict) or any(
+        not isinstance(row.get(name), str) for name in shape.key_columns
+    ):
+        return None
+    return json.dumps({name: row[name] for name in shape.key_columns}, ensure_ascii=False)
+
+
+def with_plain_references(named: pl.DataFrame, shape: Shape) -> pl.DataFrame:
+    """The frame with references that spell the key, also where the one kept hides personal data.
+
+    Args:
+        named: ``#key_hash``, ``#reference`` and ``#key_source``, which such a reference is made of anew;
+            null where that says no key.
+        shape: The entity.
+    """
+    hidden = pl.col(REFERENCE).str.contains(NAMED.pattern)
+    likely = named.filter(pl.col(REFERENCE).str.ends_with("]"))  # a look at each end is quick
+    unplain = likely.filter(hidden).select(KEY_HASH, KEY_SOURCE).unique(KEY_HASH)
+    if unplain.is_empty():
+        return named
+    keys = [_sent(text, shape) for text in unplain[KEY_SOURCE]]
+    columns = {name: [key.get(name) for key in keys] for name in shape.key_columns}
+    raw = pl.DataFrame(columns, schema=dict.fromkeys(shape.key_columns, pl.String))
+    spelled = keys_of(raw.with_row_index(ROW), shape).select(
+        KEY_HASH, pl.col(REFERENCE).alias("#spelled")
+    )
+    joined = named.join(spelled.unique(KEY_HASH), on=KEY_HASH, how="left", maintain_order="left")
+    plain = pl.when(hidden).then(pl.col("#spelled")).otherwise(REFERENCE)
+    return joined.with_columns(plain.alias(REFERENCE)).select(named.columns)
+
+
+def _sent(text: str | None, shape: Shape) -> dict[str, str]:
+    found = json.loads(text or "{}", parse_float=str, parse_int=str)
+    return found if set(found) == set(shape.key_columns) else {}
 
 
 def _texts(key: Mapping[str, object]) -> dict[str, str]:

@@ -8,7 +8,7 @@ Source: product.md 4, "Deletes need proof of completeness", and 5.
 
 from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 
 import xxhash
@@ -16,6 +16,7 @@ import xxhash
 from syncflow_core.apismith import PAGE_LIMIT, SYSTEM, Filter, Sort, Source
 from syncflow_core.catalog import Api
 from syncflow_core.errors import ContractError
+from syncflow_core.logs import Threads
 from syncflow_core.pages import Page
 
 _GROWTH = (
@@ -123,13 +124,13 @@ class Scan:
             UnavailableError: A page did not come; all that was begun has ended.
         """
         assert not self._totals, "a scan is gone through once"  # noqa: S101  # a mistake of the caller
-        pool = ThreadPoolExecutor(self.threads, thread_name_prefix=f"scan-{self.api.slug}")
+        pool = Threads(self.threads, thread_name_prefix=f"scan-{self.api.slug}")
         try:
             yield from self._in_order(pool)
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
 
-    def _in_order(self, pool: ThreadPoolExecutor) -> Iterator[Page]:
+    def _in_order(self, pool: Threads) -> Iterator[Page]:
         begun: deque[Future[list[Page]]] = deque()
         start = self.first
         left_over = 0

@@ -11,7 +11,6 @@ Source: contract.md, "ScheduleHub: holds the plan"; product.md 5.
 
 import threading
 from collections.abc import Callable, Iterator, Sequence, Sized
-from concurrent.futures import ThreadPoolExecutor
 from typing import Final, Self, TypeVar
 from urllib.parse import quote
 
@@ -33,6 +32,7 @@ from syncflow_core.errors import (
 from syncflow_core.http import Transport
 from syncflow_core.limiter import Limiter, Limits, limits_of
 from syncflow_core.listing import page_frame, page_type
+from syncflow_core.logs import Threads
 from syncflow_core.outcomes import (
     OUTCOME,
     SYSTEM,
@@ -357,7 +357,7 @@ class Target:
 
     def _each(self, ask: Callable[[T], "R"], items: Sequence[T]) -> list["R"]:
         """What *ask* gives for each item, in order, some at once."""
-        with ThreadPoolExecutor(self._at_once, thread_name_prefix="schedulehub") as pool:
+        with Threads(self._at_once, thread_name_prefix="schedulehub") as pool:
             return list(pool.map(ask, items))
 
 

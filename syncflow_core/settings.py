@@ -6,12 +6,13 @@ Does not belong here: what an entity declares (``entity``).
 Source: design.md, "Fixed interfaces", Environment.
 """
 
+import re
 from pathlib import Path
 from typing import Annotated, Final, Literal
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from pydantic import AfterValidator, Field, SecretStr, ValidationError
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from syncflow_core.errors import ConfigError
@@ -34,6 +35,14 @@ def _zone(value: str) -> str:
     return value
 
 
+def _lower(value: object) -> object:
+    return value.strip().lower() or "auto" if isinstance(value, str) else value
+
+
+def _upper(value: object) -> object:
+    return value.strip().upper() or None if isinstance(value, str) else value
+
+
 def _database_url(value: SecretStr | None) -> SecretStr | None:
     if value is None or not value.get_secret_value().strip():
         return None
@@ -50,6 +59,67 @@ def _database_url(value: SecretStr | None) -> SecretStr | None:
     except ValueError:
         raise ValueError("its port is no number up to 65535") from None
     return SecretStr(f"postgresql://{rest}")
+
+
+def _alert_url(value: SecretStr | None) -> SecretStr | None:
+    """Never the value in the words: chat programs' webhooks are as secret as a password."""
+    if value is None or not (text := value.get_secret_value().strip()):
+        return None
+    if not text.isascii() or not text.isprintable() or " " in text:
+        raise ValueError("must be printable ASCII without spaces")
+    parts = urlsplit(text)
+    if parts.scheme not in {"http", "https"} or not parts.hostname:
+        raise ValueError("must begin with http:// or https:// and a host")
+    return SecretStr(text)
+
+
+def _smtp_url(value: SecretStr | None) -> SecretStr | None:
+    if value is None or not (text := value.get_secret_value().strip()):
+        return None
+    try:
+        parts = urlsplit(text)
+        usable = parts.scheme in {"smtp", "smtps"} and bool(parts.hostname) and parts.port != 0
+        usable &= unquote(text).isascii() and unquote(text).isprintable()
+    except ValueError:
+        usable = False
+    if not usable:
+        raise ValueError("must be smtp://user:password@host:587 or smtps://user:password@host:465")
+    return SecretStr(text)
+
+
+def _one_line(value: str) -> str:
+    if not value.isprintable() or not value.strip():
+        raise ValueError("must be one line of printable text")
+    return value.strip()
+
+
+def _sender(value: str) -> str:
+    if "," in value:
+        raise ValueError("must be one address")
+    return _mail(value)
+
+
+def _mail(value: str) -> str:
+    addresses = [item.strip() for item in value.split(",") if item.strip()]
+    for address in addresses:
+        if not _ADDRESS.fullmatch(address):
+            raise ValueError("must be addresses such as ops@example.com, separated by commas")
+    return ",".join(addresses)
+
+
+_ADDRESS = re.compile(r"[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]+@[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?")
+Mail = Annotated[str, AfterValidator(_mail)]
+
+
+def _key_url(value: str | None) -> str | None:
+    """Over plain HTTP anybody on the way could put keys of his own there."""
+    if value is None or not value.strip():
+        return None
+    parts = urlsplit(value.strip())
+    local = parts.hostname in {"127.0.0.1", "localhost", "::1"}
+    if parts.scheme != "https" and not (local and parts.scheme == "http"):
+        raise ValueError("must begin with https://")
+    return value.strip()
 
 
 LOCAL_API: Final = "http://127.0.0.1:8008"
@@ -82,10 +152,40 @@ class Settings(BaseSettings):
     """How long a whole answer may take, however steadily it drips."""
     keep_days: Annotated[int, Field(ge=1)] = 90
     """How long the history of batches and records is kept."""
+    alert_webhook_url: Annotated[SecretStr | None, AfterValidator(_alert_url)] = None
+    """Who is told by HTTP what has become wrong, and what is over."""
+    alert_webhook_secret: SecretStr = SecretStr("")
+    """Signs what is told by HTTP, where it is set."""
+    alert_mail_to: Mail = ""
+    """Who is told by mail; several addresses are separated by commas."""
+    alert_mail_from: Annotated[str, AfterValidator(_sender)] = ""
+    smtp_url: Annotated[SecretStr | None, AfterValidator(_smtp_url)] = None
+    installation: Annotated[str, Field(max_length=63), AfterValidator(_one_line)] = "syncflow"
+    """What alerts call this SyncFlow, where there are several."""
     frames_uri: str | None = None
     api_secret: SecretStr | None = None
+    api_jwks_url: Annotated[str | None, AfterValidator(_key_url)] = None
+    """Where the public keys of an issuer of yours are, whose tokens the REST API takes too."""
+    api_issuer: str = ""
+    """What such tokens have to name as their issuer."""
+    api_audience: Annotated[str, Field(min_length=1)] = "syncflow"
+    """What every token has to name as its audience."""
+    api_role_claim: Annotated[str, Field(min_length=1)] = "role"
+    """Which claim of a token says the role: viewer, operator or admin."""
+    api_writes_per_minute: Annotated[int, Field(ge=1)] = 120
+    """Requests that change or start something, of one caller, in a minute."""
+    api_refusals_per_minute: Annotated[int, Field(ge=1)] = 30
+    """Tokens of one address that may be wrong in a minute, before it is not listened to."""
     api_url: Annotated[str, AfterValidator(lambda value: _base_url(value) or LOCAL_API)] = LOCAL_API
     """Where people and programs reach the REST API, for links."""
+    pii_secret: SecretStr | None = None
+    """Keys the digests that stand for personal data; the home's own where unset."""
+    log_format: Annotated[Literal["auto", "json", "text"], BeforeValidator(_lower)] = "auto"
+    """auto: text, but JSON where a server or a worker writes to no terminal."""
+    log_level: Annotated[
+        Literal["DEBUG", "INFO", "WARNING", "ERROR"] | None, BeforeValidator(_upper)
+    ] = None
+    """The least that is logged; unset: INFO in servers and workers, WARNING in commands."""
     time_zone: Annotated[str, AfterValidator(_zone)] = "UTC"
     slices: Annotated[int, Field(ge=1, le=366)] = 7
 

@@ -9,8 +9,8 @@ Source: product.md 10, ``trace``; product.md 1, ``record_events``.
 import json
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import polars as pl
@@ -28,8 +28,10 @@ from syncflow_core.entity import Entity
 from syncflow_core.errors import ConfigError, RejectedError, UnavailableError
 from syncflow_core.fields import Shape, shape_of
 from syncflow_core.identity import key_hash
-from syncflow_core.keys import keys_of, source_keys, values_of
+from syncflow_core.keys import keys_of, source_keys, values_of, with_plain_references
 from syncflow_core.normalize import Step, explain
+from syncflow_core.privacy import KEY_OF_PROCESS, Privacy, is_hidden, named_by, privacy_of
+from syncflow_core.shown import shown_line, shown_sample
 
 _HEX = re.compile(r"[0-9a-f]{32}")
 
@@ -78,8 +80,15 @@ class _Wanted:
     """Its key as it was typed and as it is normalized, by source column; none where a digest was typed."""
 
 
-def trace(database: Database, source: Source, entity: str, key: str) -> Story:
-    """Gather the story of the record that ``key`` names.
+def trace(
+    database: Database,
+    source: Source,
+    entity: str,
+    key: str,
+    *,
+    digest_key: Callable[[], bytes] = lambda: KEY_OF_PROCESS,
+) -> Story:
+    """Gather the story of the record that ``key`` names; personal data is hidden in it.
 
     Where the source is away the story is told of what is kept.
 
@@ -90,6 +99,7 @@ def trace(database: Database, source: Source, entity: str, key: str) -> Story:
         key: The reference (``order_no=WO1|line_no=2``), the key hash in hex, or, of a key of one
             field, its value; values as the reference has them, or as the source spells them. Of a dead
             letter without a usable key, its ``raw_digest`` in hex.
+        digest_key: Keys the digests that stand for personal data.
 
     Raises:
         ConfigError: There is no such entity, the key names other fields than the entity's, or its
@@ -97,13 +107,17 @@ def trace(database: Database, source: Source, entity: str, key: str) -> Story:
     """
     with database.begin() as connection:
         declared = load_registered(connection, [entity], enabled=None)[0].entity
+    privacy = privacy_of(declared, digest_key)
     shape, away = None, None
     try:
         shape = shape_of(declared, source.describe(declared.api))
     except UnavailableError as error:
-        away = str(error)
+        away = privacy.told(str(error))
     with database.begin() as connection:
-        wanted = _wanted(connection, entity, shape, key)
+        wanted = _wanted(connection, entity, shape, key, hidden=bool(privacy))
+        parents = load_entities(
+            connection, sorted({item.entity for item in declared.parents.values()}), enabled=None
+        )
     digest = wanted.digest
     keys = pl.Series(KEY_HASH, [digest])
     with database.begin() as connection:
@@ -123,39 +137,76 @@ def trace(database: Database, source: Source, entity: str, key: str) -> Story:
         try:
             row = _row(source, shape, digest, _spelled(shape, sources, letters, wanted))
         except UnavailableError as error:
-            away = str(error)
+            away = privacy.told(str(error))
     kept = None if row is not None else _kept(letters)
     told_of = row if row is not None else kept
+    names = _first(sources, REFERENCE) or _first(letters, REFERENCE) or _first(waiting, REFERENCE)
+    theirs = {item.name: privacy_of(item, digest_key) for item in parents}
     return Story(
         entity=entity,
         key_hash=digest,
-        reference=_first(sources, REFERENCE)
-        or _first(letters, REFERENCE)
-        or _first(waiting, REFERENCE),
+        reference=privacy.reference(names, digest.hex()),
         known=known.row(0, named=True) if known.height else None,
         events=told,
-        failed=letters.row(0, named=True) if letters.height else None,
+        failed=shown_line(letters.row(0, named=True), privacy) if letters.height else None,
         pending=[
-            {**line, "parent": _parent_named(declared, line)}
+            {**shown_line(line, privacy), "parent": _parent_named(declared, line, privacy, theirs)}
             for line in waiting.iter_rows(named=True)
         ],
         children=children,
-        withheld=withheld,
+        withheld=[_shown_plan(plan, privacy) for plan in withheld],
         last_read=next((item for item in read if item.kind not in {"plan", "retry"}), None),
         away=away,
-        row=told_of,
+        row=None if told_of is None else _texts(privacy.row(told_of)),
         kept=kept is not None,
-        steps=explain(told_of, shape) if told_of is not None and shape is not None else (),
+        steps=_steps(told_of, shape, privacy, kept=kept is not None),
     )
 
 
-def _parent_named(entity: Entity, line: Mapping[str, Any]) -> str | None:
+def _texts(row: Mapping[str, object]) -> dict[str, str | None]:
+    return {name: None if value is None else str(value) for name, value in row.items()}
+
+
+def _steps(
+    row: Mapping[str, str | None] | None, shape: Shape | None, privacy: Privacy, *, kept: bool
+) -> list[Step]:
+    """What each layer makes of the row, hidden values left out; of a kept row they are not known."""
+    if row is None or shape is None:
+        return []
+    steps = explain(row, shape)
+    if not privacy:
+        return steps
+    shown = []
+    for step in steps:
+        # a step is a field's, or a column's that transformations read
+        own = next((item.source for item in shape.fields if item.name == step.field), step.field)
+        kind = privacy.fields.get(step.field) or privacy.columns.get(own or "")
+        if kind is None:
+            shown.append(step)
+        elif not kept:
+            before, after = privacy.value(kind, step.before), privacy.value(kind, step.after)
+            shown.append(replace(step, before=before, after=after))
+    return shown
+
+
+def _shown_plan(plan: Plan, privacy: Privacy) -> Plan:
+    return replace(plan, samples=[shown_sample(item, privacy) for item in plan.samples])
+
+
+def _parent_named(
+    entity: Entity, line: Mapping[str, Any], own: Privacy, theirs: Mapping[str, Privacy]
+) -> str | None:
     """The reference of the parent that a record waits for; None where the record does not tell."""
     parent = entity.parents.get(line["reference_name"])
     payload: dict[str, object] = json.loads(line["payload"])
     if parent is None or any(payload.get(name) is None for name in parent.key.values()):
         return None
-    return "|".join(f"{field}={payload[name]}" for field, name in sorted(parent.key.items()))
+    parts = []
+    for field, name in sorted(parent.key.items()):
+        kind = theirs[parent.entity].fields.get(field) or own.fields.get(name)
+        value = payload[name] if kind is None else own.value(kind, payload[name])
+        parts += [] if value is None else [f"{field}={value}"]
+    return "|".join(parts) or None
 
 
 def _children(connection: sa.Connection, entity: str, digest: bytes) -> dict[str, int]:
@@ -168,12 +219,15 @@ def _children(connection: sa.Connection, entity: str, digest: bytes) -> dict[str
     return {name: number for name, number in found.items() if number}
 
 
-def _wanted(connection: sa.Connection, entity: str, shape: Shape | None, text: str) -> _Wanted:
+def _wanted(
+    connection: sa.Connection, entity: str, shape: Shape | None, text: str, *, hidden: bool
+) -> _Wanted:
     """The record that the text names.
 
     32 hexadecimal digits are a key hash or a digest where one is known, else they may be a value.
     Values are taken as they are where such a record is known, else as the entity normalizes them.
     """
+    text = named_by(text) or text  # a reference that hides a part of the key says its hash
     names = _key_names(connection, entity, shape)
     digest = bytes.fromhex(text) if _HEX.fullmatch(text) else None
     if digest is not None and (len(names) != 1 or _is_known(connection, entity, digest)):
@@ -184,8 +238,10 @@ def _wanted(connection: sa.Connection, entity: str, shape: Shape | None, text: s
         values = {names[0]: text}
     if not values or sorted(values) != sorted(names or values):
         form = "|".join(f"{name}=..." for name in names) or "NAME=VALUE|..."
+        typed_text = "this" if hidden else repr(text)
         raise ConfigError(
-            f"{text!r} is no key of {entity}: write {form}, or the key hash in hex", entity=entity
+            f"{typed_text} is no key of {entity}: write {form}, or the key hash in hex",
+            entity=entity,
         )
     exact = key_hash(values)
     if shape is None:
@@ -194,17 +250,18 @@ def _wanted(connection: sa.Connection, entity: str, shape: Shape | None, text: s
     typed = {column: values[field] for column, field in fields}
     if _is_known(connection, entity, exact):
         return _Wanted(exact, [typed])
-    return _normalized(shape, typed)
+    return _normalized(shape, typed, hidden=hidden)
 
 
 def _key_names(connection: sa.Connection, entity: str, shape: Shape | None) -> list[str]:
     """The key's target names; where the source is away, as a known record's reference has them."""
     if shape is not None:
         return list(shape.key_fields)
-    return list(values_of(records.any_reference(connection, entity) or ""))
+    known = records.any_reference(connection, entity)
+    return [] if is_hidden(known) else list(values_of(known or ""))
 
 
-def _normalized(shape: Shape, typed: Mapping[str, str]) -> _Wanted:
+def _normalized(shape: Shape, typed: Mapping[str, str], *, hidden: bool) -> _Wanted:
     """The record whose key in the source would be spelled so.
 
     Raises:
@@ -219,7 +276,8 @@ def _normalized(shape: Shape, typed: Mapping[str, str]) -> _Wanted:
         wrong = next(
             (s for s in explain(raw, shape) if s.message and s.field in shape.key_fields), None
         )
-        why = f"{wrong.field} {wrong.before!r}: {wrong.message}" if wrong else "it is not whole"
+        value = "" if hidden or wrong is None else f" {wrong.before!r}"
+        why = f"{wrong.field}{value}: {wrong.message}" if wrong else "it is not whole"
         raise ConfigError(
             f"no record of {shape.entity.name} has such a key: {why}", entity=shape.entity.name
         )
@@ -240,12 +298,15 @@ def _spelled(
     shape: Shape, sources: pl.DataFrame, letters: pl.DataFrame, wanted: _Wanted
 ) -> list[Mapping[str, object]]:
     """The key as the source may know it: as it sent it once, and as it was typed."""
+    named = pl.concat(
+        [frame.select(KEY_HASH, REFERENCE, KEY_SOURCE) for frame in (sources, letters)]
+    )
     found = [
         key
-        for text, reference in sources.select(KEY_SOURCE, REFERENCE).iter_rows()
+        for _, reference, text in with_plain_references(named, shape).iter_rows()
         for key in source_keys(text, reference, shape)
     ]
-    for text in letters["raw"].drop_nulls():
+    for text in letters.filter(pl.col(KEY_SOURCE).is_null())["raw"].drop_nulls():
         raw = json.loads(text)
         if all(raw.get(name) is not None for name in shape.key_columns):
             found.append({name: raw[name] for name in shape.key_columns})

@@ -61,14 +61,12 @@ class Window:
                 return evening
         return None
 
-    def last_night(self, now: datetime) -> date | None:
-        """The evening's date of the night that closed last; None while one is on.
+    def last_night(self, now: datetime) -> date:
+        """The evening's date of the night that closed last.
 
         Args:
             now: Aware.
         """
-        if self.night(now) is not None:
-            return None
         today = now.astimezone(self.zone).date()
         return next(
             evening

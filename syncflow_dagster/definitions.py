@@ -12,10 +12,12 @@ import dagster as dg
 
 from syncflow_core.entity import Entity
 from syncflow_core.settings import read_settings
+from syncflow_dagster.alerting import build_alert_sensor
 from syncflow_dagster.assets import build_assets
 from syncflow_dagster.daytime import build_day_schedule
 from syncflow_dagster.frame_io import FrameIOManager
 from syncflow_dagster.jobs import build_jobs
+from syncflow_dagster.logs import log_to_stderr
 from syncflow_dagster.nights import build_night_schedule, build_window_guard
 from syncflow_dagster.planning import build_plan_jobs
 from syncflow_dagster.reconciling import build_reconcile_checks, build_reconcile_job
@@ -59,7 +61,12 @@ def build(
             retry,
             tidy,
         ],
-        sensors=[build_retry_sensor(retry), *guard, *build_sensors(tidy.name)],
+        sensors=[
+            build_retry_sensor(retry),
+            *guard,
+            *build_sensors(tidy.name),
+            build_alert_sensor(tidy.name),
+        ],
         schedules=[*build_schedules(reconcile, tidy, time_zone), *clock],
         resources={**resources(), "frame_io": FrameIOManager()},
         executor=dg.in_process_executor,
@@ -70,4 +77,5 @@ def build(
 def defs() -> dg.Definitions:
     """What ``workspace.yaml`` loads."""
     settings = read_settings()
+    log_to_stderr(settings, server=True)
     return build(read_entities(settings), settings.slices, time_zone=settings.time_zone)

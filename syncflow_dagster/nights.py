@@ -106,18 +106,26 @@ def due_shares(connection: sa.Connection, now: dt.datetime, settings: Settings) 
 
 
 def missed_shares(connection: sa.Connection, now: dt.datetime, settings: Settings) -> list[Share]:
-    """What the last night of each entity has left, where it has closed and the next is not open yet."""
+    """What is left of what each entity owed by the end of the night that closed last.
+
+    Before and between two sweeps it owes the first slices of the next one, unless something of it
+    was read since that night began.
+    """
     enabled = {entity.name for entity in load_entities(connection)}
     shares = []
     for night in schedules.load_nights(connection):
+        if not night.enabled or night.entity not in enabled:
+            continue
         window = schedules.window_of(night, settings.time_zone)
         evening = window.last_night(now)
+        opened, closed = window.bounds(evening)
         begun = night.progress.sweep_night
-        # before its first sweep an entity owes nothing
-        if not night.enabled or night.entity not in enabled or evening is None or begun is None:
-            continue
-        if due := _due(connection, night, evening, settings.slices):
-            shares.append(Share(night.entity, due, evening, window.bounds(evening)[1]))
+        if begun is None:
+            owes = schedules.was_left_alone(connection, night.entity, opened)
+        else:
+            owes = begun <= evening
+        if owes and (due := _due(connection, night, evening, settings.slices)):
+            shares.append(Share(night.entity, due, evening, closed))
     return shares
 
 

@@ -23,7 +23,10 @@ from syncflow_core.bridge import batches, schedules
 from syncflow_core.bridge.entities import load_registered
 from syncflow_core.bridge.identifiers import new_uid
 from syncflow_core.bridge.leases import Lease
+from syncflow_core.digest_key import digest_key
 from syncflow_core.errors import DriftError, SyncFlowError
+from syncflow_core.logs import about
+from syncflow_core.privacy import UNKNOWN, Privacy
 from syncflow_core.settings import read_settings
 from syncflow_core.stages.delta import find_changes
 from syncflow_core.stages.fetch import fetch
@@ -228,6 +231,7 @@ def connections_of(context: dg.OpExecutionContext) -> Connections:
         progress=tell,
         whole=put_off,
         abort=abort,
+        digest_key=lambda: digest_key(read_settings()),
         leases=resources.bridge.leases,
         tally=tally,
     )
@@ -286,20 +290,39 @@ def _fail_dead_runs(context: dg.OpExecutionContext, lease: Lease) -> None:
 
 @contextmanager
 def closing_on_error(connections: Connections, order: Order) -> Iterator[None]:
-    """Close the batch when the block ends with an error, and tell Dagster in its own words."""
+    """Close the batch when the block ends with an error, and tell Dagster in its own words.
+
+    Meanwhile every log line says which batch, entity and run it is about.
+    """
+    batch = about(batch=str(order.batch), entity=order.entity, run=order.run_id)
     try:
-        with doing_first(connections.abort), connections.tally.counting(order.batch):
+        with (
+            batch,
+            doing_first(connections.abort),
+            connections.tally.counting(order.batch),
+        ):
             yield
         keep_calls(connections, order.batch)
     except (DagsterExecutionInterruptedError, KeyboardInterrupt) as interruption:
         fail(connections, order, interruption, now=utc_now, stopped=True)
         raise
-    except SyncFlowError as error:
-        fail(connections, order, error, now=utc_now, stopped=isinstance(error, NightOverError))
-        raise as_failure(error) from error
     except Exception as error:
-        fail(connections, order, error, now=utc_now)
+        privacy = _privacy_of(connections, order)
+        told = privacy.error(error, order.entity) if privacy else error
+        fail(connections, order, told, now=utc_now, stopped=isinstance(told, NightOverError))
+        if isinstance(told, SyncFlowError):
+            raise as_failure(told) from told
         raise
+
+
+def _privacy_of(connections: Connections, order: Order) -> Privacy:
+    """What of the entity is hidden in an error; where nobody can be asked what it declares, everything."""
+    try:
+        with connections.database.begin() as connection:
+            found = load_registered(connection, [order.entity], enabled=None)
+    except SyncFlowError:
+        return UNKNOWN
+    return connections.privacy_of(found[0].entity) if found else UNKNOWN
 
 
 def utc_now() -> dt.datetime:

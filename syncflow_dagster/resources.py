@@ -165,10 +165,11 @@ class BridgeResource(dg.ConfigurableResource[Database]):
                 logger.warning("batch %s stays open until the next sync: %s", batch, error)
             lease.release()
         self._leases.clear()
-        if context.run is not None:
+        if context.run is not None and context.instance is not None:
+            run = context.instance.get_run_by_id(context.run.run_id) or context.run
             try:
                 with self._database.begin() as connection:
-                    close_unbegun(connection, context.run, dt.datetime.now(tz=dt.UTC))
+                    close_unbegun(connection, run, dt.datetime.now(tz=dt.UTC))
             except UnavailableError as error:
                 logger.warning(
                     "entities that run %s left out have no batch: %s", context.run.run_id, error

@@ -42,6 +42,7 @@ def close_unbegun(
     waiting = {batch.entity: batch.uid for batch in found if batch.status == "pending"}
     begun = {batch.entity for batch in found if batch.status != "pending"}
     registered = {item.entity.name: item for item in load_registered(connection, enabled=None)}
+    stopped |= not begun  # no parent was in the way
     asked = waiting.keys() | (_asked(run, set(registered)) & registered.keys())
     for name in sorted(asked - begun):
         uid = waiting.get(name) or batches.open_batch(
@@ -97,6 +98,7 @@ def _close(
         "stopped" if stopped else "failed",
         Counts(),
         now=now,
+        proof={"asked_to_stop": stopped},
         error=why if launched else "its run was never launched",
     )
 

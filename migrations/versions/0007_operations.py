@@ -1,4 +1,5 @@
-"""What operators and programs need: calls by batch, totals of batches, alerts that were told, starts.
+"""What operators and programs need: calls by batch, totals of batches, alerts that were told, the
+answer of a start; the key of a dead letter whose row hides it.
 
 Revision: 0007_operations
 """
@@ -74,23 +75,59 @@ def upgrade() -> None:
             [sa.text(f"{moment} DESC"), sa.text("uid DESC")],
             schema="bridge",
         )
+    op.add_column(
+        "failed_records",
+        sa.Column(
+            "key_source",
+            sa.Text,
+            comment="the key as the source sent it, where raw does not tell it",
+        ),
+        schema="bridge",
+    )
     op.create_table(
         "alerts",
+        sa.Column("uid", sa.Uuid, nullable=False),
         sa.Column("kind", sa.Text, nullable=False),
-        sa.Column("subject", sa.Text, nullable=False, comment="an entity, a system, a window"),
+        sa.Column("subject", sa.Text, nullable=False, comment="an entity or a system"),
         sa.Column("message", sa.Text, nullable=False),
         sa.Column("since", sa.TIMESTAMP(timezone=True), nullable=False),
-        sa.Column("told_at", sa.TIMESTAMP(timezone=True)),
-        sa.PrimaryKeyConstraint("kind", "subject", name="pk_alerts"),
+        sa.Column("ended_at", sa.TIMESTAMP(timezone=True), comment="null: it is wrong now"),
+        sa.Column("batch", sa.Uuid, comment="no foreign key"),
+        sa.Column("dagster_run_id", sa.Text),
+        sa.Column(
+            "told",
+            JSONB,
+            nullable=False,
+            server_default=sa.text("'{}'::jsonb"),
+            comment="when each notifier took each change: 'webhook firing' to the time",
+        ),
+        sa.PrimaryKeyConstraint("uid", name="pk_alerts"),
         schema="bridge",
-        comment="what is wrong now, each told once (told_at null: not yet)",
+        comment="what is wrong now, and what was and has not been told to be over",
+    )
+    op.create_index(
+        "uq_alerts_open",
+        "alerts",
+        ["kind", "subject"],
+        unique=True,
+        schema="bridge",
+        postgresql_where=sa.text("ended_at IS NULL"),
+    )
+    op.create_index(
+        "ix_sync_batches_scans",
+        "sync_batches",
+        ["entity", sa.text("started_at DESC")],
+        schema="bridge",
+        postgresql_where=sa.text("kind IN ('full', 'slice')"),
     )
 
 
 def downgrade() -> None:
     for table in PAGED:
         op.drop_index(f"ix_{table}_page", table, schema="bridge")
+    op.drop_index("ix_sync_batches_scans", "sync_batches", schema="bridge")
     op.drop_table("alerts", schema="bridge")
+    op.drop_column("failed_records", "key_source", schema="bridge")
     op.drop_column("start_requests", "answer", schema="bridge")
     op.drop_column("erp_sync_state", "watermark_at", schema="bridge")
     op.drop_table("metric_totals", schema="bridge")

@@ -72,6 +72,7 @@ class Database:
             pool_size=POOL,
             max_overflow=POOL_OVERFLOW,
             pool_timeout=POOL_WAIT_S,
+            hide_parameters=True,  # an error's words, and a log's, would say records
             json_serializer=lambda value: json.dumps(value, ensure_ascii=False),
             connect_args={
                 "connect_timeout": CONNECT_TIMEOUT_S,

@@ -22,7 +22,7 @@ from syncflow_core.bridge.bulk import load_frame, stage, stage_keys
 
 _STAGED: Final = (
     "key_hash bytea, raw_digest bytea, reference text, stage text, layer smallint, rule text, "
-    "column_name text, value text, message text, raw text"
+    "column_name text, value text, message text, raw text, key_source text"
 )
 _FILED: Final = {
     columns.KEY_HASH: "key_hash",
@@ -35,6 +35,7 @@ _FILED: Final = {
     "value": "value",
     "message": "message",
     "raw": "raw",
+    columns.KEY_SOURCE: "key_source",
 }
 _DUE: Final = (
     f"CASE WHEN {{stage}} = 'push' AND {{attempts}} < {ATTEMPTS} THEN "
@@ -56,6 +57,7 @@ FAILED: Final = pl.Schema(
         "value": pl.String(),
         "message": pl.String(),
         "raw": pl.String(),
+        columns.KEY_SOURCE: pl.String(),
         "attempts": pl.Int64(),
         "due_at": pl.Datetime("us", "UTC"),
         "last_batch": pl.String(),
@@ -102,7 +104,7 @@ def file_failed(
         connection: In a transaction.
         entity: Its name.
         frame: ``columns.REJECTED`` without its row number, and at least one of ``#key_hash`` and
-            ``raw_digest`` on each line; ``#reference`` and ``raw`` where there are.
+            ``raw_digest`` on each line; ``#reference``, ``raw`` and ``#key_source`` where there are.
             Several lines of one key make one row, the first line's.
         batch: The batch that met them.
         now: Aware.
@@ -125,10 +127,10 @@ def file_failed(
         sa.text(
             f"""
             INSERT INTO bridge.failed_records AS open (entity, key_hash, raw_digest, reference,
-                stage, layer, rule, column_name, value, message, raw, due_at, first_batch,
+                stage, layer, rule, column_name, value, message, raw, key_source, due_at, first_batch,
                 last_batch, first_seen, last_seen)
             SELECT :entity, key_hash, raw_digest, reference, stage, layer, rule, column_name, value,
-                message, raw, {_DUE.format(stage="stage", attempts=1)}, :batch, :batch, :now, :now
+                message, raw, key_source, {_DUE.format(stage="stage", attempts=1)}, :batch, :batch, :now, :now
             FROM staged_failed
             ON CONFLICT (entity, coalesce(key_hash, raw_digest)) WHERE resolved_at IS NULL
             DO UPDATE SET
@@ -136,6 +138,7 @@ def file_failed(
                 stage = excluded.stage, layer = excluded.layer, rule = excluded.rule,
                 column_name = excluded.column_name, value = excluded.value,
                 message = excluded.message, raw = coalesce(excluded.raw, open.raw),
+                key_source = coalesce(excluded.key_source, open.key_source),
                 due_at = {_DUE.format(stage="excluded.stage", attempts="(open.attempts + 1)")},
                 attempts = open.attempts + 1,
                 last_batch = excluded.last_batch, last_seen = excluded.last_seen
@@ -211,7 +214,7 @@ def open_failed(
         met.append("coalesce(key_hash, raw_digest) = :who")
     query = (
         "SELECT uid, entity, encode(key_hash, 'hex'), encode(raw_digest, 'hex'), reference, stage, "  # noqa: S608  # columns
-        "layer, rule, column_name, value, message, raw, attempts, due_at, last_batch, first_seen, "
+        "layer, rule, column_name, value, message, raw, key_source, attempts, due_at, last_batch, first_seen, "
         "last_seen FROM bridge.failed_records WHERE entity = :entity AND resolved_at IS NULL "
         "AND (CAST(:due_by AS timestamptz) IS NULL OR due_at <= :due_by) "
         f"{''.join(f'AND {condition} ' for condition in met)}"

@@ -22,6 +22,7 @@ _PAST: Final = {
     "plans": "status IN ('applied', 'expired') AND created_at < :before",
     "reconciliations": "finished_at < :before",
     "start_requests": "created_at < :before",
+    "alerts": "ended_at < :before",
 }
 """What of each table is past."""
 

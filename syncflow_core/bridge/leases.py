@@ -28,6 +28,7 @@ from syncflow_core.bridge.address import translated
 from syncflow_core.bridge.batches import Batch, close_dead_batches
 from syncflow_core.bridge.database import Database
 from syncflow_core.errors import SyncFlowError
+from syncflow_core.logs import in_context
 
 HEARTBEAT_S: Final = 5.0
 FROZEN_S: Final = 30.0  # six heartbeats missed
@@ -71,6 +72,13 @@ _TAKE = sa.text(
     RETURNING fence, acquired_at
     """
 )
+# Whether a session holds the lock of the entity in a column.
+_LOCKED = """
+    SELECT FROM pg_locks AS k WHERE k.locktype = 'advisory' AND k.granted AND k.objsubid = 1
+    AND k.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+    AND (k.classid::bigint << 32 | k.objid::bigint)
+        = hashtextextended('syncflow lease ' || {entity}, 0)
+"""
 _BEAT = sa.text(
     "UPDATE bridge.leases SET heartbeat_at = now() WHERE entity = :entity AND fence = :fence"
 )
@@ -93,14 +101,19 @@ def held_entities(connection: sa.Connection) -> set[str]:
 def runs_of_the_dead(connection: sa.Connection) -> set[str]:
     """Dagster's runs that had an entity and whose process has died, for its lock is free."""
     query = sa.text(
-        """
+        f"""
         SELECT l.dagster_run_id FROM bridge.leases AS l
-        WHERE l.released_at IS NULL AND l.dagster_run_id IS NOT NULL AND NOT EXISTS (
-            SELECT FROM pg_locks AS k WHERE k.locktype = 'advisory' AND k.granted AND k.objsubid = 1
-            AND k.database = (SELECT oid FROM pg_database WHERE datname = current_database())
-            AND (k.classid::bigint << 32 | k.objid::bigint)
-                = hashtextextended('syncflow lease ' || l.entity, 0))
-        """
+        WHERE l.released_at IS NULL AND l.dagster_run_id IS NOT NULL
+            AND NOT EXISTS ({_LOCKED.format(entity="l.entity")})
+        """  # noqa: S608  # constants
+    )
+    return set(connection.scalars(query))
+
+
+def free_entities(connection: sa.Connection) -> set[str]:
+    """Names of entities that no living process holds, whatever their lease says."""
+    query = sa.text(
+        f"SELECT name FROM bridge.entities WHERE NOT EXISTS ({_LOCKED.format(entity='name')})"  # noqa: S608  # constants
     )
     return set(connection.scalars(query))
 
@@ -139,7 +152,9 @@ class Lease:
         self._ended = threading.Event()
         self._lost = threading.Event()
         self._busy = threading.Lock()
-        self._thread = threading.Thread(target=self._beat, name=f"lease of {entity}", daemon=True)
+        self._thread = threading.Thread(
+            target=in_context(self._beat), name=f"lease of {entity}", daemon=True
+        )
         self._thread.start()
 
     @classmethod

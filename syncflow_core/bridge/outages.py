@@ -26,7 +26,7 @@ _NOW = "extract(epoch FROM now())::float8"
 _LOOK = sa.text(
     f"""
     SELECT (state ->> 'probe_at')::float8 - {_NOW} FROM bridge.target_limits
-    WHERE system = :system AND (state ->> 'probe_at')::float8 > {_NOW} - :stale_s
+    WHERE system = :system AND state ? 'probe_at'
     """  # noqa: S608  # constants
 )
 _SET = sa.text(
@@ -44,6 +44,7 @@ _CLAIM = sa.text(
     WHERE system = :system AND (state ->> 'probe_at')::float8 <= {_NOW}
     """  # noqa: S608  # constants
 )
+_AWAY = sa.text("SELECT system FROM bridge.target_limits WHERE state ? 'probe_at' ORDER BY 1")
 _CLOSE = sa.text(
     "UPDATE bridge.target_limits SET updated_at = now(), state = state - 'probe_at' "
     "WHERE system = :system"
@@ -66,6 +67,8 @@ class SharedBreaker(Breaker):
         self._database = database
         self._system = system
         self._looked_at = float("-inf")
+        self._left_open = False
+        """Whether an outage is noted that nobody has probed for long."""
 
     def wait_s(self) -> float:
         """Seconds to wait before asking here again; 0: go. Who goes while it is open is the probe.
@@ -77,10 +80,9 @@ class SharedBreaker(Breaker):
             return 0.0
         self._looked_at = self._clock()
         with self._database.begin() as connection:
-            left: float | None = connection.scalar(
-                _LOOK, {"system": self._system, "stale_s": STALE_S}
-            )
-            if left is None:
+            left: float | None = connection.scalar(_LOOK, {"system": self._system})
+            self._left_open = left is not None and left <= -STALE_S
+            if left is None or self._left_open:
                 if self.is_open:
                     super().answered()  # another run found that it is there again
                 return 0.0
@@ -96,9 +98,10 @@ class SharedBreaker(Breaker):
         Returns:
             Whether this closed the breaker.
         """
-        if self.is_open:
+        if self.is_open or self._left_open:
             with self._database.begin() as connection:
                 connection.execute(_CLOSE, {"system": self._system})
+            self._left_open = False
         return super().answered()
 
     def failed(self) -> bool:
@@ -109,3 +112,8 @@ class SharedBreaker(Breaker):
             with self._database.begin() as connection:
                 connection.execute(_SET, {"system": self._system, "span": span})
         return opened
+
+
+def systems_away(connection: sa.Connection) -> list[str]:
+    """The systems that did not answer when they were asked last, be it long ago."""
+    return list(connection.scalars(_AWAY))

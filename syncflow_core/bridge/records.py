@@ -113,6 +113,41 @@ def load_key_sources(connection: sa.Connection, entity: str, key_hashes: pl.Seri
     )
 
 
+def load_plain_references(connection: sa.Connection, entity: str) -> pl.DataFrame:
+    """Known records whose reference hides nothing: ``#key_hash``, ``#reference``, ``#key_source``."""
+    return load_frame(
+        connection,
+        "SELECT encode(key_hash, 'hex'), reference, key_source FROM bridge.synced_records "
+        "WHERE entity = :entity AND reference !~ '\\[[0-9a-f]{32}\\]$'",
+        {
+            columns.KEY_HASH: pl.Binary(),
+            columns.REFERENCE: pl.String(),
+            columns.KEY_SOURCE: pl.String(),
+        },
+        {"entity": entity},
+    )
+
+
+def save_references(connection: sa.Connection, entity: str, frame: pl.DataFrame) -> None:
+    """Write other references of known records, and keys where none is known: as ``load_plain_references``."""
+    lines = frame.select(
+        pl.col(columns.KEY_HASH).alias("key_hash"),
+        pl.col(columns.REFERENCE).alias("reference"),
+        pl.col(columns.KEY_SOURCE).alias("key_source"),
+    )
+    shape = "key_hash bytea, reference text, key_source text"
+    stage(connection, "staged_references_of", shape, lines)
+    connection.execute(
+        sa.text(
+            "UPDATE bridge.synced_records AS known SET reference = staged.reference, "
+            "key_source = coalesce(known.key_source, staged.key_source) "
+            "FROM staged_references_of AS staged WHERE known.entity = :entity "
+            "AND known.key_hash = staged.key_hash"
+        ),
+        {"entity": entity},
+    )
+
+
 def any_reference(connection: sa.Connection, entity: str) -> str | None:
     """The reference of some known record of the entity: it names the key's fields."""
     query = sa.text(

@@ -121,6 +121,16 @@ def save_next_run(connection: sa.Connection, entity: str, at: datetime | None) -
     )
 
 
+def was_left_alone(connection: sa.Connection, entity: str, since: datetime) -> bool:
+    """Whether no slice of the entity, nor all of it, was read since then, though it was declared before."""
+    query = sa.text(
+        "SELECT EXISTS (SELECT FROM bridge.entities WHERE name = :entity AND created_at <= :since) "
+        "AND NOT EXISTS (SELECT FROM bridge.sync_batches WHERE entity = :entity "
+        "AND started_at >= :since AND kind IN ('full', 'slice'))"
+    )
+    return bool(connection.scalar(query, {"entity": entity, "since": since}))
+
+
 @dataclass(frozen=True)
 class LastRead:
     """When an entity was read last, and from where an incremental sync would go on."""

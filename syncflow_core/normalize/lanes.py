@@ -36,6 +36,7 @@ from syncflow_core.normalize.reading import Fault, Outcome, Reading, located, po
 from syncflow_core.normalize.routes import check_shape, home_layer, lane_fields, plain_values
 from syncflow_core.normalize.text import clean
 from syncflow_core.normalize.version import ROWVERSION_SOURCE, canonical_of
+from syncflow_core.privacy import Privacy, privacy_of
 
 NAMES: Final = ("types", "strings", "numbers", "dates", "mapping")
 LONGEST_VALUE: Final = 500  # characters of an offending value that are kept
@@ -75,7 +76,8 @@ class Filed:
     column: str
     fault: Fault
     raw: pl.Series
-    pii: str | None
+    hidden: bool
+    """Whether the values are personal data."""
 
 
 @dataclass
@@ -115,8 +117,12 @@ class Work:
     present: dict[int, int] = field(default_factory=dict)
     """Per field: values that came, those refused among them."""
     fields: dict[str, pl.Series] = field(default_factory=dict)
+    privacy: Privacy = field(init=False)
     steps: list[Step] | None = None
     """Filled where it is a list: ``explain`` asks for it."""
+
+    def __post_init__(self) -> None:
+        self.privacy = privacy_of(self.shape.entity)
 
     def run(self) -> None:
         """Take every lane through the five layers."""
@@ -220,6 +226,9 @@ class Work:
 
     def _file(self, number: int, lane: Lane, faults: tuple[Fault, ...]) -> None:
         rules = lane.field.rules
+        hidden = lane.field.name in self.privacy.fields or (
+            lane.field.source in self.privacy.columns
+        )
         self.filed += [
             Filed(
                 number,
@@ -228,7 +237,7 @@ class Work:
                 lane.field.source or lane.field.name,
                 fault,
                 lane.raw,
-                rules.pii,
+                hidden,
             )
             for fault in faults
             if rules.on_error == "reject" or fault.refused in (REQUIRED, NULL_KEY)
@@ -243,7 +252,7 @@ class Work:
         last = 2 * len(self.shape.fields) + len(self.lanes)
         column = self.shape.rowversion_column
         self.filed += [
-            Filed(1, last, column, column, fault, source, None) for fault in outcome.faults
+            Filed(1, last, column, column, fault, source, hidden=False) for fault in outcome.faults
         ]
         return outcome.text, source
 
@@ -283,7 +292,7 @@ class Work:
             pl.lit(filed.layer, pl.UInt8).alias("layer"),
             pl.lit(filed.fault.refused.rule).alias("rule"),
             pl.lit(filed.column).alias("column"),
-            pl.col("value") if filed.pii is None else pl.lit(None, pl.String).alias("value"),
+            pl.lit(None, pl.String).alias("value") if filed.hidden else pl.col("value"),
             pl.lit(f"{filed.column} {filed.fault.refused.message}").alias("message"),
         )
 

@@ -143,8 +143,11 @@ def _after_slice(  # each is a part of the question
 def prove_absent(
     connections: Connections, staged: Staged, absent: pl.DataFrame
 ) -> tuple[pl.DataFrame, list[str]]:
-    """Those of the records that the source, asked by their keys, does not have; and what it said."""
-    if absent.is_empty():
+    """Those of the records that the source, asked by their keys, does not have; and what it said.
+
+    Of an entity that is purged all go, whatever the source has.
+    """
+    if absent.is_empty() or staged.order.purge:
         return absent, []
     with connections.database.begin() as connection:
         named = records.load_key_sources(connection, staged.name, absent[KEY_HASH])

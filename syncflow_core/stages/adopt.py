@@ -29,6 +29,7 @@ from syncflow_core.columns import (
 from syncflow_core.delta import gone
 from syncflow_core.entity import Entity
 from syncflow_core.parents import refs_expr
+from syncflow_core.stages.taken_over import hiding
 from syncflow_core.stages.work import Connections, Staged
 
 FIELDS = (
@@ -59,12 +60,14 @@ def adopt(connections: Connections, staged: Staged, lease: Lease, now: datetime)
         return []
     adopted, foreign = 0, 0
     listed = [pl.Series(KEY_HASH, [], dtype=pl.Binary)]
+    hidden = hiding(connections, entity, staged.shape)
     for page in connections.target.pages(entity.collection, FIELDS):
         foreign += page["erp_key_hash"].null_count()
         live = live_records(page, entity)
         with connections.database.begin() as connection:
             lease.check(connection)
-            records.save_acknowledged(connection, entity.name, live, staged.batch)
+            known_now = hidden.known(connection, live)
+            records.save_acknowledged(connection, entity.name, known_now, staged.batch)
         adopted += live.height
         listed.append(live[KEY_HASH])
         connections.progress(entity.name, "adopt", adopted, None)

@@ -18,6 +18,7 @@ import sqlalchemy as sa
 from syncflow_core.backoff import ATTEMPTS, delay_s
 from syncflow_core.bridge import failed, pending
 from syncflow_core.columns import KEY_HASH, REFERENCE
+from syncflow_core.stages.verdicts import hidden_bodies
 from syncflow_core.stages.writer import Writer
 
 PARENT_NAME: Final = "#parent_name"
@@ -69,7 +70,9 @@ def count_attempt(
     dead = tried.filter((pl.col("attempts") == ATTEMPTS) & (pl.col("#earlier") < ATTEMPTS))
     if dead.is_empty():
         return
-    failed.file_failed(connection, writer.entity.name, _letters(dead), writer.batch, now)
+    letters = _letters(dead)
+    letters = letters.with_columns(hidden_bodies(letters["raw"], writer.privacy))
+    failed.file_failed(connection, writer.entity.name, letters, writer.batch, now)
     writer.tell(connection, dead.unique(KEY_HASH), pl.lit("failed"), now)
 
 

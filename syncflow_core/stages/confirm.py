@@ -9,7 +9,6 @@ nobody knows what its hash covers. Only records whose content differs are sent.
 Source: product.md 3 and 4.
 """
 
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import polars as pl
@@ -19,6 +18,7 @@ from syncflow_core.bridge.leases import Lease
 from syncflow_core.columns import DATA_HASH, KEY_HASH
 from syncflow_core.content import content_hashes
 from syncflow_core.digests import DIGESTS, of_layout
+from syncflow_core.logs import Threads
 from syncflow_core.outcomes import HubRecord
 from syncflow_core.schedulehub import BATCH_LIMIT
 from syncflow_core.stages.work import Connections, Staged
@@ -63,7 +63,7 @@ def confirm(
     def held(keys: list[bytes]) -> pl.DataFrame:
         return _content(connections.target.query(entity.collection, keys), staged)
 
-    with ThreadPoolExecutor(CALLS_AT_ONCE, thread_name_prefix="confirm") as pool:
+    with Threads(CALLS_AT_ONCE, thread_name_prefix="confirm") as pool:
         for found in pool.map(held, chunks):
             same = found.join(
                 rows.select(KEY_HASH, DATA_HASH), on=[KEY_HASH, DATA_HASH], how="semi"

@@ -170,7 +170,8 @@ class Deleter(Writer):
                 failed.resolve_failed(connection, name, keys, "deleted", now)
                 self.tell(connection, done, pl.lit("deleted"), now)
             if refused.height:
-                failed.file_failed(connection, name, refused_frame(refused), self.batch, now)
+                letters = refused_frame(refused, self.privacy)
+                failed.file_failed(connection, name, letters, self.batch, now)
                 self.tell(connection, refused, pl.lit("failed"), now)
             self.close_intents(connection, intents, now)
 

@@ -20,6 +20,7 @@ from syncflow_core.columns import (
     DATA_HASH,
     HUB_UID,
     KEY_HASH,
+    KEY_SOURCE,
     OP,
     PARENT_REFS,
     REFERENCE,
@@ -29,6 +30,7 @@ from syncflow_core.columns import (
 from syncflow_core.delta import ADVANCED, KNOWN_DATA_HASH, KNOWN_PARENT_REFS, OLDER, classify
 from syncflow_core.errors import ConfigError
 from syncflow_core.identity import split_collided, text_hash_expr
+from syncflow_core.keys import with_plain_references
 from syncflow_core.stages.absent import Absence, find_absent, forget_waiting, prove_absent
 from syncflow_core.stages.adopt import adopt
 from syncflow_core.stages.confirm import confirm
@@ -314,17 +316,30 @@ def _collided(
     updates = changed.filter(pl.col(OP) == "update")[KEY_HASH]
     if updates.is_empty():
         return changed, FILED.to_frame()
-    named = connections.frames.read(staged.frames["distinct"], columns=[ROW, KEY_HASH, REFERENCE])
+    shape = staged.shape
+    distinct = staged.frames["distinct"]
+    named = connections.frames.read(distinct, columns=[ROW, KEY_HASH, REFERENCE])
     named = named.filter(pl.col(KEY_HASH).is_in(updates.implode()))
     with connections.database.begin() as connection:
         known = records.load_key_sources(connection, staged.name, updates)
+    known = with_plain_references(known, shape)
     _, collided = split_collided(named, known)
+    if collided.is_empty():
+        return changed, FILED.to_frame()
+    sent = connections.frames.read(distinct, columns=[ROW, KEY_SOURCE])
+    privacy = connections.privacy_of(shape.entity)
+    hidden = [
+        privacy.references(pl.col(name), pl.col(KEY_HASH), shape.key_fields).alias(name)
+        for name in (REFERENCE, "value")
+    ]
     filed = (
         collided.join(named, on=ROW, how="left")
+        .join(sent, on=ROW, how="left")
         .with_columns(
             pl.lit(None, pl.String).alias("raw"),
             text_hash_expr(pl.col(REFERENCE)).alias("raw_digest"),
         )
+        .with_columns(hidden)
         .select(FILED.names())
     )
     return changed.filter(~pl.col(ROW).is_in(collided[ROW].implode())), filed

@@ -30,6 +30,7 @@ from syncflow_core.entity import Entity
 from syncflow_core.fields import Shape, shape_of
 from syncflow_core.parents import refuse_other_keys
 from syncflow_core.rowversion import canonical
+from syncflow_core.stages.conceal import conceal
 from syncflow_core.stages.reading import Reach, Reading, slice_reach
 from syncflow_core.stages.undelivered import undelivered
 from syncflow_core.stages.work import Connections, Kind, Order, Staged, hold, timed
@@ -79,6 +80,8 @@ def fetch(connections: Connections, order: Order, *, now: Callable[[], datetime]
                 )
         with connections.database.begin() as connection:
             lease.check(connection)
+            if before.entity_version != version and not order.dry_run:
+                conceal(connection, shape, connections.privacy_of(entity))
             batches.open_batch(
                 connection,
                 uid=order.batch,

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import polars as pl
 
-from syncflow_core.columns import DATA_HASH, KEY_HASH, REFERENCE, ROW, ROWVERSION
+from syncflow_core.columns import DATA_HASH, KEY_HASH, KEY_SOURCE, REFERENCE, ROW, ROWVERSION
 from syncflow_core.frames import FrameRef
 from syncflow_core.identity import add_identity, split_duplicates, text_hash_expr
 from syncflow_core.parents import add_parent_refs
@@ -75,15 +75,29 @@ def _filed(
     """The losers as they are filed, each with its key and its fields as they were normalized."""
     if losers.is_empty():
         return FILED.to_frame()
-    names = [item.name for item in staged.shape.fields]
+    shape = staged.shape
+    privacy = connections.privacy_of(shape.entity)
+    names = [item.name for item in shape.fields]
     rows = pl.concat(
         part.filter(pl.col(ROW).is_in(losers[ROW].implode())).select(
-            ROW, KEY_HASH, REFERENCE, pl.struct(names).struct.json_encode().alias("raw")
+            ROW, KEY_HASH, REFERENCE, KEY_SOURCE, *names
         )
         for part in connections.frames.parts(every)
     )
+    digest = text_hash_expr(pl.struct(names).struct.json_encode())
+    rows = privacy.frame(rows.with_columns(digest.alias("raw_digest")), privacy.fields)
+    shown = [name for name in names if name in rows.columns]
+    # of a loser the value is the reference
+    hidden = [
+        privacy.references(pl.col(name), pl.col(KEY_HASH), shape.key_fields).alias(name)
+        for name in (REFERENCE, "value")
+    ]
     return (
-        losers.join(rows, on=ROW, how="left")
-        .with_columns(text_hash_expr(pl.col("raw")).alias("raw_digest"))
+        losers.join(
+            rows.with_columns(pl.struct(shown).struct.json_encode().alias("raw")),
+            on=ROW,
+            how="left",
+        )
+        .with_columns(hidden)
         .select(FILED.names())
     )

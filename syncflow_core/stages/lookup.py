@@ -17,7 +17,7 @@ import polars as pl
 from syncflow_core.apismith import LOOK_UP
 from syncflow_core.columns import KEY_HASH, KEY_SOURCE, REFERENCE, ROW
 from syncflow_core.fields import Shape
-from syncflow_core.keys import keys_of, source_keys
+from syncflow_core.keys import keys_of, source_keys, with_plain_references
 from syncflow_core.stages.work import Connections
 
 
@@ -47,9 +47,9 @@ def look_again(
             whole scan, proven complete), or stays.
     """
     name = shape.entity.name
+    named = with_plain_references(absent.select(KEY_HASH, KEY_SOURCE, REFERENCE), shape)
     keys = {
-        digest: source_keys(text, reference, shape)
-        for digest, text, reference in absent.select(KEY_HASH, KEY_SOURCE, REFERENCE).iter_rows()
+        digest: source_keys(text, reference, shape) for digest, text, reference in named.iter_rows()
     }
     askable = [(digest, key) for digest, spelled in keys.items() for key in spelled]
     there: list[bytes] = []

@@ -13,11 +13,13 @@ from collections.abc import Iterator
 
 import polars as pl
 
-from syncflow_core.columns import KEY_HASH, REFERENCE, REJECTED, ROW
+from syncflow_core.columns import KEY_HASH, KEY_SOURCE, REFERENCE, REJECTED, ROW
 from syncflow_core.fields import Shape
 from syncflow_core.identity import text_hash_expr
-from syncflow_core.keys import keys_of
+from syncflow_core.keys import key_sources, keys_of
+from syncflow_core.logs import about
 from syncflow_core.normalize import LayerMetrics, misdeclared, normalize
+from syncflow_core.privacy import Privacy
 from syncflow_core.stages.work import Connections, Staged, hold, timed
 
 logger = logging.getLogger(__name__)
@@ -38,12 +40,17 @@ FILED = pl.Schema(
         "raw": pl.String(),
         KEY_HASH: pl.Binary(),
         REFERENCE: pl.String(),
+        KEY_SOURCE: pl.String(),
         "raw_digest": pl.Binary(),
     }
 )
-"""Rejected rows as they are filed: the rule broken, the row as it came, its key where it has one."""
+"""Rejected rows as they are filed: the rule broken, the row as it came, its key where it has one.
+
+Personal data is hidden in them; ``#key_source`` tells the key where the row does not for that reason.
+"""
 
 
+@about(stage="normalize")
 def normalize_rows(connections: Connections, staged: Staged) -> Staged:
     """Normalize the staged raw rows.
 
@@ -93,8 +100,9 @@ class _Normalizing:
 
     def __init__(self, connections: Connections, staged: Staged) -> None:
         self.connections, self.staged = connections, staged
+        self.privacy = connections.privacy_of(staged.shape.entity)
         unreadable = connections.frames.read(staged.frames["unreadable"])
-        self.rejected = [_unreadable(unreadable)]
+        self.rejected = [_unreadable(unreadable, staged.shape, self.privacy)]
         self.values: Counter[str] = Counter()
         self.refused: Counter[str] = Counter()
         self.layers: dict[int, LayerMetrics] = {}
@@ -114,15 +122,23 @@ class _Normalizing:
             result = normalize(raw, shape)
         except BREAKS as error:
             if raw.height == 1:
-                logger.exception("%s: a row breaks the normalization", self.staged.name)
-                self.rejected.append(_filed(raw, _broken(raw, error), shape))
+                # the stack's last line would say the row's values
+                logger.log(
+                    logging.ERROR,
+                    "%s: a row breaks the normalization: %s",
+                    self.staged.name,
+                    type(error).__name__,
+                    exc_info=None if self.privacy else error,
+                )
+                broken = _broken(raw, error, hidden=bool(self.privacy))
+                self.rejected.append(_filed(raw, broken, shape, self.privacy))
                 return
             middle = raw.height // 2
             yield from self._accepted(raw[:middle], shape)
             yield from self._accepted(raw[middle:], shape)
             return
         if result.rejected.height:
-            self.rejected.append(_filed(raw, result.rejected, shape))
+            self.rejected.append(_filed(raw, result.rejected, shape, self.privacy))
         for field, (values, refused) in result.field_counts.items():
             self.values[field] += values
             self.refused[field] += refused
@@ -131,9 +147,9 @@ class _Normalizing:
         yield result.accepted
 
 
-def _broken(raw: pl.DataFrame, error: BaseException) -> pl.DataFrame:
-    """One row that was not understood, as it is rejected."""
-    reason = str(error).splitlines() or [type(error).__name__]
+def _broken(raw: pl.DataFrame, error: BaseException, *, hidden: bool) -> pl.DataFrame:
+    """One row that was not understood, as it is rejected; *hidden*: the error's words may say its values."""
+    reason = (not hidden and str(error).splitlines()) or [type(error).__name__]
     return pl.DataFrame(
         {
             ROW: raw[ROW],
@@ -160,25 +176,70 @@ def _sum(before: LayerMetrics | None, layer: LayerMetrics) -> LayerMetrics:
     )
 
 
-def _unreadable(frame: pl.DataFrame) -> pl.DataFrame:
+def _unreadable(frame: pl.DataFrame, shape: Shape, privacy: Privacy) -> pl.DataFrame:
     """Rows that the page parser could not make a row of, as they are filed."""
-    return frame.with_columns(
+    filed = frame.with_columns(
         pl.lit("fetch").alias("stage"),
         pl.lit(None, dtype=pl.UInt8).alias("layer"),
         pl.lit(None, dtype=pl.Binary).alias(KEY_HASH),
         pl.lit(None, dtype=pl.String).alias(REFERENCE),
+        pl.lit(None, dtype=pl.String).alias(KEY_SOURCE),
         text_hash_expr(pl.col("raw")).alias("raw_digest"),
-    ).select(FILED.names())
+    )
+    if privacy and filed.height:
+        raw = filed["raw"].to_list()
+        filed = filed.with_columns(
+            # a value without a column is the row, or more than one column's
+            pl.when(pl.col("column").is_not_null()).then("value").alias("value"),
+            pl.Series("raw", [privacy.json(text) for text in raw], dtype=pl.String),
+            pl.Series(KEY_SOURCE, key_sources(raw, shape), dtype=pl.String),
+        ).with_columns(_hidden_values(pl.col("value"), privacy))
+    return filed.select(FILED.names())
 
 
-def _filed(raw: pl.DataFrame, rejected: pl.DataFrame, shape: Shape) -> pl.DataFrame:
+def _filed(
+    raw: pl.DataFrame, rejected: pl.DataFrame, shape: Shape, privacy: Privacy
+) -> pl.DataFrame:
     """Give rejected rows the raw row as JSON, and their key where the key itself is in order."""
     rows = raw.filter(pl.col(ROW).is_in(rejected[ROW].implode()))
     keys = keys_of(rows, shape)
-    as_text = rows.select(ROW, pl.struct(pl.exclude(ROW)).struct.json_encode().alias("raw"))
-    return (
-        rejected.join(as_text, on=ROW, how="left")
-        .join(keys, on=ROW, how="left")
-        .with_columns(text_hash_expr(pl.col("raw")).alias("raw_digest"))
-        .select(FILED.names())
+    as_text = rows.select(
+        ROW,
+        pl.struct(pl.exclude(ROW)).struct.json_encode().alias("raw"),
+        pl.lit(None, pl.String).alias(KEY_SOURCE),
     )
+    filed = (
+        rejected.join(as_text, on=ROW, how="left", maintain_order="left")
+        .join(keys, on=ROW, how="left", maintain_order="left")
+        .with_columns(text_hash_expr(pl.col("raw")).alias("raw_digest"))
+    )
+    if privacy:
+        filed = _with_values(filed, rows, privacy).with_columns(
+            pl.Series(KEY_SOURCE, key_sources(filed["raw"].to_list(), shape), dtype=pl.String)
+            if privacy.columns.keys() & set(shape.key_columns)
+            else KEY_SOURCE,
+            privacy.references(pl.col(REFERENCE), pl.col(KEY_HASH), shape.key_fields),
+        )
+        hidden = privacy.frame(rows, privacy.columns).select(
+            ROW, pl.struct(pl.exclude(ROW)).struct.json_encode().alias("raw")
+        )
+        filed = filed.drop("raw").join(hidden, on=ROW, how="left", maintain_order="left")
+    return filed.select(FILED.names())
+
+
+def _with_values(filed: pl.DataFrame, rows: pl.DataFrame, privacy: Privacy) -> pl.DataFrame:
+    """What stands for the offending values of hidden columns, which the layers do not tell."""
+    names = [name for name in privacy.columns if name in rows.columns]
+    sent = rows.select(ROW, *(pl.col(name).alias(f"#sent:{name}") for name in names))
+    value = pl.col("value")
+    for name in names:
+        value = pl.when(pl.col("column") == name).then(pl.col(f"#sent:{name}")).otherwise(value)
+    told = filed.join(sent, on=ROW, how="left", maintain_order="left")
+    return told.with_columns(_hidden_values(value, privacy)).select(filed.columns)
+
+
+def _hidden_values(value: pl.Expr, privacy: Privacy) -> pl.Expr:
+    shown = value
+    for name, kind in privacy.columns.items():
+        shown = pl.when(pl.col("column") == name).then(privacy.expr(kind, value)).otherwise(shown)
+    return shown.alias("value")

@@ -6,9 +6,14 @@ Does not belong here: who waits (``parents``), the attempts (``attempts``), rele
 Source: product.md 6.
 """
 
+from collections.abc import Callable, Mapping
+from functools import partial
+
 import polars as pl
+import sqlalchemy as sa
 
 from syncflow_core.bridge import events, pending
+from syncflow_core.bridge.entities import load_entities
 from syncflow_core.columns import KEY_HASH, ROW
 from syncflow_core.entity import Entity
 from syncflow_core.identity import escaped
@@ -16,6 +21,8 @@ from syncflow_core.stages.attempts import PARENT_NAME, count_attempt
 from syncflow_core.stages.sender import Sender, groups
 from syncflow_core.stages.verdicts import BODY, outgoing
 from syncflow_core.stages.work import Connections, Staged
+
+Expression = Callable[[pl.Expr], pl.Expr]
 
 
 def park_waiting(connections: Connections, staged: Staged, sender: Sender) -> None:
@@ -28,14 +35,15 @@ def park_waiting(connections: Connections, staged: Staged, sender: Sender) -> No
     deferred = connections.frames.read(staged.frames["deferred"])
     with connections.database.begin() as connection:
         sender.lease.check(connection)
+        hidden = _hidden_parts(connection, connections, entity)
         before = pending.open_pending(connection, entity.name)
         for rows, kind in ((parked, "parked"), (deferred, "deferred")):
             for part in groups(rows):
                 lines = (
-                    outgoing(part, staged.shape)
+                    outgoing(part, staged.shape, sender.privacy)
                     .with_columns(part[ROW])
                     .join(missing, on=ROW, how="inner")
-                    .join(_parent_names(part, entity), on=[ROW, "reference"], how="left")
+                    .join(_parent_names(part, entity, hidden), on=[ROW, "reference"], how="left")
                     .with_columns(
                         pl.col("reference").alias("reference_name"),
                         pl.col("reference")
@@ -84,18 +92,43 @@ def forget_overtaken(connections: Connections, staged: Staged, sender: Sender) -
         )
 
 
-def _parent_names(rows: pl.DataFrame, entity: Entity) -> pl.DataFrame:
+def _hidden_parts(
+    connection: sa.Connection, connections: Connections, entity: Entity
+) -> dict[tuple[str, str], Expression]:
+    """What stands for the parts of parents' references that are personal data here or there."""
+    names = sorted({parent.entity for parent in entity.parents.values()})
+    own = connections.privacy_of(entity)
+    theirs = {
+        item.name: connections.privacy_of(item)
+        for item in load_entities(connection, names, enabled=None)
+    }
+    found: dict[tuple[str, str], Expression] = {}
+    for reference, parent in entity.parents.items():
+        for field, mine in parent.key.items():
+            kind = theirs[parent.entity].fields.get(field) or own.fields.get(mine)
+            if kind is not None:
+                found[reference, field] = partial(own.expr, kind)
+    return found
+
+
+def _parent_names(
+    rows: pl.DataFrame, entity: Entity, hidden: Mapping[tuple[str, str], Expression]
+) -> pl.DataFrame:
     """``#row``, ``reference`` and ``#parent_name``: each reference as the parent's own entity writes it."""
+    shown: Expression = escaped
     frames = [
         rows.select(
             ROW,
             pl.lit(reference).alias("reference"),
             pl.concat_str(
                 [
-                    pl.concat_str(pl.lit(f"{field}="), escaped(pl.col(own)))
+                    pl.concat_str(
+                        pl.lit(f"{field}="), hidden.get((reference, field), shown)(pl.col(own))
+                    )
                     for field, own in parent.key.items()
                 ],
                 separator="|",
+                ignore_nulls=True,  # a part that is not shown at all
             ).alias(PARENT_NAME),
         )
         for reference, parent in entity.parents.items()

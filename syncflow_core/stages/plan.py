@@ -22,7 +22,7 @@ from syncflow_core.columns import DATA_HASH, KEY_HASH, OP, PARENT_REFS, REFERENC
 from syncflow_core.errors import SyncFlowError
 from syncflow_core.stages.samples import samples_of
 from syncflow_core.stages.track import status_of
-from syncflow_core.stages.withhold import planned_frame
+from syncflow_core.stages.withhold import planned_frame, shown_references
 from syncflow_core.stages.work import STAGES, Connections, Staged, hold, let_go, timed, wave_names
 
 
@@ -150,8 +150,9 @@ def _unlike(
 def _planned(connections: Connections, staged: Staged) -> pl.DataFrame:
     """What is to be written: shape ``plans.PLANNED``."""
     frames = connections.frames
+    shown = shown_references(connections, staged)
     waves = [
-        part.select(KEY_HASH, pl.col(OP).cast(pl.String), REFERENCE, DATA_HASH, PARENT_REFS)
+        part.select(KEY_HASH, pl.col(OP).cast(pl.String), shown, DATA_HASH, PARENT_REFS)
         for name in wave_names(staged)
         for part in frames.parts(staged.frames[name])
     ]

@@ -8,7 +8,6 @@ Source: product.md 5 and 6.
 """
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 
 import polars as pl
@@ -20,6 +19,7 @@ from syncflow_core.columns import (
     OP,
     PARENT_REFS,
 )
+from syncflow_core.logs import Threads
 from syncflow_core.stages.deleter import Deleter
 from syncflow_core.stages.park import forget_overtaken, park_waiting
 from syncflow_core.stages.plan import check_plan
@@ -58,7 +58,7 @@ def push(connections: Connections, staged: Staged, *, now: Callable[[], datetime
         with connections.database.begin() as connection:
             first_load = not records.has_known(connection, staged.name)
         # at its end the last save is done, also when something has failed
-        with ThreadPoolExecutor(SAVES_AT_ONCE, thread_name_prefix="save") as beside:
+        with Threads(SAVES_AT_ONCE, thread_name_prefix="save") as beside:
             sender = Sender(
                 connections,
                 shape.entity,
@@ -121,7 +121,10 @@ def _send(connections: Connections, staged: Staged, sender: Sender) -> None:
     done = 0
     for wave in waves:
         for part in connections.frames.parts(wave):
-            for ready in prepared(part, staged.shape, first_load=sender.first_load):
+            rows = prepared(
+                part, staged.shape, privacy=sender.privacy, first_load=sender.first_load
+            )
+            for ready in rows:
                 within_night(staged.order, sender.now())
                 todo = ready
                 if staged.order.continued:

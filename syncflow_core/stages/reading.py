@@ -22,6 +22,7 @@ from syncflow_core.bridge.sweeps import Slice
 from syncflow_core.columns import ROW
 from syncflow_core.fields import Shape
 from syncflow_core.frames import PART_ROWS
+from syncflow_core.identity import text_hash_expr
 from syncflow_core.rows import REFUSED
 from syncflow_core.scan import Proof, scan
 from syncflow_core.stages.work import Connections, SliceSeen, Staged
@@ -77,6 +78,7 @@ class Reading:
     ) -> None:
         self.connections, self.staged, self.shape = connections, staged, shape
         self._known = {number: (seen.head, seen.tail) for number, seen in neighbours.items()}
+        self._hidden = connections.privacy_of(shape.entity).columns.keys()
         self._proofs: dict[int, list[Proof]] = {}
         self._edges: dict[int, _Edges] = {}
         self._rejected: list[pl.DataFrame] = []
@@ -157,12 +159,18 @@ class Reading:
         )
         for page in pages:
             if reach.slice:
-                edges.note(_keys(page.frame, self.shape.key_columns))
+                edges.note(self._kept(_keys(page.frame, self.shape.key_columns)))
             if page.rejected.height:
                 self._rejected.append(self._numbered(page.rejected))
             yield self._numbered(page.frame)
             self.connections.progress(self.staged.name, "fetch", self._rows, page.total_rows)
         self._proofs.setdefault(reach.slice, []).append(pages.proof)
+
+    def _kept(self, keys: pl.Series) -> pl.Series:
+        """Keys as a slice's edges are kept: hashes, as every record's is, where they are personal data."""
+        if not self._hidden & set(self.shape.key_columns):
+            return keys
+        return keys.to_frame("key").select(text_hash_expr(pl.col("key")).bin.encode("hex"))["key"]
 
     def _numbered(self, frame: pl.DataFrame) -> pl.DataFrame:
         numbered = frame.with_row_index(ROW, offset=self._rows)

@@ -43,12 +43,13 @@ from syncflow_core.contract import agree
 from syncflow_core.errors import ConfigError
 from syncflow_core.fields import Shape, shape_of
 from syncflow_core.identity import add_identity
-from syncflow_core.keys import keys_of, source_keys
+from syncflow_core.keys import keys_of, source_keys, with_plain_references
 from syncflow_core.normalize import normalize
 from syncflow_core.parents import refs_text
 from syncflow_core.schedulehub import BATCH_LIMIT
 from syncflow_core.stages.adopt import FIELDS, live_records
 from syncflow_core.stages.plan import make_plan
+from syncflow_core.stages.taken_over import hiding
 from syncflow_core.stages.whole import stage
 from syncflow_core.stages.work import Connections, Order, Staged
 
@@ -88,6 +89,7 @@ def reconcile_whole(
                 for page in connections.target.pages(entity.collection, FIELDS)
             ]
         )
+        hidden = hiding(connections, entity)
         expected = records.load_expected(connections.database, name)
         missing = expected.join(held, on=KEY_HASH, how="anti")
         extra = held.join(expected, on=KEY_HASH, how="anti")
@@ -107,7 +109,7 @@ def reconcile_whole(
             with connections.database.begin() as connection:
                 lease.check(connection)
                 records.mark_deleted(connection, name, missing[KEY_HASH], order.batch)
-                taken = pl.concat([extra, different])
+                taken = hidden.known(connection, pl.concat([extra, different]))
                 records.save_acknowledged(connection, name, taken, order.batch)
     staged = stage(connections, order, now=now)
     # an empty source never deletes, so no plan says that all of these are not there
@@ -116,7 +118,11 @@ def reconcile_whole(
     plan = make_plan(connections, staged, now=now)
     with connections.database.begin() as connection:
         planned = plans.load_records(connection, plan.uid)[KEY_HASH]
-    sides = {"missing": missing, "extra": extra, "different": different}
+    sides = {
+        "missing": missing,
+        "extra": hidden.shown(extra),
+        "different": hidden.shown(different),
+    }
     at_fault = [planned, unproven[KEY_HASH], *(frame[KEY_HASH] for frame in sides.values())]
     if emptied:
         at_fault.append(expected[KEY_HASH])
@@ -318,7 +324,7 @@ def _take_over(connection: sa.Connection, order: Order, wrong: pl.DataFrame) -> 
 
 def _askable(sample: pl.DataFrame, shape: Shape) -> pl.DataFrame:
     """The records whose key can be spelled for the source."""
-    named = sample.select(KEY_SOURCE, REFERENCE).iter_rows()
+    named = with_plain_references(sample, shape).select(KEY_SOURCE, REFERENCE).iter_rows()
     askable = [bool(source_keys(text, reference, shape)) for text, reference in named]
     return sample.filter(pl.Series(askable, dtype=pl.Boolean))
 
@@ -327,10 +333,9 @@ def _source_rows(
     connections: Connections, shape: Shape, sample: pl.DataFrame
 ) -> tuple[pl.DataFrame, pl.Series]:
     """``#key_hash`` and ``#data_hash`` of the sampled records' rows now; keys of those rejected."""
+    named = with_plain_references(sample, shape).select(KEY_SOURCE, REFERENCE)
     keys = [
-        key
-        for text, reference in sample.select(KEY_SOURCE, REFERENCE).iter_rows()
-        for key in source_keys(text, reference, shape)
+        key for text, reference in named.iter_rows() for key in source_keys(text, reference, shape)
     ]
     rows = connections.source.look_up(shape.api, keys).frame.unique().with_row_index(ROW)
     result = normalize(rows, shape)

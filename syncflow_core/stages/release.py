@@ -139,6 +139,13 @@ def _side_batch(
         try:
             with connections.tally.counting(batch):
                 yield side
+        except Exception as error:
+            privacy = connections.privacy_of(entity)
+            told = privacy.error(error, name) if privacy else error
+            _close(connections, batch, side, str(told) or type(told).__name__)
+            if told is error:
+                raise
+            raise told from None
         except BaseException as error:
             _close(connections, batch, side, str(error) or type(error).__name__)
             raise
@@ -297,7 +304,8 @@ def release_deletes(
                     connections, shape, still.join(named, on=KEY_HASH, how="left"), trust_scan=False
                 )
             except UnavailableError as error:
-                notes.append(f"{still.height} {parent} deletes go on waiting: {error}")
+                why = connections.privacy_of(side.entity).told(str(error))
+                notes.append(f"{still.height} {parent} deletes go on waiting: {why}")
                 continue
             side.deleter.delete(found.gone)
             if side.deleter.counts["deleted"]:

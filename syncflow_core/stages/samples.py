@@ -15,12 +15,11 @@ import polars as pl
 from syncflow_core.columns import KEY_HASH, OP, PARENT_REFS, REFERENCE
 from syncflow_core.errors import UnavailableError
 from syncflow_core.fields import Shape
+from syncflow_core.privacy import Privacy
 from syncflow_core.stages.work import Connections, Staged
 
 SAMPLES: Final = 20
 """Records that a plan shows of each operation."""
-MASK: Final = "***"
-"""Stands for a value of a field with personal data."""
 
 
 def samples_of(
@@ -34,7 +33,7 @@ def samples_of(
     Args:
         connections: The target is asked what it holds; where it is away, values are left out.
         staged: The batch.
-        planned: Shape ``plans.PLANNED``.
+        planned: Shape ``plans.PLANNED``, references as they may be shown.
         rows: Parts of the rows that are to be written, with their fields.
     """
     found: list[dict[str, object]] = [
@@ -46,6 +45,8 @@ def samples_of(
     if updates.is_empty():
         return found
     shape = staged.shape
+    privacy = connections.privacy_of(shape.entity)
+    shown = dict(updates.select(KEY_HASH, REFERENCE).iter_rows())
     keys = updates[KEY_HASH]
     try:
         there = connections.target.query(shape.entity.collection, keys.to_list())
@@ -56,9 +57,15 @@ def samples_of(
         record = held.get(bytes(row[KEY_HASH]))
         old = {} if record is None else record.fields
         refs = None if record is None else json.dumps(record.parent_refs, sort_keys=True)
-        changes = [*_field_changes(row, old, shape), *_reference_changes(row, refs)]
+        changes = [*_field_changes(row, old, shape, privacy), *_reference_changes(row, refs)]
         found += [
-            {"op": "update", "record": row[REFERENCE], "field": name, "old": before, "new": after}
+            {
+                "op": "update",
+                "record": shown[row[KEY_HASH]],
+                "field": name,
+                "old": before,
+                "new": after,
+            }
             for name, before, after in changes
         ]
     return found
@@ -70,16 +77,17 @@ def _chosen(rows: Iterable[pl.DataFrame], keys: pl.Series) -> Iterator[dict[str,
 
 
 def _field_changes(
-    row: dict[str, Any], old: dict[str, str], shape: Shape
+    row: dict[str, Any], old: dict[str, str], shape: Shape, privacy: Privacy
 ) -> Iterator[tuple[str, str | None, str | None]]:
     """Name, old and new value of each field that differs, as a person reads them."""
     for item in shape.fields:
         before, after = _shown(old.get(item.name)), row[item.name]
         if before != after:
+            kind = privacy.fields.get(item.name)
             yield (
-                (item.name, MASK, MASK)
-                if item.rules.pii
-                else (item.name, before, None if after is None else str(after))
+                (item.name, before, None if after is None else str(after))
+                if kind is None
+                else (item.name, privacy.value(kind, before), privacy.value(kind, after))
             )
 
 

@@ -13,7 +13,7 @@ Source: product.md 5 and 6; contract.md, "ScheduleHub".
 import json
 from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from concurrent.futures import Executor, Future
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
@@ -27,6 +27,8 @@ from syncflow_core.bridge.journal import WriteOp
 from syncflow_core.columns import HUB_UID, KEY_HASH, OP, PARENT_REFS, REFERENCE
 from syncflow_core.digests import DIGESTS, changed_fields
 from syncflow_core.fields import Shape
+from syncflow_core.logs import Threads
+from syncflow_core.privacy import Privacy, privacy_of
 from syncflow_core.stages.attempts import PARENT_NAME, count_attempt
 from syncflow_core.stages.verdicts import (
     AGAIN,
@@ -37,6 +39,7 @@ from syncflow_core.stages.verdicts import (
     FAILED,
     PARKED,
     ask,
+    hidden_bodies,
     judged,
     missing_frame,
     outgoing,
@@ -64,19 +67,25 @@ def groups(frame: pl.DataFrame, *, first_load: bool = False) -> Iterator[pl.Data
 
 
 def prepared(
-    frame: pl.DataFrame, shape: Shape, *, first_load: bool = False
+    frame: pl.DataFrame,
+    shape: Shape,
+    *,
+    privacy: Privacy | None = None,
+    first_load: bool = False,
 ) -> Iterator[pl.DataFrame]:
     """The rows as they are sent, ``OUTGOING``, in ``groups``; the next is made while one is sent.
 
     Args:
         frame: ``(n, k)`` identified rows with ``#op`` and ``#hub_uid``.
         shape: The entity's fields.
+        privacy: What of them is hidden; as they are declared where None.
         first_load: As for ``groups``.
     """
-    with ThreadPoolExecutor(1, thread_name_prefix="prepare") as beside:
+    hidden = privacy_of(shape.entity) if privacy is None else privacy
+    with Threads(1, thread_name_prefix="prepare") as beside:
         ahead: Future[pl.DataFrame] | None = None
         for group in groups(frame, first_load=first_load):
-            ready, ahead = ahead, beside.submit(outgoing, group, shape)
+            ready, ahead = ahead, beside.submit(outgoing, group, shape, hidden)
             if ready is not None:
                 yield ready.result()
         if ahead is not None:
@@ -157,14 +166,15 @@ class Sender(Writer):
         with self.connections.database.begin() as connection:
             filed = failed.load_raw(connection, self.entity.name, guilty[KEY_HASH])
         before = guilty.join(filed, on=KEY_HASH, how="left")
-        changed = before.filter(pl.col("raw").ne(pl.col(BODY)).fill_null(value=False))
+        sent = hidden_bodies(before[BODY], self.privacy)  # as it would be filed
+        changed = before.filter(pl.col("raw").ne(sent).fill_null(value=False))
         refused = guilty.join(changed, on=KEY_HASH, how="anti")
         words = pl.concat_str(
             pl.col("deaths"),
             pl.lit(" workers died while they sent this record: it is sent no more"),
         )
         letters = refused_frame(
-            refused.with_columns(words.alias("error"), pl.lit(0).alias("code"))
+            refused.with_columns(words.alias("error"), pl.lit(0).alias("code")), self.privacy
         ).with_columns(pl.lit("worker_died").alias("rule"))
         now = self.now()
         with self.connections.database.begin() as connection:
@@ -281,7 +291,8 @@ class Sender(Writer):
                 count_attempt(connection, self, lines.with_columns(unnamed), before, now)
                 self.tell(connection, parked, pl.lit("parked"), now)
             if refused.height:
-                failed.file_failed(connection, name, refused_frame(refused), self.batch, now)
+                letters = refused_frame(refused, self.privacy)
+                failed.file_failed(connection, name, letters, self.batch, now)
                 self.tell(connection, refused, pl.lit("failed"), now)
             if self._suspects is not None and self._suspects.height:
                 answered = pl.concat([done[KEY_HASH], parked[KEY_HASH], refused[KEY_HASH]])

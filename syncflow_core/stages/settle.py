@@ -24,6 +24,7 @@ from syncflow_core.columns import (
     REFERENCE,
     ROWVERSION,
 )
+from syncflow_core.stages.taken_over import hiding
 from syncflow_core.stages.verdicts import ask
 from syncflow_core.stages.work import Connections, Staged
 from syncflow_core.stages.writer import GROUP_ROWS
@@ -60,7 +61,8 @@ def settle_open(connections: Connections, staged: Staged, lease: Lease, now: dat
             lost = _lost(connection, entity.name, intents, live, keys)
             if len(lost):
                 suspects.accuse(connection, entity.name, lost)
-            records.save_acknowledged(connection, entity.name, live, staged.batch)
+            known = hiding(connections, entity, staged.shape).known(connection, live)
+            records.save_acknowledged(connection, entity.name, known, staged.batch)
             records.mark_deleted(connection, entity.name, absent[KEY_HASH], staged.batch)
     with connections.database.begin() as connection:
         lease.check(connection)

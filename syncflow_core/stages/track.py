@@ -30,6 +30,7 @@ from syncflow_core.bridge.entities import disable_entity
 from syncflow_core.columns import KEY_HASH, ROWVERSION
 from syncflow_core.errors import SyncFlowError, UnavailableError
 from syncflow_core.identity import ENCODING_VERSION
+from syncflow_core.logs import about
 from syncflow_core.rowversion import (
     ROWVERSION_SOURCE,
     canonical_of,
@@ -61,6 +62,7 @@ class Report(msgspec.Struct, frozen=True):
     notes: tuple[str, ...] = ()
 
 
+@about(stage="track")
 def track(connections: Connections, staged: Staged, *, now: Callable[[], datetime]) -> Report:
     """Close the batch; afterwards its row tells the whole story and the entity is free.
 
@@ -171,7 +173,10 @@ def fail(
                 "stopped" if stopped else "failed",
                 Counts(),
                 now=now(),
-                proof={"unavailable": isinstance(error, UnavailableError)},
+                proof={
+                    "unavailable": isinstance(error, UnavailableError),
+                    "asked_to_stop": stopped and not night_over,
+                },
                 error=message,
                 calls=connections.tally.take(order.batch),
             )

@@ -19,7 +19,7 @@ import polars as pl
 from syncflow_core.bridge import failed, pending, records
 from syncflow_core.columns import KEY_HASH, KEY_SOURCE, REFERENCE, ROW
 from syncflow_core.fields import Shape
-from syncflow_core.keys import keys_of, source_keys
+from syncflow_core.keys import keys_of, source_keys, with_plain_references
 from syncflow_core.stages.work import Connections, Staged, hold
 
 WAITS = "parent_missing"
@@ -42,7 +42,7 @@ def undelivered(
     """
     if staged.kind not in {"incremental", "retry"}:
         return None, []
-    asked = _taken_up(connections, staged, now)
+    asked = with_plain_references(_taken_up(connections, staged, now), staged.shape)
     spelled = [
         _keys(raw, key_source, reference, staged.shape)
         for raw, key_source, reference in asked.select("raw", KEY_SOURCE, REFERENCE).iter_rows()
@@ -76,12 +76,9 @@ def _taken_up(connections: Connections, staged: Staged, now: datetime) -> pl.Dat
             failed.postpone(connection, name, now)
         if retry:
             pending.postpone(connection, name, now)
-    if (
-        alike is not None
-    ):  # of those that wait, the ones that a person was told of under these words
+    if alike is not None:  # those that wait are told of by dead letters of their own
         told = letters.filter(pl.col("rule") == WAITS)[KEY_HASH]
         children = children.filter(pl.col(KEY_HASH).is_in(told.implode()))
-    nothing = pl.lit(None, pl.String)
     # what was refused later was kept as it was to be sent, under other names
     raw = pl.when(pl.col("stage").is_in(["fetch", "normalize"])).then("raw").alias("raw")
     return pl.concat(
@@ -90,12 +87,12 @@ def _taken_up(connections: Connections, staged: Staged, now: datetime) -> pl.Dat
                 KEY_HASH,
                 raw,
                 REFERENCE,
-                nothing.alias(KEY_SOURCE),
+                KEY_SOURCE,
                 pl.lit(value=False).alias("waits"),
             ),
             children.unique(KEY_HASH).select(
                 KEY_HASH,
-                nothing.alias("raw"),
+                pl.lit(None, pl.String).alias("raw"),
                 REFERENCE,
                 KEY_SOURCE,
                 pl.lit(value=True).alias("waits"),
@@ -107,7 +104,9 @@ def _taken_up(connections: Connections, staged: Staged, now: datetime) -> pl.Dat
 def _keys(
     raw: str | None, key_source: str | None, reference: str | None, shape: Shape
 ) -> list[Mapping[str, object]]:
-    """The key as the source sent it, where the row was kept; else as the reference has it."""
+    """The key as the source sent it, where it or the row was kept; else as the reference has it."""
+    if key_source is not None:
+        return source_keys(key_source, reference, shape)
     row = json.loads(raw) if raw else None
     if isinstance(row, dict) and all(row.get(name) is not None for name in shape.key_columns):
         return [{name: row[name] for name in shape.key_columns}]

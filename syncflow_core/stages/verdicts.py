@@ -28,6 +28,7 @@ from syncflow_core.entity import Entity
 from syncflow_core.fields import Shape
 from syncflow_core.outcomes import DOUBT, NOT_SENT, OK, SERVER_ERROR, HubRecord
 from syncflow_core.parents import parent_in_refs, refs_text
+from syncflow_core.privacy import Privacy
 from syncflow_core.schedulehub import BATCH_LIMIT, Target
 
 BODY: Final = "#body"
@@ -168,10 +169,10 @@ def missing_frame(parked: pl.DataFrame, entity: Entity) -> pl.DataFrame:
     return pl.concat([pending.PARKED.to_frame(), *lines])
 
 
-def refused_frame(refused: pl.DataFrame) -> pl.DataFrame:
-    """Records that the target refused, as ``failed.file_failed`` takes them."""
+def refused_frame(refused: pl.DataFrame, privacy: Privacy) -> pl.DataFrame:
+    """Records that the target refused, as ``failed.file_failed`` takes them, personal data hidden."""
     words = pl.coalesce("error", pl.lit("schedulehub refused the record without a word"))
-    return refused.select(
+    letters = refused.select(
         pl.lit("push").alias("stage"),
         pl.lit(None, dtype=pl.UInt8).alias("layer"),
         pl.concat_str(pl.lit("hub_"), pl.col("code")).alias("rule"),
@@ -185,19 +186,43 @@ def refused_frame(refused: pl.DataFrame) -> pl.DataFrame:
             if REFERENCE in refused.columns
             else pl.lit(None, dtype=pl.String).alias(REFERENCE)
         ),
+        (
+            pl.col(KEY_SOURCE)
+            if KEY_SOURCE in refused.columns
+            else pl.lit(None, dtype=pl.String).alias(KEY_SOURCE)
+        ),
+    )
+    if not privacy:
+        return letters
+    said = letters.select("message", "raw").rows()
+    return letters.with_columns(
+        pl.Series("message", [privacy.words(*item) for item in said], dtype=pl.String),
+        hidden_bodies(letters["raw"], privacy),
     )
 
 
-def outgoing(frame: pl.DataFrame, shape: Shape) -> pl.DataFrame:
+def hidden_bodies(bodies: pl.Series, privacy: Privacy) -> pl.Series:
+    """Records' bodies as they may be kept beside their way."""
+    if not privacy:
+        return bodies
+    return pl.Series(bodies.name, [privacy.json(text) for text in bodies], dtype=pl.String)
+
+
+def outgoing(frame: pl.DataFrame, shape: Shape, privacy: Privacy) -> pl.DataFrame:
     """Rows as they are sent: each with its body as JSON, built column-wise.
+
+    The body is whole; the reference beside it, which is kept and shown, hides personal data.
 
     Args:
         frame: ``(n, k)`` identified rows with ``#op`` and ``#hub_uid``.
         shape: The entity's fields.
+        privacy: What of them is hidden.
 
     Returns:
         ``(n, 10)``: ``OUTGOING``.
     """
     return frame.with_columns(
-        json_objects(frame, shape.fields, EXTRA).alias(BODY), field_digests(frame, shape)
+        json_objects(frame, shape.fields, EXTRA).alias(BODY),
+        field_digests(frame, shape),
+        privacy.references(pl.col(REFERENCE), pl.col(KEY_HASH), shape.key_fields),
     ).select(OUTGOING.names())

@@ -115,7 +115,16 @@ def _held_back(
     deletes = held.deletes.select(KEY_HASH, DATA_HASH, PARENT_REFS).join(
         named.select(KEY_HASH, REFERENCE), on=KEY_HASH, how="left"
     )
-    return pl.concat([planned_frame(updates, "update"), planned_frame(deletes, "delete")])
+    shown = shown_references(connections, staged)
+    return pl.concat(
+        [planned_frame(updates, "update").with_columns(shown), planned_frame(deletes, "delete")]
+    )
+
+
+def shown_references(connections: Connections, staged: Staged) -> pl.Expr:
+    """The references of staged rows as they may be kept and shown."""
+    privacy = connections.privacy_of(staged.shape.entity)
+    return privacy.references(pl.col(REFERENCE), pl.col(KEY_HASH), staged.shape.key_fields)
 
 
 def planned_frame(rows: pl.DataFrame, op: str) -> pl.DataFrame:

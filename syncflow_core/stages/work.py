@@ -30,7 +30,9 @@ from syncflow_core.entity import Entity
 from syncflow_core.errors import SyncFlowError, UnavailableError
 from syncflow_core.fields import Shape, shape_of
 from syncflow_core.frames import FrameRef, FrameStore
+from syncflow_core.logs import about
 from syncflow_core.parents import Edge
+from syncflow_core.privacy import KEY_OF_PROCESS, Privacy, privacy_of
 from syncflow_core.schedulehub import Target
 
 logger = logging.getLogger(__name__)
@@ -61,6 +63,8 @@ class Connections:
     """Keeps a block from being interrupted: a call that has begun is finished and its outcome saved."""
     abort: Callable[[], None] = lambda: None
     """Ends what any thread waits for from the two systems."""
+    digest_key: Callable[[], bytes] = lambda: KEY_OF_PROCESS
+    """Keys the digests that stand for personal data."""
     leases: dict[UUID, Lease] = field(default_factory=dict)
     """The leases that this process holds, by batch."""
     tally: Tally = field(default_factory=Tally)
@@ -77,6 +81,10 @@ class Connections:
     def target(self) -> Target:
         """ScheduleHub."""
         return self.open_target()
+
+    def privacy_of(self, entity: Entity) -> Privacy:
+        """What of the entity is hidden wherever people look."""
+        return privacy_of(entity, self.digest_key)
 
 
 class Order(msgspec.Struct, frozen=True):
@@ -221,10 +229,11 @@ def _shape(entity: str, api: str) -> Shape:
 
 @contextmanager
 def timed(connections: Connections, seconds: dict[str, float], stage: str) -> Iterator[None]:
-    """Add the seconds that the block takes to ``seconds[stage]``."""
+    """Add the seconds that the block takes to ``seconds[stage]``; its log lines say the stage."""
     started = connections.clock()
     try:
-        yield
+        with about(stage=stage):
+            yield
     finally:
         seconds[stage] = seconds.get(stage, 0.0) + connections.clock() - started
 

@@ -9,7 +9,6 @@ Source: product.md 5.
 import threading
 from collections import Counter
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final
@@ -24,7 +23,9 @@ from syncflow_core.bridge.leases import Lease
 from syncflow_core.columns import KEY_HASH
 from syncflow_core.entity import Entity
 from syncflow_core.errors import RejectedError, UnavailableError
+from syncflow_core.logs import Threads
 from syncflow_core.outcomes import Outcome, not_sent, outcome_frame
+from syncflow_core.privacy import Privacy
 from syncflow_core.stages.work import Connections
 
 CALL_ROWS: Final = 1_000
@@ -58,6 +59,11 @@ class Writer:
     """Records by the accounts' names, and ``failed_deletes``."""
     _counting: threading.Lock = field(default_factory=threading.Lock)
 
+    @property
+    def privacy(self) -> Privacy:
+        """What of the records is hidden wherever people look."""
+        return self.connections.privacy_of(self.entity)
+
     def count(self, name: str, number: int) -> None:
         """Add to the counts, and to what is told of a batch that fails; several saves do so at once."""
         with self._counting:
@@ -87,7 +93,7 @@ class Writer:
         """The calls' answers in order, a bounded number of them under way at once."""
         if len(calls) == 1:
             return [calls[0]()]
-        with ThreadPoolExecutor(CALLS_AT_ONCE, thread_name_prefix="push") as pool:
+        with Threads(CALLS_AT_ONCE, thread_name_prefix="push") as pool:
             return list(pool.map(lambda call: call(), calls))
 
     def halved(

@@ -4,6 +4,7 @@ Belongs here: assembling.
 Does not belong here: calls (a module for each group).
 """
 
+import re
 from collections.abc import Awaitable, Callable
 from importlib.metadata import version
 from typing import Final
@@ -14,11 +15,15 @@ from syncflow_core.bridge.database import Database
 from syncflow_core.settings import Settings
 from syncflow_dagster.api import entities, health, metrics, plans, records, sync
 from syncflow_dagster.api.gateway import DagsterGateway
+from syncflow_dagster.api.limits import Bucket
 from syncflow_dagster.api.problems import add_handlers, problem
+from syncflow_dagster.api.security import Verifier
 
 PREFIX: Final = "/api/v1"
 MOST_BYTES: Final = 1_000_000
 """Of a request's body."""
+MOST_DEEP: Final = 50
+"""Brackets within brackets of a request's body."""
 HEADERS: Final = {
     "Cache-Control": "no-store",
     "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
@@ -29,7 +34,7 @@ HEADERS: Final = {
 
 
 def create_app(
-    settings: Settings, database: Database, gateway: DagsterGateway, secret: str
+    settings: Settings, database: Database, gateway: DagsterGateway, verifier: Verifier
 ) -> FastAPI:
     """The API over a database and a Dagster webserver; opening and closing both is the caller's."""
     app = FastAPI(
@@ -41,7 +46,9 @@ def create_app(
         redoc_url=None,
     )
     app.state.settings, app.state.database = settings, database
-    app.state.gateway, app.state.secret = gateway, secret
+    app.state.gateway, app.state.verifier = gateway, verifier
+    app.state.writes = Bucket(settings.api_writes_per_minute)
+    app.state.refusals = Bucket(settings.api_refusals_per_minute)
     add_handlers(app)
     app.state.readiness = health.Readiness(health.Looks(settings, database))
     for module in (sync, plans, records, entities, health, metrics):
@@ -58,6 +65,8 @@ def create_app(
             )
         elif "transfer-encoding" in request.headers:
             answer = problem(413, "a body without its length is not taken")
+        elif depth_of(await request.body()) > MOST_DEEP:
+            answer = problem(422, f"a body that nests deeper than {MOST_DEEP} is not taken")
         else:
             answer = await following(request)
         for name, value in HEADERS.items():
@@ -65,3 +74,19 @@ def create_app(
         return answer
 
     return app
+
+
+def depth_of(body: bytes) -> int:
+    """How deep a JSON text nests, strings left out; what is no JSON is told by whoever reads it."""
+    deepest = depth = 0
+    for found in _BRACKET.finditer(body):
+        mark = found[0]
+        if mark in b"[{":
+            depth += 1
+            deepest = max(deepest, depth)
+        elif mark in b"]}":
+            depth -= 1
+    return deepest
+
+
+_BRACKET: Final = re.compile(rb'"(?:[^"\\]|\\.)*+"|[\[{\]}]')

@@ -24,6 +24,7 @@ TITLES = {
     409: "Conflict",
     413: "Too large",
     422: "Not understood",
+    429: "Too many requests",
     500: "Internal error",
     503: "Unavailable",
 }
@@ -68,7 +69,7 @@ def described(*statuses: int) -> dict[int | str, dict[str, Any]]:
     content = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
     return {
         status: {"model": Problem, "description": TITLES[status], "content": content}
-        for status in (401, 403, *statuses)
+        for status in sorted({401, 403, 413, 422, 429, *statuses})
     }
 
 

@@ -7,11 +7,13 @@ Source: product.md 9.
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime
+from functools import partial
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
+import sqlalchemy as sa
 from fastapi import APIRouter, HTTPException, Query, Request
 from pydantic import BaseModel, Field
 
@@ -19,7 +21,9 @@ from syncflow_core.apismith import Source
 from syncflow_core.bridge import browse, failed, stats
 from syncflow_core.bridge.entities import load_registered
 from syncflow_core.bridge.failed import Alike
+from syncflow_core.digest_key import digest_key
 from syncflow_core.errors import ConfigError
+from syncflow_core.privacy import SEES_ALL, Privacy, privacy_of, shown_to
 from syncflow_core.trace import Story, trace
 from syncflow_dagster.api.problems import described
 from syncflow_dagster.api.requests import (
@@ -31,6 +35,7 @@ from syncflow_dagster.api.requests import (
     path,
     settings_of,
 )
+from syncflow_dagster.api.security import Caller
 from syncflow_dagster.api.sync import BatchShown, shown
 
 router = APIRouter()
@@ -247,7 +252,7 @@ class PendingQuery(Page):
     responses=described(422, 503),
 )
 def list_failed(
-    request: Request, _caller: Viewer, query: Annotated[FailedQuery, Query()]
+    request: Request, caller: Viewer, query: Annotated[FailedQuery, Query()]
 ) -> FailedRecords:
     """List failed records, those met last first, page by page."""
     alike = Alike(batch=query.batch, stage=query.stage, rule=query.rule, column=query.column)
@@ -260,7 +265,14 @@ def list_failed(
             after=query.place,
             limit=query.limit + 1,
         )
-    lines = [FailedRecord(**_hexed(row), column=row["column_name"]) for row in found]
+        hidden = _privacies(connection, {str(row["entity"]) for row in found})
+    lines = [
+        FailedRecord(
+            **{**_hexed(row), "raw": _raw(caller, row["raw"], hidden[row["entity"]])},
+            column=row["column_name"],
+        )
+        for row in found
+    ]
     return FailedRecords(
         items=lines[: query.limit], next=next_mark(lines, query.limit, "last_seen")
     )
@@ -322,7 +334,7 @@ def list_pending(
 )
 def get_record(
     request: Request,
-    _caller: Viewer,
+    caller: Viewer,
     entity: Annotated[str, path("The entity.", "order_lines")],
     key: Annotated[str, path("The record's key.", "order_no=WO1|line_no=2")],
 ) -> RecordStory:
@@ -333,17 +345,19 @@ def get_record(
     database = database_of(request)
     try:
         with database.begin() as connection:
-            load_registered(connection, [entity], enabled=None)
+            privacy = _privacies(connection, {entity})[entity]
     except ConfigError as error:
         raise HTTPException(404, f"there is no entity {entity[:80]!r}") from error
     try:
         with Source.open(settings_of(request)) as source:
-            story = trace(database, source, entity, key)
+            story = trace(
+                database, source, entity, key, digest_key=partial(digest_key, settings_of(request))
+            )
     except ConfigError as error:
         raise HTTPException(422, str(error)) from error
     if story.is_strange and story.row is None:
         raise HTTPException(404, f"nothing is known of {entity} {key[:200]!r}")
-    return _story(story)
+    return _story(story, caller, privacy)
 
 
 @router.get("/stats", operation_id="get_stats", tags=["records"], responses=described(503))
@@ -353,7 +367,7 @@ def get_stats(request: Request, _caller: Viewer) -> Stats:
         return Stats(**stats.load_stats(connection))
 
 
-def _story(story: Story) -> RecordStory:
+def _story(story: Story, caller: Caller, privacy: Privacy) -> RecordStory:
     asked = (
         f"was not asked: {story.away}"
         if story.away is not None
@@ -371,14 +385,30 @@ def _story(story: Story) -> RecordStory:
             for event in story.events
         ],
         failed=None if story.failed is None else _plain(story.failed),
-        pending=[_plain(line) for line in story.pending],
+        pending=[shown_to(caller.role, _plain(line), privacy) for line in story.pending],
         children=None if story.children is None else dict(story.children),
         withheld_by=[plan.uid for plan in story.withheld],
         last_read=None if story.last_read is None else BatchShown(**shown(story.last_read)),
         source=asked,
-        row=None if story.row is None else dict(story.row),
+        row=None if story.row is None else shown_to(caller.role, story.row, privacy),
         steps=[_plain(dataclasses.asdict(step)) for step in story.steps],
     )
+
+
+def _privacies(connection: sa.Connection, names: Iterable[str]) -> dict[str, Privacy]:
+    """What is hidden of these entities.
+
+    Raises:
+        ConfigError: One is not there.
+    """
+    return {
+        item.entity.name: privacy_of(item.entity)
+        for item in load_registered(connection, sorted(names), enabled=None)
+    }
+
+
+def _raw(caller: Caller, raw: str | None, privacy: Privacy) -> str | None:
+    return raw if caller.role in SEES_ALL else privacy.json(raw)
 
 
 def _plain(line: Mapping[str, object]) -> dict[str, Any]:

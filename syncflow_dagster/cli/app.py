@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from syncflow_core.errors import SyncFlowError
+from syncflow_core.printable import printable
 from syncflow_dagster.cli.groups import Json, bench_app, entities_app
 
 app = typer.Typer(
@@ -206,6 +207,27 @@ def status(
     run(entities or [], as_json=as_json)
 
 
+@app.command(
+    epilog="Exit status: 0; with --test the highest of what the notifiers failed with (4 unavailable, 2 wrong settings, 1 refused)."
+)
+def alerts(
+    *,
+    test: Annotated[
+        bool, typer.Option("--test", help="Send a test message, and say who took it.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Tell what is wrong now, and who was told of it.
+
+    Example: syncflow alerts --test
+    """
+    from syncflow_dagster.cli.alerts import run, try_out
+
+    if test:
+        raise typer.Exit(try_out(as_json=as_json))
+    run(as_json=as_json)
+
+
 @app.command()
 def trace(
     entity: Annotated[str, typer.Argument(help="The record's entity.")],
@@ -344,5 +366,5 @@ def main() -> None:
         if _State.debug:
             raise
         for line in str(error).splitlines():
-            sys.stderr.write(f"syncflow: {line}\n")
+            sys.stderr.write(f"syncflow: {printable(line)}\n")
         sys.exit(error.exit_status)

@@ -7,6 +7,7 @@ Does not belong here: looking (``syncflow_core.doctor``, ``syncflow_dagster.daem
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from typing import Final
 
 import msgspec
@@ -16,8 +17,9 @@ from rich.table import Table
 from syncflow_core.doctor import examine
 from syncflow_core.doctor.checks import Finding, Status, exit_status
 from syncflow_core.errors import ConfigError
+from syncflow_core.printable import printable
 from syncflow_core.settings import read_settings
-from syncflow_dagster.cli.show import console, printable
+from syncflow_dagster.cli.show import console
 from syncflow_dagster.cli.sync import quiet_dagster
 from syncflow_dagster.daemon import dagster_checks
 from syncflow_dagster.ops import utc_now
@@ -32,7 +34,8 @@ STYLES: Final[dict[Status, str]] = {
 
 def run(names: Sequence[str], *, as_json: bool) -> int:
     """Look at everything and print what was found; the exit status."""
-    quiet_dagster()
+    with suppress(ConfigError):  # what is wrong with the environment is the first finding
+        quiet_dagster()
     findings = examine(read_settings, names, now=utc_now, more=dagster_checks)
     if as_json:
         return _status(_written(findings, _json_line))

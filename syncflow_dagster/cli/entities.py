@@ -23,8 +23,9 @@ from syncflow_core.entities_file import entities_text, parse_entities
 from syncflow_core.entity import Entity
 from syncflow_core.errors import ConfigError
 from syncflow_core.parents import lineage
+from syncflow_core.printable import printable, printable_json
 from syncflow_core.settings import read_settings
-from syncflow_dagster.cli.show import console, printable
+from syncflow_dagster.cli.show import console
 from syncflow_dagster.declaring import declare
 from syncflow_dagster.home import disown, prepare
 from syncflow_dagster.ops import utc_now
@@ -117,7 +118,7 @@ def show(*, as_json: bool) -> None:
                 "enabled": entity.enabled,
                 "parents": sorted({parent.entity for parent in entity.parents.values()}),
             }
-            sys.stdout.write(msgspec.json.encode(line).decode() + "\n")
+            sys.stdout.write(printable_json(msgspec.json.encode(line)) + "\n")
         return
     table = Table(box=None, pad_edge=False)
     for heading in ("entity", "group", "api", "collection", "delta", "parents", "enabled"):

@@ -20,10 +20,11 @@ from syncflow_core.bridge.batches import Batch
 from syncflow_core.bridge.database import Database
 from syncflow_core.bridge.plans import Plan
 from syncflow_core.errors import ConfigError
+from syncflow_core.printable import printable, printable_json
 from syncflow_core.settings import read_settings
 from syncflow_dagster.choices import refuse_slice, refuse_unknown
 from syncflow_dagster.cli.session import session
-from syncflow_dagster.cli.show import batch_table, console, printable, progress_bars
+from syncflow_dagster.cli.show import batch_table, console, progress_bars
 from syncflow_dagster.cli.sync import (
     Choice,
     Signals,
@@ -33,6 +34,7 @@ from syncflow_dagster.cli.sync import (
     tell_on_stderr,
 )
 from syncflow_dagster.launch import run_job
+from syncflow_dagster.logs import log_to_stderr
 from syncflow_dagster.ops import utc_now
 from syncflow_dagster.planning import SAMPLE_COLUMNS
 
@@ -69,7 +71,7 @@ def run(choice: Choice) -> int:
     failed = [batch for batch in result.batches if batch.uid not in planned]
     if choice.as_json:
         for batch in failed:
-            sys.stdout.write(msgspec.json.encode(_failed(batch)).decode() + "\n")
+            sys.stdout.write(printable_json(msgspec.json.encode(_failed(batch))) + "\n")
     tell_on_stderr(failed)
     if result.stopped:
         return 128 + stop.last()
@@ -81,6 +83,7 @@ def run(choice: Choice) -> int:
 def show(texts: Sequence[str], *, as_json: bool) -> None:
     """Print these plans, or all that are open."""
     settings = read_settings()
+    log_to_stderr(settings)
     with Database.open(settings) as database:
         database.check_schema()
         with database.begin() as connection:
@@ -152,7 +155,7 @@ def _who() -> str:
 def _print(found: Sequence[Plan], *, as_json: bool) -> None:
     if as_json:
         for plan in found:
-            sys.stdout.write(msgspec.json.encode(_plain(plan)).decode() + "\n")
+            sys.stdout.write(printable_json(msgspec.json.encode(_plain(plan))) + "\n")
         return
     screen = console()
     for plan in found:

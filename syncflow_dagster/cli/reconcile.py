@@ -17,9 +17,10 @@ from syncflow_core.bridge.batches import Batch
 from syncflow_core.bridge.reconciliations import Reconciliation
 from syncflow_core.errors import ConfigError
 from syncflow_core.parents import lineage
+from syncflow_core.printable import printable, printable_json
 from syncflow_dagster.choices import refuse_unknown
 from syncflow_dagster.cli.session import session
-from syncflow_dagster.cli.show import console, printable, progress_bars
+from syncflow_dagster.cli.show import console, progress_bars
 from syncflow_dagster.cli.sync import Signals, exit_status, quiet_dagster, tell_on_stderr
 from syncflow_dagster.launch import run_job
 
@@ -52,14 +53,14 @@ def run(names: Sequence[str], *, sample: int, repair: bool, wait_s: float, as_js
     for item in found:
         if as_json:
             sys.stdout.write(
-                msgspec.json.encode(_plain(item, made.get(item.entity))).decode() + "\n"
+                printable_json(msgspec.json.encode(_plain(item, made.get(item.entity)))) + "\n"
             )
         else:
             _show(item, made.get(item.entity))
     failed = [batch for batch in result.batches if batch.status in {"failed", "stopped"}]
     if as_json:
         for batch in failed:
-            sys.stdout.write(msgspec.json.encode(_failed(batch, sample)).decode() + "\n")
+            sys.stdout.write(printable_json(msgspec.json.encode(_failed(batch, sample))) + "\n")
     tell_on_stderr(failed)
     if result.stopped:
         return 128 + stop.last()

@@ -20,6 +20,7 @@ from rich.progress import (
 from rich.table import Table
 
 from syncflow_core.bridge.batches import Batch
+from syncflow_core.printable import printable
 from syncflow_dagster.progress import told
 
 PLAIN_WIDTH = 160
@@ -43,11 +44,6 @@ def console(*, stderr: bool = False) -> Console:
     if not screen.is_terminal:
         screen.width = PLAIN_WIDTH
     return screen
-
-
-def printable(text: str) -> str:
-    """The text with control characters shown, not obeyed: it may come from anywhere."""
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 @contextmanager
@@ -115,4 +111,4 @@ def batch_table(batches: Sequence[Batch], title: str | None = None) -> None:
             words = printable(f"{batch.entity}: {batch.error}")
             screen.print(words, style="red", markup=False)
         for note in (batch.proof or {}).get("notes", []):
-            screen.print(f"{batch.entity}: {note}", style="dim", markup=False)
+            screen.print(printable(f"{batch.entity}: {note}"), style="dim", markup=False)

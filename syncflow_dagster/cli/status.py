@@ -14,10 +14,12 @@ from rich.table import Table
 
 from syncflow_core.bridge.database import Database
 from syncflow_core.bridge.entities import load_entities
+from syncflow_core.printable import printable, printable_json
 from syncflow_core.settings import read_settings
 from syncflow_core.standing import Standing, standing
 from syncflow_dagster.choices import refuse_unknown
-from syncflow_dagster.cli.show import console, printable
+from syncflow_dagster.cli.show import console
+from syncflow_dagster.logs import log_to_stderr
 
 NUMBERS = ("known", "failed", "waiting", "dead", "waiting_deletes", "in_doubt")
 
@@ -25,6 +27,7 @@ NUMBERS = ("known", "failed", "waiting", "dead", "waiting_deletes", "in_doubt")
 def run(names: Sequence[str], *, as_json: bool) -> None:
     """Print where these entities stand, all enabled ones without any."""
     settings = read_settings()
+    log_to_stderr(settings)
     with Database.open(settings) as database:
         database.check_schema()
         with database.begin() as connection:
@@ -37,7 +40,7 @@ def run(names: Sequence[str], *, as_json: bool) -> None:
             ]
     if as_json:
         for item in found:
-            sys.stdout.write(msgspec.json.encode(_plain(item)).decode() + "\n")
+            sys.stdout.write(printable_json(msgspec.json.encode(_plain(item))) + "\n")
         return
     _show(found)
 

@@ -19,10 +19,13 @@ import msgspec
 from syncflow_core.bridge.batches import Batch, Counts
 from syncflow_core.errors import ConfigError, SyncFlowError
 from syncflow_core.parents import lineage
+from syncflow_core.printable import printable, printable_json
+from syncflow_core.settings import read_settings
 from syncflow_dagster.choices import Mode
 from syncflow_dagster.cli.session import session
-from syncflow_dagster.cli.show import batch_table, printable, progress_bars
+from syncflow_dagster.cli.show import batch_table, progress_bars
 from syncflow_dagster.launch import Run, run_sync
+from syncflow_dagster.logs import log_to_stderr
 
 COUNTS = (
     "fetched",
@@ -148,7 +151,7 @@ def _line(
     entity: str, batch: str | None, status: str, counts: Counts, seconds: Mapping[str, float]
 ) -> str:
     counted = asdict(counts)
-    return msgspec.json.encode(
+    text = msgspec.json.encode(
         {
             "entity": entity,
             "batch": batch,
@@ -156,7 +159,8 @@ def _line(
             "counts": {name: counted[name] for name in COUNTS},
             "seconds": {stage: round(seconds.get(stage, 0.0), 3) for stage in STAGES},
         }
-    ).decode()
+    )
+    return printable_json(text)
 
 
 def exit_status(batches: Sequence[Batch]) -> int:
@@ -172,13 +176,10 @@ def _status(batch: Batch) -> int:
 
 def quiet_dagster() -> None:
     """Keep Dagster's events out of the terminal; they are in the UI. Warnings of SyncFlow stay."""
+    log_to_stderr(read_settings())
     logging.getLogger("dagster").setLevel(logging.CRITICAL)
     # a connection that broke is told by the statement that met it, not by the pool's stack too
     logging.getLogger("sqlalchemy.pool").setLevel(logging.CRITICAL)
-    terminal = logging.StreamHandler(sys.stderr)
-    terminal.setLevel(logging.WARNING)
-    terminal.setFormatter(logging.Formatter("%(name)s: %(message)s"))
-    logging.getLogger().addHandler(terminal)
 
 
 class Signals:

@@ -7,6 +7,7 @@ Does not belong here: gathering (``syncflow_core.trace``).
 import dataclasses
 import sys
 from collections.abc import Mapping
+from functools import partial
 
 import msgspec
 from rich.console import Console
@@ -15,9 +16,12 @@ from rich.table import Table
 
 from syncflow_core.apismith import Source
 from syncflow_core.bridge.database import Database
+from syncflow_core.digest_key import digest_key
+from syncflow_core.printable import printable, printable_json
 from syncflow_core.settings import read_settings
 from syncflow_core.trace import Story, trace
-from syncflow_dagster.cli.show import console, printable
+from syncflow_dagster.cli.show import console
+from syncflow_dagster.logs import log_to_stderr
 
 CHANGES = frozenset({"inserted", "updated", "deleted", "adopted"})
 """Events after which the hub's record was another one, or known anew."""
@@ -26,11 +30,12 @@ CHANGES = frozenset({"inserted", "updated", "deleted", "adopted"})
 def run(entity: str, key: str, *, as_json: bool) -> None:
     """Print the story of the record that the key names."""
     settings = read_settings()
+    log_to_stderr(settings)
     with Database.open(settings) as database, Source.open(settings) as source:
         database.check_schema()
-        story = trace(database, source, entity, key)
+        story = trace(database, source, entity, key, digest_key=partial(digest_key, settings))
     if as_json:
-        sys.stdout.write(msgspec.json.encode(_plain(story), enc_hook=str).decode() + "\n")
+        sys.stdout.write(printable_json(msgspec.json.encode(_plain(story), enc_hook=str)) + "\n")
         return
     _show(story)
 
@@ -72,7 +77,8 @@ def _show_history(screen: Console, story: Story) -> None:
         named = _hex(line["parent_key_hash"]) if line["parent"] is None else line["parent"]
         parent = f"{line['parent_entity']} {named}"
         screen.print(
-            f"waits ({line['state']}) for {line['reference_name']}: {parent}", markup=False
+            printable(f"waits ({line['state']}) for {line['reference_name']}: {parent}"),
+            markup=False,
         )
     if story.children is not None:
         who = ", ".join(f"{number:,} of {name}" for name, number in story.children.items())

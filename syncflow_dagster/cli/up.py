@@ -32,6 +32,7 @@ from syncflow_dagster.cli.demo import demo_entities
 from syncflow_dagster.cli.sandbox import environment, start
 from syncflow_dagster.cli.show import console
 from syncflow_dagster.home import prepare
+from syncflow_dagster.logs import is_json, log_to_stderr
 from syncflow_dagster.partitions import LOCATION
 
 PR_SET_PDEATHSIG = 1  # prctl(2)
@@ -44,6 +45,7 @@ APISMITH_PORT, SCHEDULEHUB_PORT = 8007, 5180
 def run(*, ui_port: int, api_port: int, rows: int) -> int:
     """Start everything, wait, end everything; 0 after Ctrl-C, 143 after SIGTERM."""
     settings = read_settings()
+    log_to_stderr(settings)
     given = [settings.apismith_url, settings.schedulehub_url]
     if (given[0] is None) != (given[1] is None):
         raise ConfigError("set both SYNCFLOW_APISMITH_URL and SYNCFLOW_SCHEDULEHUB_URL, or neither")
@@ -72,11 +74,15 @@ def run(*, ui_port: int, api_port: int, rows: int) -> int:
                 screen.print(f"ScheduleHub  {sandbox.schedulehub_url} (sandbox)")
             os.environ.setdefault("SYNCFLOW_API_URL", f"http://127.0.0.1:{api_port}")
             socket_path = Path(folder) / "code.sock"
-            processes = [_process(settings, _code_server(socket_path))]
+            # what they say goes to a file
+            lines = "json" if is_json(settings, server=True, terminal=False) else "colored"
+            form = ["--log-format", lines]
+            processes = [_process(settings, [*_code_server(socket_path), *form])]
             _until(partial(_serves, socket_path), processes[0], "the code location")
             ui = f"http://127.0.0.1:{ui_port}"
             processes += [
-                _process(settings, command) for command in _servers(socket_path, ui_port, api_port)
+                _process(settings, command)
+                for command in _servers(socket_path, ui_port, api_port, form)
             ]
             _until(partial(_answers, f"{ui}/server_info"), processes[1], "the Dagster UI")
             screen.print(f"Dagster UI   {ui}", style="bold")
@@ -119,15 +125,20 @@ def _code_server(socket_path: Path) -> list[str]:
     return [*DAGSTER, "code-server", "start", "-s", str(socket_path), *location]
 
 
-def _servers(socket_path: Path, ui_port: int, api_port: int) -> list[list[str]]:
+def _servers(
+    socket_path: Path, ui_port: int, api_port: int, form: Sequence[str]
+) -> list[list[str]]:
     """Dagster's webserver and daemon over the code server, and the REST API."""
     server = {"grpc_server": {"socket": str(socket_path), "location_name": LOCATION}}
     workspace = socket_path.with_name("workspace.yaml")
     workspace.write_text(json.dumps({"load_from": [server]}), encoding="utf-8")  # YAML, too
     python = [sys.executable, "-m"]
     return [
-        [*python, "dagster_webserver", "-h", "127.0.0.1", "-p", str(ui_port), "-w", str(workspace)],
-        [*python, "dagster._daemon", "run", "-w", str(workspace)],
+        [
+            *[*python, "dagster_webserver", "-h", "127.0.0.1", "-p", str(ui_port)],
+            *["-w", str(workspace), *form],
+        ],
+        [*python, "dagster._daemon", "run", "-w", str(workspace), *form],
         [
             *[sys.executable, "-c", "from syncflow_dagster.cli import main; main()", "api"],
             *["--port", str(api_port), "--dagster-url", f"http://127.0.0.1:{ui_port}"],

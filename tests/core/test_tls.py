@@ -1,7 +1,6 @@
 """TLS with a real server: a certificate that is not trusted, not this host's, or over is refused."""
 
 import datetime as dt
-import ipaddress
 import ssl
 import threading
 from collections.abc import Iterator
@@ -10,16 +9,13 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
+from certificates import DAY, certificate
 
 from syncflow_core.errors import ConfigError
 from syncflow_core.http import Transport
 from syncflow_core.tokens import Login
 
 NOW = dt.datetime.now(tz=dt.UTC)
-DAY = dt.timedelta(days=1)
 
 
 class Healthy(BaseHTTPRequestHandler):
@@ -31,35 +27,6 @@ class Healthy(BaseHTTPRequestHandler):
 
     def log_message(self, *_: object) -> None:
         """Say nothing."""
-
-
-def certificate(folder: Path, host: str, ends: dt.datetime) -> Path:
-    """A certificate of its own making for a host, with its key, in one file."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "sandbox")])
-    address = x509.IPAddress(ipaddress.ip_address(host))
-    made = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(1)
-        .not_valid_before(ends - 30 * DAY)
-        .not_valid_after(ends)
-        .add_extension(x509.SubjectAlternativeName([address]), critical=False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .sign(key, hashes.SHA256())
-    )
-    file = folder / "certificate.pem"
-    file.write_bytes(
-        key.private_bytes(
-            serialization.Encoding.PEM,
-            serialization.PrivateFormat.PKCS8,
-            serialization.NoEncryption(),
-        )
-        + made.public_bytes(serialization.Encoding.PEM)
-    )
-    return file
 
 
 @contextmanager

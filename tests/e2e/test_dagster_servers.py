@@ -17,7 +17,7 @@ from servers import Servers, end, serving
 from tables import effects, faults, hub, table
 
 from syncflow_core.bridge.batches import Batch, history
-from syncflow_core.entity import Brake, Entity
+from syncflow_core.entity import Brake, Entity, Field
 from syncflow_core.sandbox.effects import inserted_twice, updated_twice
 from syncflow_core.sandbox.store import Row
 
@@ -47,8 +47,8 @@ def servers(place: Place) -> Iterator[Servers]:
 
 @pytest.fixture
 def api(place: Place, servers: Servers) -> Iterator[httpx.Client]:
-    """The API with an operator's token."""
-    token = place.command("token", "anna", "--role", "operator").stdout.strip()
+    """The API with an admin's token."""
+    token = place.command("token", "anna", "--role", "admin").stdout.strip()
     headers = {"Authorization": f"Bearer {token}"}
     base = f"http://127.0.0.1:{servers.port}/api/v1"
     with httpx.Client(base_url=base, headers=headers, trust_env=False, timeout=60) as client:
@@ -232,3 +232,161 @@ def test_an_entity_that_is_applied_is_in_the_ui_without_a_restart(
 
     assert "newcomer" not in before
     assert "schedulehub/newcomer" in shown()
+
+
+def ended(client: httpx.Client, batch: str) -> dict[str, Any]:
+    """The batch as the API shows it, once it has ended."""
+    until(lambda: status(client, batch)["finished_at"] is not None)
+    return status(client, batch)
+
+
+def status(client: httpx.Client, batch: str) -> dict[str, Any]:
+    answer = client.get(f"/sync/status/{batch}")
+    assert answer.status_code == 200, answer.text
+    return dict(answer.json())
+
+
+def test_a_sync_that_the_api_starts_is_the_same_in_api_dagster_and_command_line(
+    place: Place, servers: Servers, api: httpx.Client
+) -> None:
+    changed(place, "api")
+    key = {"Idempotency-Key": "first"}
+
+    started = api.post("/sync/start", json={"entities": ["itm"]}, headers=key)
+    there = status(api, started.json()["batch_uid"])
+    again = api.post("/sync/start", json={"entities": ["itm"]}, headers=key)
+    other = api.post("/sync/start", json={"entities": ["itm"], "slice": 1}, headers=key)
+    done = ended(api, started.json()["batch_uid"])
+
+    assert (started.status_code, again.status_code, other.status_code) == (202, 202, 422)
+    assert again.json() == started.json()
+    assert there["status"] in {"pending", "running"}
+    assert (done["status"], done["counts"]["updated"]) == ("completed", 10)
+    until(lambda: servers.status_of(done["run_id"]) is dg.DagsterRunStatus.SUCCESS)
+    assert begun(servers, done["run_id"]) >= {"itm.fetch", "itm.push"}
+    (line,) = lines(place.command("status", "itm", "--json").stdout)
+    assert line["last_batch"]["batch"] == done["batch_uid"]
+    assert line["last_batch"]["counts"] == done["counts"]
+    listed = api.get("/sync/history", params={"run_id": done["run_id"]}).json()["items"]
+    assert [batch["batch_uid"] for batch in listed] == [done["batch_uid"]]
+
+
+def test_history_is_looked_through_page_by_page(place: Place, api: httpx.Client) -> None:
+    for _ in range(3):
+        assert place.command("sync", "itm").returncode == 0
+    whole = [batch["batch_uid"] for batch in api.get("/sync/history").json()["items"]]
+
+    seen: list[str] = []
+    page = api.get("/sync/history", params={"limit": 2}).json()
+    while True:
+        seen += [batch["batch_uid"] for batch in page["items"]]
+        if page["next"] is None:
+            break
+        page = api.get("/sync/history", params={"limit": 2, "after": page["next"]}).json()
+
+    assert seen == whole
+    assert len(seen) == len(set(seen)) >= 3
+
+
+def test_a_sync_that_the_api_stops_ends_as_stopped(
+    place: Place, servers: Servers, api: httpx.Client
+) -> None:
+    changed(place, "halt")
+    with silent(place, "schedulehub"):
+        batch = api.post("/sync/start", json={"entities": ["itm"]}).json()["batch_uid"]
+        until(lambda: "itm.push" in begun(servers, status(api, batch)["run_id"] or ""))
+        stopping = api.post(f"/sync/stop/{batch}")
+        done = ended(api, batch)
+    again = api.post(f"/sync/stop/{batch}")
+
+    assert (stopping.status_code, stopping.json()["status"]) == (202, "stopping")
+    assert done["status"] == "stopped"
+    assert (again.status_code, "has ended" in again.json()["detail"]) == (409, True)
+    assert place.command("sync", "itm", "--full").returncode == 0
+
+
+def test_the_api_stops_what_the_command_line_runs(place: Place, api: httpx.Client) -> None:
+    changed(place, "mine")
+    with silent(place, "schedulehub"):
+        running = place.process("sync", "itm", "--full")
+        until(lambda: running_batches(place) != [])
+        (batch,) = running_batches(place)
+        stopping = api.post(f"/sync/stop/{batch.uid}")
+        running.communicate(timeout=60)
+
+    assert stopping.status_code == 202, stopping.text
+    assert running.returncode == 143
+    assert status(api, str(batch.uid))["status"] == "stopped"
+    assert place.command("sync", "itm", "--full").returncode == 0
+
+
+def test_failed_records_are_listed_clustered_and_tried_again_by_what_they_share(
+    place: Place, api: httpx.Client
+) -> None:
+    wide = {**COLUMNS, "QTY": "VARCHAR2(9)"}
+    rows = [{"ID": f"I{n}", "NAME": "a", "QTY": "one" if n < 2 else str(n)} for n in range(4)]
+    table(place, "qty", wide, rows)
+    fields = [Field(source="QTY", type="integer")]
+    place.apply([Entity(name="qty", fields=fields)])
+    assert place.command("sync", "qty").returncode == 1
+
+    listed = api.get("/failed-records", params={"entity": "qty"}).json()["items"]
+    clusters = api.get("/failed-records/clusters", params={"entity": "qty"}).json()["items"]
+    ones = [letter["uid"] for letter in listed if letter["stage"] == "normalize"]
+    table(place, "qty", wide, [{**row, "QTY": str(n)} for n, row in enumerate(rows)])
+    run = api.post("/sync/retry-failed", json={"ids": ones[:1]}).json()["run_id"]
+    until(lambda: retried(api, run))
+    left = api.get("/failed-records", params={"entity": "qty"}).json()["items"]
+
+    assert [(line["stage"], line["column"], line["count"]) for line in clusters] == [
+        ("normalize", "QTY", 2)
+    ]
+    assert {letter["value"] for letter in listed if letter["uid"] in ones} == {"one"}
+    assert {letter["uid"] for letter in listed} - {letter["uid"] for letter in left} == {ones[0]}
+
+
+def retried(client: httpx.Client, run: str) -> bool:
+    """Whether the run's batches have all ended."""
+    items = client.get("/sync/history", params={"run_id": run}).json()["items"]
+    return bool(items) and all(batch["finished_at"] for batch in items)
+
+
+def test_a_mapping_shows_what_it_would_change_before_it_does(
+    place: Place, api: httpx.Client
+) -> None:
+    changed(place, "map")
+    assert place.command("sync", "itm", "--full").returncode == 0
+    (entity,) = [e for e in api.get("/entities").json()["items"] if e["name"] == "itm"]
+    upper = {"fields": [{"source": "NAME", "transform": ["upper"]}]}
+
+    asked = api.put(f"/mappings/{entity['uid']}", json=upper, params={"dry_run": True})
+    plan = await_plan(api, asked.json()["run_id"])
+    untouched = api.get(f"/mappings/{entity['uid']}").json()
+    done = api.put(f"/mappings/{entity['uid']}", json=upper)
+    synced = place.command("sync", "itm", "--full")
+
+    assert (asked.status_code, done.status_code) == (202, 200), asked.text + done.text
+    assert plan["counts"]["updates"] == 10
+    assert (untouched["fields"], untouched["version"]) == ([], entity["version"])
+    assert done.json()["version"] == entity["version"] + 1
+    assert synced.returncode == 0
+    assert {json.loads(text)["name"] for text in hub(place, "itm").values()} == {"MAP"}
+    api.delete(f"/mappings/{entity['uid']}")
+
+
+def test_an_entity_is_purged_through_a_plan_and_is_disabled_then(
+    place: Place, api: httpx.Client
+) -> None:
+    table(place, "old", COLUMNS, items(4))
+    place.apply([Entity(name="old", deletes="ignore")])
+    assert place.command("sync", "old").returncode == 0
+    (entity,) = [e for e in api.get("/entities").json()["items"] if e["name"] == "old"]
+
+    asked = api.delete(f"/entities/{entity['uid']}", params={"purge": True})
+    plan = await_plan(api, asked.json()["run_id"])
+    before = len(hub(place, "old"))
+    api.post(f"/plans/{plan['uid']}/apply")
+    until(lambda: not api.get(f"/entities/{entity['uid']}").json()["enabled"])
+
+    assert (asked.status_code, plan["counts"]["deletes"], before) == (202, 4, 4)
+    assert hub(place, "old") == {}

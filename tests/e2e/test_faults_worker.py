@@ -166,6 +166,8 @@ def test_XW11_a_worker_told_to_end_while_it_pushes_finishes_what_is_in_flight(
     assert 0 < effects(changed) - before < ONCE
     with changed.database.begin() as connection:
         assert open_intents(connection, "mas") == [], "what was in flight is accounted for"
+        ended = history(connection, statuses=["stopped"])
+    assert {(batch.proof or {})["asked_to_stop"] for batch in ended} == {True}
 
 
 @pytest.mark.parametrize("path", ["/execute", "/batch/"])

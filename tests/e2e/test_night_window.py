@@ -65,6 +65,7 @@ def test_a_run_that_begins_after_its_night_does_nothing_and_says_so(place: Place
 
     assert batch.status == "stopped"
     assert "the night window has closed" in str(batch.error)
+    assert (batch.proof or {})["asked_to_stop"] is False
     assert effects(place) == 0
     assert progress(place).last_slice is None
 

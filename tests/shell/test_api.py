@@ -24,17 +24,19 @@ from syncflow_core.errors import ConfigError
 from syncflow_core.settings import Settings
 from syncflow_dagster.api.app import MOST_BYTES, create_app
 from syncflow_dagster.api.gateway import DagsterGateway
-from syncflow_dagster.api.security import Role, issue, secret_of
+from syncflow_dagster.api.security import Role, Verifier, issue, secret_of
 
 SECRET = "a secret of more than thirty-two bytes"
 NOW = datetime.now(tz=UTC)
+SETTINGS = Settings(api_writes_per_minute=1_000, api_refusals_per_minute=1_000)
+GATEWAY = DagsterGateway("http://127.0.0.1:9")
 
 
 @pytest.fixture
 def app(database: Database) -> FastAPI:
     with database.begin() as connection:
         apply_entities(connection, [Entity(name="orders")])
-    return create_app(Settings(), database, DagsterGateway("http://127.0.0.1:9"), SECRET)
+    return create_app(SETTINGS, database, GATEWAY, Verifier(SETTINGS, SECRET))
 
 
 @contextmanager
@@ -224,7 +226,7 @@ def test_errors_are_problem_details(client: httpx.Client, plan: UUID, database: 
 
 def test_a_database_that_is_away_is_503_and_says_nothing_secret() -> None:
     away = Database("postgresql://u:s3cret@127.0.0.1:9/x")
-    app = create_app(Settings(), away, DagsterGateway("http://127.0.0.1:9"), SECRET)
+    app = create_app(SETTINGS, away, GATEWAY, Verifier(SETTINGS, SECRET))
 
     with served(app) as client:
         answer = client.get("/api/v1/plans", headers=bearer(token()))
@@ -290,5 +292,5 @@ def test_the_secret_is_the_environments_else_the_homes_own(tmp_path: Any) -> Non
 
     assert secret_of(Settings(home=tmp_path), loopback=True) == made
     assert (tmp_path / "api-secret").stat().st_mode & 0o777 == 0o600
-    text = issue(made, name="a", role="viewer", life=timedelta(days=1), now=NOW)
+    text = issue(SETTINGS, made, name="a", role="viewer", life=timedelta(days=1), now=NOW)
     assert jwt.get_unverified_header(text)["alg"] == "HS256"

@@ -20,6 +20,7 @@ from syncflow_core.settings import Settings, read_settings
 from syncflow_dagster.api.app import create_app
 from syncflow_dagster.api.gateway import DagsterGateway
 from syncflow_dagster.api.health import KEPT_S, NAMES, Looks, Readiness, Ready
+from syncflow_dagster.api.security import Verifier
 from syncflow_dagster.daemon import LATE_S
 
 READY = "/api/v1/health/ready"
@@ -49,7 +50,9 @@ def served(
     settings: Settings, database: Database, history: dg.DagsterInstance
 ) -> Iterator[httpx.Client]:
     """The application on a free port, and a client for it without a token."""
-    app = create_app(settings, database, DagsterGateway("http://127.0.0.1:9"), "s" * 32)
+    app = create_app(
+        settings, database, DagsterGateway("http://127.0.0.1:9"), Verifier(settings, "s" * 32)
+    )
     app.state.readiness = Readiness(Looks(settings, database, lambda _: history))
     server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="critical"))
     thread = threading.Thread(target=server.run)

@@ -14,8 +14,9 @@ from syncflow_core.bridge.database import Database
 from syncflow_core.bridge.entities import apply_entities
 from syncflow_core.bridge.sweeps import Slice
 from syncflow_core.entity import Background, Entity, ParentRef, Schedule
+from syncflow_core.settings import read_settings
 from syncflow_dagster.definitions import build
-from syncflow_dagster.nights import JOB, build_window_guard
+from syncflow_dagster.nights import JOB, build_window_guard, missed_shares
 from syncflow_dagster.partitions import RANGE_END, RANGE_START, range_tags
 from syncflow_dagster.tags import NIGHT_TAG, UNTIL_TAG
 
@@ -221,3 +222,38 @@ def test_the_guard_looks_for_runs_that_outstay_their_night_alone(nights: Nights)
 
     assert len(tried) == 1
     assert said == ["no run outstays its night", f"ended {tried[0]}: the night is over"]
+
+
+def test_a_night_without_a_run_is_missed_until_its_slices_are_done(nights: Nights) -> None:
+    nights.declare(entity("orders"), entity("whole", nights=1), entity("off", enabled=False))
+
+    def missed(at: datetime) -> dict[str, tuple[int, ...]]:
+        with nights.database.begin() as connection:
+            shares = missed_shares(connection, at, read_settings())
+        return {share.entity: share.slices for share in shares}
+
+    with nights.database.begin() as connection:
+        connection.exec_driver_sql("UPDATE bridge.entities SET created_at = %s", (EVENING,))
+    morning, next_evening = EVENING + timedelta(hours=13), EVENING + timedelta(days=1)
+    declared_at_night = missed(morning - timedelta(days=1))
+    never_run = missed(morning)
+    at_night = missed(next_evening + TICK)
+    for request in nights.tick(next_evening + TICK):
+        nights.do(request, next_evening + TICK)
+    made_up = missed(next_evening + 2 * TICK)
+    kept = missed(next_evening + timedelta(hours=13))
+    again = missed(next_evening + timedelta(days=1, hours=13))
+
+    first = {"orders": (1,), "whole": tuple(range(1, 8))}
+    assert (declared_at_night, never_run, at_night) == ({}, first, first)
+    assert (made_up, kept) == ({}, {})
+    assert again == {"orders": (2,), "whole": tuple(range(1, 8))}
+
+
+def test_a_sweep_that_a_person_began_by_day_owes_the_night_before_nothing(nights: Nights) -> None:
+    nights.declare(entity("orders"))
+    noon = EVENING + timedelta(hours=18)
+    nights.see("orders", 2, noon.date(), noon)
+
+    with nights.database.begin() as connection:
+        assert missed_shares(connection, noon + TICK, read_settings()) == []

@@ -163,12 +163,29 @@ start_requests = sa.Table(
 alerts = sa.Table(
     "alerts",
     metadata,
-    sa.Column("kind", sa.Text, primary_key=True),
-    sa.Column("subject", sa.Text, primary_key=True, comment="an entity, a system, a window"),
+    sa.Column("uid", sa.Uuid, primary_key=True),
+    sa.Column("kind", sa.Text, nullable=False),
+    sa.Column("subject", sa.Text, nullable=False, comment="an entity or a system"),
     sa.Column("message", sa.Text, nullable=False),
     at_column("since"),
-    at_column("told_at", nullable=True),
-    comment="what is wrong now, each told once (told_at null: not yet)",
+    sa.Column("ended_at", sa.TIMESTAMP(timezone=True), comment="null: it is wrong now"),
+    sa.Column("batch", sa.Uuid, comment="no foreign key"),
+    sa.Column("dagster_run_id", sa.Text),
+    sa.Column(
+        "told",
+        JSONB,
+        nullable=False,
+        server_default=sa.text("'{}'::jsonb"),
+        comment="when each notifier took each change: 'webhook firing' to the time",
+    ),
+    sa.Index(
+        "uq_alerts_open",
+        "kind",
+        "subject",
+        unique=True,
+        postgresql_where=sa.text("ended_at IS NULL"),
+    ),
+    comment="what is wrong now, and what was and has not been told to be over",
 )
 
 metric_totals = sa.Table(

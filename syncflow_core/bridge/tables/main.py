@@ -136,6 +136,12 @@ sync_batches = sa.Table(
         ["bridge.entity_versions.entity", "bridge.entity_versions.version"],
     ),
     sa.Index("ix_sync_batches_history", "entity", sa.text("started_at DESC")),
+    sa.Index(
+        "ix_sync_batches_scans",
+        "entity",
+        sa.text("started_at DESC"),
+        postgresql_where=sa.text("kind IN ('full', 'slice')"),
+    ),
     sa.Index("ix_sync_batches_started_at", sa.text("started_at DESC")),
     sa.Index("ix_sync_batches_dagster_run_id", "dagster_run_id"),
     sa.Index(
@@ -166,6 +172,9 @@ failed_records = sa.Table(
     sa.Column("value", sa.Text),
     sa.Column("message", sa.Text, nullable=False),
     sa.Column("raw", sa.Text, comment="the row as the source sent it, JSON"),
+    sa.Column(
+        "key_source", sa.Text, comment="the key as the source sent it, where raw does not tell it"
+    ),
     sa.Column("attempts", sa.Integer, nullable=False, server_default="1"),
     at_column("due_at", nullable=True),
     batch_column("first_batch", index=True),

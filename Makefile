@@ -7,7 +7,7 @@ INSTALLED := $(VENV)/.installed
 # The certificates that this machine trusts, as pip uses them.
 export UV_SYSTEM_CERTS ?= true
 
-.PHONY: demo up test torture nights browser check format lint types imports lock clean
+.PHONY: demo up test fuzz torture nights browser check format lint types imports lock clean
 
 demo: $(INSTALLED)  ## sync a seeded ERP three times and prove that hub and ERP are equal
 	$(BIN)/syncflow demo
@@ -23,6 +23,9 @@ nights: $(INSTALLED)  ## fourteen nights under the real daemon and a moved clock
 
 browser: $(INSTALLED)  ## Dagster's UI in a real browser (needs chromium)
 	SYNCFLOW_BROWSER=1 $(BIN)/pytest -q tests/e2e/test_browser.py
+
+fuzz: $(INSTALLED)  ## many requests of every kind to every call of the API, against its own description
+	SYNCFLOW_FUZZ=$${SYNCFLOW_FUZZ:-300} $(BIN)/pytest -q -n 2 --timeout 3600 tests/shell/test_openapi.py
 
 torture: $(INSTALLED)  ## 200 random kills under random faults; SYNCFLOW_TORTURE_SEED=N repeats one
 	SYNCFLOW_TORTURE_KILLS=$${SYNCFLOW_TORTURE_KILLS:-200} $(BIN)/pytest -q tests/e2e/test_torture.py

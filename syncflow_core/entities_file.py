@@ -8,7 +8,7 @@ Source: design.md, "Entities file".
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import pydantic
 import yaml
@@ -19,11 +19,18 @@ from syncflow_core.errors import ConfigError
 VERSION = 1
 
 
+def _given(value: object) -> object:
+    """A key with nothing behind it, as people leave it in a file, is not given."""
+    if isinstance(value, dict):
+        return {key: item for key, item in value.items() if item is not None}
+    return value
+
+
 class EntitiesFile(Declared):
     """The whole file."""
 
     version: int = pydantic.Field(ge=VERSION, le=VERSION)
-    entities: list[Entity]
+    entities: list[Annotated[Entity, pydantic.BeforeValidator(_given)]]
 
 
 class _Loader(yaml.SafeLoader):

@@ -92,9 +92,9 @@ Owner = Annotated[
 
 
 class Declared(BaseModel):
-    """Base of all declarations: frozen, and a key that nobody knows is a fault."""
+    """Base of all declarations: frozen; a key that nobody knows is a fault, and so is ``"5"`` for 5."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", str_strip_whitespace=False)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
 class Pad(Declared):
@@ -306,11 +306,7 @@ class Entity(Declared):
     def _defaults(cls, data: Any) -> Any:  # noqa: ANN401  # whatever the file held
         if isinstance(data, dict) and isinstance(data.get("name"), str):
             name = data["name"]
-            return {
-                "api": name,
-                "collection": name,
-                **{k: v for k, v in data.items() if v is not None},
-            }
+            return {"api": name, "collection": name, **data}
         return data
 
     @model_validator(mode="after")

@@ -296,11 +296,7 @@ def closing_on_error(connections: Connections, order: Order) -> Iterator[None]:
     """
     batch = about(batch=str(order.batch), entity=order.entity, run=order.run_id)
     try:
-        with (
-            batch,
-            doing_first(connections.abort),
-            connections.tally.counting(order.batch),
-        ):
+        with batch, doing_first(connections.abort), connections.tally.counting(order.batch):
             yield
         keep_calls(connections, order.batch)
     except (DagsterExecutionInterruptedError, KeyboardInterrupt) as interruption:

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from uuid import uuid4
 
+import hypothesis
 import psycopg
 import pytest
 from psycopg import sql
@@ -12,6 +13,10 @@ from psycopg import sql
 from syncflow_core.bridge import schema
 from syncflow_core.bridge.database import Database
 from syncflow_core.bridge.embedded import EmbeddedServer
+
+# how long an example takes says something of the machine alone
+hypothesis.settings.register_profile("untimed", deadline=None)
+hypothesis.settings.load_profile("untimed")
 
 URL = os.environ.get("SYNCFLOW_TEST_DATABASE_URL")
 

@@ -1,5 +1,5 @@
-"""What operators and programs need: calls by batch, totals of batches, alerts that were told, the
-answer of a start; the key of a dead letter whose row hides it.
+"""What operators and programs need: calls by batch, totals of batches, alerts that were told, answers of
+starts, lists by page; the key of a dead letter whose row hides it.
 
 Revision: 0007_operations
 """

@@ -122,7 +122,11 @@ class ScheduleBody(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     incremental_minutes: int | None = Field(
-        default=None, ge=1, description="By day, so often; null for never.", examples=[15]
+        default=None,
+        ge=1,
+        strict=True,
+        description="By day, so often; null for never.",
+        examples=[15],
     )
     background: Background = Field(
         default=Background(),

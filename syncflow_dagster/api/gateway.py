@@ -76,11 +76,12 @@ class DagsterGateway:
 
     Args:
         url: Its address.
+        transport: Carries the requests; httpx's own without one.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, transport: httpx.BaseTransport | None = None) -> None:
         self.url = url.rstrip("/")
-        self._client = httpx.Client(timeout=TIMEOUT_S, trust_env=False)
+        self._client = httpx.Client(timeout=TIMEOUT_S, trust_env=False, transport=transport)
 
     def close(self) -> None:
         """Close the connections to it."""

@@ -95,7 +95,9 @@ class PlanRequest(BaseModel):
         description="auto: incremental where the entity's strategy is rowversion and a watermark exists.",
         examples=["full"],
     )
-    slice: int | None = Field(default=None, ge=1, description="One slice, from 1.", examples=[3])
+    slice: int | None = Field(
+        default=None, ge=1, strict=True, description="One slice, from 1.", examples=[3]
+    )
 
 
 @router.get("", operation_id="list_plans", responses=described(422, 503))

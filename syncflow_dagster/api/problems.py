@@ -4,6 +4,7 @@ Belongs here: one answer for every error, without a stack or a statement in it.
 Does not belong here: finding errors.
 """
 
+from http import HTTPStatus
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -11,6 +12,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
+from starlette.routing import Match, Route
 
 from syncflow_core.errors import ConfigError, SyncFlowError, UnavailableError
 
@@ -69,7 +71,17 @@ def described(*statuses: int) -> dict[int | str, dict[str, Any]]:
     content = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
     return {
         status: {"model": Problem, "description": TITLES[status], "content": content}
-        for status in sorted({401, 403, 413, 422, 429, *statuses})
+        for status in sorted({400, 401, 403, 413, 422, 429, *statuses})
+    }
+
+
+def _methods(request: Request) -> set[str]:
+    """What the path of a request can be asked by."""
+    return {
+        method
+        for route in request.app.routes
+        if isinstance(route, Route) and route.matches(request.scope)[0] is not Match.NONE
+        for method in route.methods or ()
     }
 
 
@@ -77,8 +89,13 @@ def add_handlers(app: FastAPI) -> None:
     """Answer every error of the application with problem details."""
 
     @app.exception_handler(HTTPException)
-    def http(_request: Request, error: HTTPException) -> JSONResponse:
-        return problem(error.status_code, str(error.detail), headers=dict(error.headers or {}))
+    def http(request: Request, error: HTTPException) -> JSONResponse:
+        headers = dict(error.headers or {})
+        if (
+            error.status_code == HTTPStatus.METHOD_NOT_ALLOWED
+        ):  # of all calls of this path, not of one
+            headers["Allow"] = ", ".join(sorted(_methods(request)))
+        return problem(error.status_code, str(error.detail), headers=headers)
 
     @app.exception_handler(RequestValidationError)
     def invalid(_request: Request, error: RequestValidationError) -> JSONResponse:

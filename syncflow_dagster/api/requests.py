@@ -7,13 +7,14 @@ Does not belong here: calls.
 import base64
 import binascii
 import json
+import re
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated, Any, Final
 from uuid import UUID
 
 from fastapi import Depends, HTTPException, Path, Request
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field
 
 from syncflow_core.bridge.database import Database
 from syncflow_core.settings import Settings
@@ -39,6 +40,16 @@ def path(words: str, example: str) -> Any:  # noqa: ANN401  # what FastAPI's Pat
 EntityUid = Annotated[UUID, path("The entity's uid.", UID)]
 BatchUid = Annotated[UUID, path("The batch's uid.", UID)]
 PlanUid = Annotated[UUID, path("The plan's uid.", UID)]
+
+
+def _as_text(value: object) -> object:
+    if isinstance(value, str) and not re.match(r"\d{4}-\d\d-\d\d[Tt ]", value):
+        raise ValueError("is no moment such as 2026-01-31T19:00:00Z")
+    return value
+
+
+Moment = Annotated[AwareDatetime, BeforeValidator(_as_text)]
+"""A moment with its zone, as RFC 3339 writes it; a number is none."""
 
 
 class Page(BaseModel):

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from uuid import UUID
 
 from fastapi import APIRouter, Header, HTTPException, Query, Request
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from syncflow_core.bridge import batches
 from syncflow_core.bridge.batches import Batch, Kind, Status
@@ -22,6 +22,7 @@ from syncflow_dagster.api.problems import described
 from syncflow_dagster.api.requests import (
     UID,
     BatchUid,
+    Moment,
     Operator,
     Page,
     Viewer,
@@ -53,10 +54,15 @@ class StartRequest(BaseModel):
         examples=["full"],
     )
     slice: int | None = Field(
-        default=None, ge=1, description="One slice, from 1; none for all rows.", examples=[3]
+        default=None,
+        ge=1,
+        strict=True,
+        description="One slice, from 1; none for all rows.",
+        examples=[3],
     )
     wait_s: float = Field(
         default=60.0,
+        strict=True,
         ge=0,
         le=3600,
         description="How long to wait, in seconds, while another sync holds an entity.",
@@ -270,8 +276,8 @@ class HistoryQuery(Page):
     status: list[Status] = Field(default=[], description="In these states.")
     kind: list[Kind] = Field(default=[], description="Of these kinds.")
     run_id: str | None = Field(default=None, max_length=64, description="Of this Dagster run.")
-    since: AwareDatetime | None = Field(default=None, description="Started then or later.")
-    until: AwareDatetime | None = Field(default=None, description="Started before then.")
+    since: Moment | None = Field(default=None, description="Started then or later.")
+    until: Moment | None = Field(default=None, description="Started before then.")
 
 
 @router.get("/history", operation_id="list_batches", responses=described(422, 503))

@@ -4,6 +4,7 @@ Belongs here: the commands.
 Does not belong here: the file's form (``entities_file``), the tables (``bridge.entities``).
 """
 
+import difflib
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -66,6 +67,33 @@ def apply(files: Sequence[Path]) -> None:
     disown(settings.home_path)
     for item in applied:
         console().print(f"{item.name}: {item.change}, version {item.version}")
+
+
+def diff(files: Sequence[Path]) -> bool:
+    """Print what applying these files would change, as a unified diff; whether it would change anything."""
+    entities = read_files(files)
+    settings = read_settings()
+    with Database.open(settings) as database:
+        database.check_schema()
+        with database.begin() as connection:
+            known = {item.name: item for item in load_entities(connection, enabled=None)}
+    lines: list[str] = []
+    for entity in entities:
+        before = known.get(entity.name)
+        lines += difflib.unified_diff(
+            _declared(before),
+            _declared(entity),
+            f"entity {entity.name} as applied",
+            f"entity {entity.name} as in the file",
+            lineterm="",
+        )
+    sys.stdout.writelines(f"{printable(line)}\n" for line in lines)
+    return bool(lines)
+
+
+def _declared(entity: Entity | None) -> list[str]:
+    """The entity's lines in a file; none where it is not declared."""
+    return [] if entity is None else entities_text([entity]).splitlines()[2:]
 
 
 def accept(names: Sequence[str]) -> None:

@@ -30,6 +30,21 @@ def entities_apply(
     run(files)
 
 
+@entities_app.command(
+    "diff", epilog="Exit status: 0 nothing would change; 1 something would; 2 the files are wrong."
+)
+def entities_diff(
+    files: Annotated[list[Path], typer.Argument(help="Entities files (YAML).")],
+) -> None:
+    """Print what applying these files would change, as a unified diff; nothing is written.
+
+    Example: syncflow entities diff erp.yaml
+    """
+    from syncflow_dagster.cli.entities import diff as run
+
+    raise typer.Exit(int(run(files)))
+
+
 @entities_app.command("export")
 def entities_export(
     names: Annotated[list[str] | None, typer.Argument(help="Entities; all without any.")] = None,

@@ -177,3 +177,22 @@ def test_each_entity_has_its_line_of_json_also_one_that_never_began(seeded: Plac
         "withheld_deletes",
         "retried",
     }
+
+
+def test_what_applying_a_file_would_change_is_told_and_nothing_is_written(
+    place: Place, tmp_path: Path
+) -> None:
+    file = tmp_path / "entities.yaml"
+    file.write_text("version: 1\nentities:\n  - {name: itm, group: stock}\n  - {name: other}\n")
+    place.apply([Entity(name="itm")])
+
+    told = place.command("entities", "diff", str(file))
+    listed = place.command("entities", "list", "--json")
+    place.command("entities", "apply", str(file))
+    again = place.command("entities", "diff", str(file))
+
+    assert (told.returncode, again.returncode, again.stdout) == (1, 0, "")
+    assert "+++ entity itm as in the file" in told.stdout
+    assert "+  group: stock" in told.stdout
+    assert "--- entity other as applied" in told.stdout
+    assert [line["entity"] for line in lines(listed.stdout)] == ["itm"]

@@ -1,7 +1,5 @@
 """The REST API on a port of its own: who may what, what is refused and how, what is described."""
 
-import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -12,8 +10,8 @@ import httpx
 import jwt
 import polars as pl
 import pytest
-import uvicorn
 from fastapi import FastAPI
+from ported import ported
 
 from syncflow_core.bridge import batches, plans
 from syncflow_core.bridge.database import Database
@@ -42,18 +40,8 @@ def app(database: Database) -> FastAPI:
 @contextmanager
 def served(app: FastAPI) -> Iterator[httpx.Client]:
     """The application on a free port, and a client for it."""
-    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="critical"))
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    try:
-        while not server.started:
-            time.sleep(0.01)
-        port = server.servers[0].sockets[0].getsockname()[1]
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False) as client:
-            yield client
-    finally:
-        server.should_exit = True
-        thread.join()
+    with ported(app) as url, httpx.Client(base_url=url, trust_env=False) as client:
+        yield client
 
 
 @pytest.fixture

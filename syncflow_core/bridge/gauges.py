@@ -1,7 +1,7 @@
 """What there is now: depths and ages by entity, outages and limits by system, nights.
 
-Every statement reads an index that holds nothing but what is open, or a table of a few lines: none
-depends on how many records, events or batches there are.
+Every statement reads an index that holds nothing but what is open, the newest batches of an entity, or
+a table of a few lines: none depends on how many records, events or batches there are.
 
 Belongs here: the statements, and the numbers that they give.
 Does not belong here: what has happened so far (``totals``), names and texts of metrics
@@ -15,8 +15,6 @@ from dataclasses import dataclass
 from typing import Final
 
 import sqlalchemy as sa
-
-from syncflow_core.bridge.outages import STALE_S
 
 Gauge = Mapping[tuple[str, ...], float]
 """Numbers by the values of a metric's labels."""
@@ -139,8 +137,7 @@ _LOOKS: Final = (
         ("breaker_open", "limiter_slots"),
         """
         SELECT s.system,
-            coalesce((t.state ->> 'probe_at')::float8
-                > extract(epoch FROM now()) - :stale_s, false)::int,
+            coalesce(t.state ? 'probe_at', false)::int,
             least(:slots, coalesce((t.state ->> 'at_once')::int, :slots))
         FROM (VALUES ('apismith'), ('schedulehub')) AS s (system)
         LEFT JOIN bridge.target_limits AS t ON t.system = s.system
@@ -179,7 +176,7 @@ def load_gauges(connection: sa.Connection, *, slices: int, slots: int) -> dict[s
         slices: How many make a sweep.
         slots: How many requests at once a system gets from all runs.
     """
-    settings = {"slices": slices, "slots": slots, "stale_s": STALE_S}
+    settings = {"slices": slices, "slots": slots}
     found: dict[str, dict[tuple[str, ...], float]] = {name: {} for name in NAMES}
     for look in _LOOKS:
         named = {name: value for name, value in settings.items() if f":{name}" in look.query}

@@ -155,7 +155,10 @@ _GAUGES: Final = {
         _ENTITY,
         "Since the oldest of them was made; 0 without one.",
     ),
-    "breaker_open": (("system",), "1 while the system is taken to be away, else 0."),
+    "breaker_open": (
+        ("system",),
+        "1 where the system did not answer when it was asked last, be it long ago, else 0.",
+    ),
     "limiter_slots": (
         ("system",),
         "Requests at once that the system gets from all runs; fewer while it says that it has too much to do.",

@@ -7,22 +7,29 @@ import httpx
 from fastapi import FastAPI
 from prometheus_client import parser
 
-from syncflow_dagster.api.security import issue
+from syncflow_core.bridge.database import Database
+from syncflow_core.settings import Settings
+from syncflow_dagster.api.app import create_app
+from syncflow_dagster.api.gateway import DagsterGateway
+from syncflow_dagster.api.security import Verifier, issue
+
+SECRET = "a secret of more than thirty-two bytes"
 
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
 
-def scrape(app: FastAPI, secret: str, *, accept: str = "*/*") -> httpx.Response:
+def application(settings: Settings, database: Database) -> FastAPI:
+    """The API over a database; nobody is where Dagster should be."""
+    gateway = DagsterGateway("http://127.0.0.1:9")
+    return create_app(settings, database, gateway, Verifier(settings, SECRET))
+
+
+def scrape(app: FastAPI, *, accept: str = "*/*") -> httpx.Response:
     """The answer that a viewer gets, without a port."""
+    settings: Settings = app.state.settings
     now = datetime.now(tz=UTC)
-    token = issue(
-        app.state.settings,
-        secret,
-        name="prometheus",
-        role="viewer",
-        life=timedelta(hours=1),
-        now=now,
-    )
+    life = timedelta(hours=1)
+    token = issue(settings, SECRET, name="prometheus", role="viewer", life=life, now=now)
 
     async def ask() -> httpx.Response:
         transport = httpx.ASGITransport(app)

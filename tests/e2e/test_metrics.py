@@ -13,7 +13,7 @@ from place import Place
 from prometheus_client.openmetrics.parser import (
     text_string_to_metric_families as openmetrics_families,
 )
-from scraping import Samples, of, samples_of, scrape
+from scraping import Samples, application, of, samples_of, scrape
 from tables import faults, link, table
 
 from syncflow_core.bridge import batches, journal
@@ -22,16 +22,12 @@ from syncflow_core.calls import Calls
 from syncflow_core.entity import Brake, Entity, Field, Rowversion
 from syncflow_core.sandbox.store import Row
 from syncflow_core.settings import read_settings
-from syncflow_dagster.api.app import create_app
 from syncflow_dagster.api.families import OUTCOMES
-from syncflow_dagster.api.gateway import DagsterGateway
-from syncflow_dagster.api.security import Verifier
 
 pytestmark = pytest.mark.e2e
 
 OPERATIONS = Path(__file__).parents[2] / "docs/operations"
 HUB = "schedulehub"
-SECRET = "a secret of more than thirty-two bytes"
 PARTS = {"ID": "VARCHAR2(9)", "QTY": "NUMBER(9)", "RV": "TIMESTAMP"}
 LINES = {"ID": "VARCHAR2(9)", "PART": "VARCHAR2(9)"}
 KEYS = pl.Series("#key_hash", [bytes(16), bytes([1] * 16)], dtype=pl.Binary)
@@ -54,7 +50,7 @@ def lived(shared_place: Place) -> Place:
                 name="part",
                 brake=Brake(rows=2, share=0.1),
                 rowversion=Rowversion(column="RV", kind="timestamp"),
-                fields=[small],
+                fields=(small,),
             ),
             Entity(name="line", parents={"part": link("part", "part")}),
         ]
@@ -90,12 +86,11 @@ def lived(shared_place: Place) -> Place:
 
 @pytest.fixture(scope="module")
 def app(lived: Place) -> FastAPI:
-    gateway = DagsterGateway("http://127.0.0.1:9")
-    return create_app(read_settings(), lived.database, gateway, Verifier(read_settings(), SECRET))
+    return application(read_settings(), lived.database)
 
 
 def scraped(app: FastAPI) -> Samples:
-    answer = scrape(app, SECRET)
+    answer = scrape(app)
     assert answer.status_code == 200, answer.text
     assert answer.headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
     return samples_of(answer.text)
@@ -202,7 +197,7 @@ def test_gauges_say_what_there_is_now(lived: Place, app: FastAPI) -> None:
 
 
 def test_openmetrics_is_told_to_whom_asks_for_it(app: FastAPI) -> None:
-    answer = scrape(app, SECRET, accept="application/openmetrics-text; version=1.0.0")
+    answer = scrape(app, accept="application/openmetrics-text; version=1.0.0")
 
     assert answer.headers["content-type"].startswith("application/openmetrics-text; version=1.0.0")
     names = {family.name for family in openmetrics_families(answer.text)}

@@ -14,7 +14,7 @@ import pytest
 import sqlalchemy as sa
 import yaml
 from fastapi import FastAPI
-from scraping import Samples, of, samples_of, scrape
+from scraping import Samples, application, of, samples_of, scrape
 from typer.main import get_command
 
 from syncflow_core.bridge import batches
@@ -27,13 +27,9 @@ from syncflow_core.bridge.totals import add_up
 from syncflow_core.calls import Asked, Calls
 from syncflow_core.entity import Entity
 from syncflow_core.settings import Settings
-from syncflow_dagster.api.app import create_app
 from syncflow_dagster.api.families import FAMILIES
-from syncflow_dagster.api.gateway import DagsterGateway
-from syncflow_dagster.api.security import Verifier
 from syncflow_dagster.cli.app import app as commands
 
-SECRET = "a secret of more than thirty-two bytes"
 NOW = datetime(2026, 1, 2, 3, tzinfo=UTC)
 OPERATIONS = Path(__file__).parents[2] / "docs/operations"
 ROWS = Counts(fetched=9, normalized=8, rejected=1, inserted=5, updated=2, unchanged=1, deleted=3)
@@ -43,13 +39,11 @@ ROWS = Counts(fetched=9, normalized=8, rejected=1, inserted=5, updated=2, unchan
 def app(database: Database) -> FastAPI:
     with database.begin() as connection:
         apply_entities(connection, [Entity(name="orders"), Entity(name="lines")])
-    return create_app(
-        Settings(), database, DagsterGateway("http://127.0.0.1:9"), Verifier(Settings(), SECRET)
-    )
+    return application(Settings(), database)
 
 
 def told(app: FastAPI) -> Samples:
-    return samples_of(scrape(app, SECRET).text)
+    return samples_of(scrape(app).text)
 
 
 def closed(
@@ -237,12 +231,7 @@ def test_the_nights_progress_is_told_and_only_of_what_is_enabled(
 
 def test_a_database_that_is_away_is_a_problem_and_no_empty_answer() -> None:
     away = Database("postgresql://u:s3cret@127.0.0.1:9/x")
-    answer = scrape(
-        create_app(
-            Settings(), away, DagsterGateway("http://127.0.0.1:9"), Verifier(Settings(), SECRET)
-        ),
-        SECRET,
-    )
+    answer = scrape(application(Settings(), away))
 
     assert answer.status_code == 503
     assert "s3cret" not in answer.text
@@ -252,7 +241,7 @@ def test_every_metric_is_told_with_its_words_and_documented_so(
     app: FastAPI, database: Database
 ) -> None:
     closed(database)
-    text = scrape(app, SECRET).text
+    text = scrape(app).text
     lines = (OPERATIONS / "metrics.md").read_text("utf-8").splitlines()
     documented = [line for line in lines if line.startswith("| `")]
     expected = []
@@ -314,7 +303,7 @@ def test_prometheus_takes_the_metrics(app: FastAPI, database: Database) -> None:
     closed(database)
     done = subprocess.run(
         ["promtool", "check", "metrics"],
-        input=scrape(app, SECRET).text,
+        input=scrape(app).text,
         capture_output=True,
         text=True,
         check=False,

@@ -288,6 +288,9 @@ def api(
     dagster_url: Annotated[
         str, typer.Option(help="The Dagster webserver that runs are launched through.")
     ] = "http://127.0.0.1:3000",
+    ui: Annotated[
+        bool, typer.Option("--ui", help="Be that webserver, too: the Dagster UI on the same port.")
+    ] = False,
 ) -> None:
     """Serve the REST API. Ctrl-C ends it.
 
@@ -295,7 +298,7 @@ def api(
     """
     from syncflow_dagster.cli.api import run
 
-    run(host=host, port=port, dagster_url=dagster_url)
+    run(host=host, port=port, dagster_url=dagster_url, ui=ui)
 
 
 @app.command()

@@ -58,8 +58,12 @@ class Servers:
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
 
     def start(self, name: str) -> None:
-        self.processes[name] = subprocess.Popen(
-            self.commands[name],
+        self.processes[name] = self.spawn(self.commands[name])
+
+    def spawn(self, command: list[str]) -> "subprocess.Popen[bytes]":
+        """A process group of its own, with this home."""
+        return subprocess.Popen(
+            command,
             env=self.environment,
             cwd=self.home,
             stdout=subprocess.DEVNULL,

@@ -12,8 +12,8 @@ import dagster as dg
 import httpx
 import psycopg
 import pytest
-from place import Place, lines
-from servers import Servers, end, serving
+from place import SYNCFLOW, Place, lines
+from servers import Servers, await_answer, end, free_port, serving
 from tables import effects, faults, hub, table
 
 from syncflow_core.bridge.batches import Batch, history
@@ -390,3 +390,24 @@ def test_an_entity_is_purged_through_a_plan_and_is_disabled_then(
 
     assert (asked.status_code, plan["counts"]["deletes"], before) == (202, 4, 4)
     assert hub(place, "old") == {}
+
+
+def test_ui_and_api_are_served_by_one_process_where_that_is_wanted(
+    place: Place, servers: Servers
+) -> None:
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    running = servers.spawn([SYNCFLOW, "api", "--ui", "--port", str(port)])
+    try:
+        await_answer(f"{url}/api/v1/health")
+        ui = httpx.get(f"{url}/server_info", trust_env=False).json()
+        page = httpx.get(f"{url}/assets", trust_env=False)
+        nothing = httpx.get(f"{url}/api/v1/nothing", trust_env=False)
+    finally:
+        end(running)
+    refused = place.command("api", "--ui", "--host", "0.0.0.0")  # noqa: S104  # that is what it must refuse
+
+    assert "dagster_version" in ui
+    assert (page.status_code, "text/html" in page.headers["content-type"]) == (200, True)
+    assert nothing.headers["content-type"] == "application/problem+json"
+    assert (refused.returncode, "no login" in refused.stderr) == (2, True)

@@ -5,7 +5,8 @@ Does not belong here: calls (a module for each group).
 """
 
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from importlib.metadata import version
 from typing import Final
 
@@ -17,6 +18,7 @@ from syncflow_dagster.api import entities, health, metrics, plans, records, sync
 from syncflow_dagster.api.gateway import DagsterGateway
 from syncflow_dagster.api.limits import Bucket
 from syncflow_dagster.api.problems import add_handlers, problem
+from syncflow_dagster.api.requests import SharedSource
 from syncflow_dagster.api.security import Verifier
 
 PREFIX: Final = "/api/v1"
@@ -37,8 +39,15 @@ def create_app(
     settings: Settings, database: Database, gateway: DagsterGateway, verifier: Verifier
 ) -> FastAPI:
     """The API over a database and a Dagster webserver; opening and closing both is the caller's."""
+
+    @asynccontextmanager
+    async def life(app: FastAPI) -> AsyncIterator[None]:
+        yield
+        app.state.source.close()
+
     app = FastAPI(
         title="SyncFlow",
+        lifespan=life,
         version=version("syncflow"),
         description="Keeps ScheduleHub equal to an Oracle ERP. Runs that are started here are Dagster's.",
         openapi_url=f"{PREFIX}/openapi.json",
@@ -47,6 +56,7 @@ def create_app(
     )
     app.state.settings, app.state.database = settings, database
     app.state.gateway, app.state.verifier = gateway, verifier
+    app.state.source = SharedSource(settings)
     app.state.writes = Bucket(settings.api_writes_per_minute)
     app.state.refusals = Bucket(settings.api_refusals_per_minute)
     add_handlers(app)

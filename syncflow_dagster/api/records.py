@@ -17,7 +17,6 @@ import sqlalchemy as sa
 from fastapi import APIRouter, HTTPException, Query, Request
 from pydantic import BaseModel, Field
 
-from syncflow_core.apismith import Source
 from syncflow_core.bridge import browse, failed, stats
 from syncflow_core.bridge.entities import load_registered
 from syncflow_core.bridge.failed import Alike
@@ -34,6 +33,7 @@ from syncflow_dagster.api.requests import (
     next_mark,
     path,
     settings_of,
+    source_of,
 )
 from syncflow_dagster.api.security import Caller
 from syncflow_dagster.api.sync import BatchShown, shown
@@ -349,10 +349,13 @@ def get_record(
     except ConfigError as error:
         raise HTTPException(404, f"there is no entity {entity[:80]!r}") from error
     try:
-        with Source.open(settings_of(request)) as source:
-            story = trace(
-                database, source, entity, key, digest_key=partial(digest_key, settings_of(request))
-            )
+        story = trace(
+            database,
+            source_of(request),
+            entity,
+            key,
+            digest_key=partial(digest_key, settings_of(request)),
+        )
     except ConfigError as error:
         raise HTTPException(422, str(error)) from error
     if story.is_strange and story.row is None:

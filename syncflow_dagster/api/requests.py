@@ -8,6 +8,7 @@ import base64
 import binascii
 import json
 import re
+import threading
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated, Any, Final
@@ -16,6 +17,7 @@ from uuid import UUID
 from fastapi import Depends, HTTPException, Path, Request
 from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field
 
+from syncflow_core.apismith import Source
 from syncflow_core.bridge.database import Database
 from syncflow_core.settings import Settings
 from syncflow_dagster.abandoned import STARTED_BY_TAG
@@ -84,6 +86,43 @@ def gateway_of(request: Request) -> DagsterGateway:
     """Dagster's webserver."""
     gateway: DagsterGateway = request.app.state.gateway
     return gateway
+
+
+class SharedSource:
+    """One client of APISmith for all requests, opened when it is first needed: a login for each is slow.
+
+    Args:
+        settings: Where it is.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._lock = threading.Lock()
+        self._source: Source | None = None
+
+    def opened(self) -> Source:
+        """The client.
+
+        Raises:
+            ConfigError: Its address is not set.
+        """
+        with self._lock:
+            if self._source is None:
+                self._source = Source.open(self._settings)
+            return self._source
+
+    def close(self) -> None:
+        """Close it, where it was opened."""
+        with self._lock:
+            if self._source is not None:
+                self._source.close()
+                self._source = None
+
+
+def source_of(request: Request) -> Source:
+    """APISmith."""
+    shared: SharedSource = request.app.state.source
+    return shared.opened()
 
 
 def settings_of(request: Request) -> Settings:

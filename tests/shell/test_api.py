@@ -1,9 +1,10 @@
 """The REST API on a port of its own: who may what, what is refused and how, what is described."""
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, get_args
 from uuid import UUID, uuid4
 
 import httpx
@@ -90,7 +91,7 @@ def bearer(text: str) -> dict[str, str]:
 def calls(app: FastAPI) -> list[tuple[str, str]]:
     """Every documented call but those that need no token."""
     found = [
-        (method.upper(), path.replace("{uid}", str(uuid4())))
+        (method.upper(), re.sub(r"\{\w+\}", str(uuid4()), path))
         for path, methods in app.openapi()["paths"].items()
         for method in methods
     ]
@@ -146,14 +147,34 @@ def test_a_token_that_is_not_ours_or_not_good_any_more_is_401(
     assert SECRET not in answer.text
 
 
-def test_a_viewer_looks_and_changes_nothing(app: FastAPI, client: httpx.Client, plan: UUID) -> None:
-    viewer = bearer(token("viewer"))
+def needed(method: str, path: str) -> Role:
+    """Who may call it, at least: who reads, who runs, who declares."""
+    if method == "GET":
+        return "viewer"
+    return "operator" if path.startswith(("/api/v1/sync", "/api/v1/plans")) else "admin"
 
-    assert client.get(f"/api/v1/plans/{plan}", headers=viewer).status_code == 200
-    writing = [call for call in calls(app) if call[0] != "GET"]
-    assert [client.request(*call, headers=viewer, json={}).status_code for call in writing] == [
-        403
-    ] * len(writing)
+
+@pytest.mark.parametrize("role", get_args(Role))
+def test_each_role_may_what_it_is_for_and_no_more(
+    app: FastAPI, client: httpx.Client, plan: UUID, role: Role
+) -> None:
+    roles = list(get_args(Role))
+    answers = {
+        call: client.request(*call, headers=bearer(token(role)), json={}).status_code
+        for call in calls(app)
+    }
+
+    forbidden = {call for call, status in answers.items() if status == 403}
+    assert forbidden == {call for call in answers if roles.index(needed(*call)) > roles.index(role)}
+    assert len(answers) >= 25
+    # another's ids lead nowhere, whoever asks
+    missing = {
+        call
+        for call in set(answers) - forbidden
+        if re.search(r"[0-9a-f]{8}-[0-9a-f-]{27}", call[1])
+    }
+    assert {answers[call] for call in missing} <= {404, 422}
+    assert client.get(f"/api/v1/plans/{plan}", headers=bearer(token(role))).is_success
 
 
 def test_a_plan_is_listed_and_shown_with_its_samples(client: httpx.Client, plan: UUID) -> None:

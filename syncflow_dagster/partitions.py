@@ -6,6 +6,7 @@ Does not belong here: which rows a slice is (``syncflow_core.stages.fetch``).
 Source: design.md, "Dagster"; decision 0007.
 """
 
+import functools
 from collections.abc import Iterable
 
 import dagster as dg
@@ -34,6 +35,7 @@ def slice_number(key: str) -> int:
     return int(key.removeprefix("slice-"))
 
 
+@functools.cache
 def partitions(slices: int) -> dg.StaticPartitionsDefinition:
     """The same slices for every entity, so that one run can take a slice of parents and children."""
     return dg.StaticPartitionsDefinition([slice_key(number) for number in range(1, slices + 1)])

@@ -14,7 +14,17 @@ from fastapi import FastAPI, Request, Response
 
 from syncflow_core.bridge.database import Database
 from syncflow_core.settings import Settings
-from syncflow_dagster.api import entities, health, metrics, plans, records, sync
+from syncflow_dagster.api import (
+    entities,
+    health,
+    mappings,
+    metrics,
+    plans,
+    records,
+    schedules,
+    sync,
+    undelivered,
+)
 from syncflow_dagster.api.gateway import DagsterGateway
 from syncflow_dagster.api.limits import Bucket
 from syncflow_dagster.api.problems import add_handlers, problem
@@ -61,7 +71,17 @@ def create_app(
     app.state.refusals = Bucket(settings.api_refusals_per_minute)
     add_handlers(app)
     app.state.readiness = health.Readiness(health.Looks(settings, database))
-    for module in (sync, plans, records, entities, health, metrics):
+    for module in (
+        sync,
+        plans,
+        undelivered,
+        records,
+        entities,
+        mappings,
+        schedules,
+        health,
+        metrics,
+    ):
         app.include_router(module.router, prefix=PREFIX)
 
     @app.middleware("http")

@@ -17,13 +17,11 @@ import dagster as dg
 import sqlalchemy as sa
 
 from syncflow_core.bridge import schedules
-from syncflow_core.bridge.database import Database
 from syncflow_core.bridge.entities import load_entities
 from syncflow_core.bridge.leases import held_entities
-from syncflow_core.errors import SyncFlowError
 from syncflow_core.settings import Settings, read_settings
 from syncflow_dagster.checks import own_checks
-from syncflow_dagster.failures import as_failure
+from syncflow_dagster.failures import bridge
 from syncflow_dagster.partitions import range_tags
 from syncflow_dagster.retrying import LIVE
 from syncflow_dagster.tags import BEHIND_THE_SWEEP, BY_CLOCK
@@ -41,13 +39,8 @@ def build_day_schedule(
 
     def tick(context: dg.ScheduleEvaluationContext) -> Iterator[dg.RunRequest | dg.SkipReason]:
         now = context.scheduled_execution_time.astimezone(dt.UTC)
-        try:
-            with Database.open(settings()) as database:
-                database.check_schema()
-                with database.begin() as connection:
-                    due = due_entities(connection, now, settings())
-        except SyncFlowError as error:
-            raise as_failure(error) from error
+        with bridge(settings()) as connection:
+            due = due_entities(connection, now, settings())
         live = context.instance.get_runs(dg.RunsFilter(job_name=JOB, statuses=LIVE))
         busy = {key.to_user_string() for run in live for key in run.asset_selection or ()}
         names = [name for name in due if name not in busy]

@@ -1,6 +1,6 @@
 """How an error of the core becomes Dagster's, and one of Dagster's storage the core's.
 
-Belongs here: the two translations.
+Belongs here: the translations, and a look at the bridge under them.
 Does not belong here: catching (``ops``).
 
 Source: style.md 5, "Errors".
@@ -13,7 +13,9 @@ import dagster as dg
 import psycopg2
 import sqlalchemy as sa
 
+from syncflow_core.bridge.database import Database
 from syncflow_core.errors import SyncFlowError, UnavailableError
+from syncflow_core.settings import Settings
 
 
 def as_failure(error: SyncFlowError) -> dg.Failure:
@@ -26,6 +28,22 @@ def as_failure(error: SyncFlowError) -> dg.Failure:
         },
         allow_retries=isinstance(error, UnavailableError),
     )
+
+
+@contextmanager
+def bridge(settings: Settings) -> Iterator[sa.Connection]:
+    """A transaction on the bridge database for what the clock looks at, its errors in Dagster's form.
+
+    Raises:
+        dagster.Failure: It is away, or its schema is not this version's.
+    """
+    try:
+        with Database.open(settings) as database:
+            database.check_schema()
+            with database.begin() as connection:
+                yield connection
+    except SyncFlowError as error:
+        raise as_failure(error) from error
 
 
 @contextmanager

@@ -19,14 +19,12 @@ import dagster as dg
 import sqlalchemy as sa
 
 from syncflow_core.bridge import schedules, sweeps
-from syncflow_core.bridge.database import Database
 from syncflow_core.bridge.entities import load_entities
 from syncflow_core.bridge.schedules import Night
-from syncflow_core.errors import SyncFlowError
 from syncflow_core.settings import Settings, read_settings
 from syncflow_core.window import slices_due
 from syncflow_dagster.checks import own_checks
-from syncflow_dagster.failures import as_failure
+from syncflow_dagster.failures import bridge
 from syncflow_dagster.ops import utc_now
 from syncflow_dagster.partitions import range_tags
 from syncflow_dagster.retrying import LIVE
@@ -58,13 +56,8 @@ def build_night_schedule(
 
     def tick(context: dg.ScheduleEvaluationContext) -> Iterator[dg.RunRequest | dg.SkipReason]:
         now = context.scheduled_execution_time.astimezone(dt.UTC)
-        try:
-            with Database.open(settings()) as database:
-                database.check_schema()
-                with database.begin() as connection:
-                    shares = due_shares(connection, now, settings())
-        except SyncFlowError as error:
-            raise as_failure(error) from error
+        with bridge(settings()) as connection:
+            shares = due_shares(connection, now, settings())
         busy, failed = _tonight(context.instance, shares)
         requests = _requests(
             [s for s in shares if s.entity not in busy and failed[s.entity] < TRIES], now

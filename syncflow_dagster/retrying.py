@@ -15,13 +15,12 @@ import pydantic
 import sqlalchemy as sa
 
 from syncflow_core.bridge import failed, pending
-from syncflow_core.bridge.database import Database
 from syncflow_core.bridge.failed import Alike
 from syncflow_core.bridge.leases import held_entities
-from syncflow_core.errors import ConfigError, SyncFlowError
+from syncflow_core.errors import ConfigError
 from syncflow_core.settings import read_settings
 from syncflow_core.stages.whole import sync
-from syncflow_dagster.failures import as_failure
+from syncflow_dagster.failures import as_failure, bridge
 from syncflow_dagster.ops import (
     RESOURCES,
     closing_on_error,
@@ -150,13 +149,8 @@ def build_retry_sensor(job: dg.JobDefinition) -> dg.SensorDefinition:
         running = context.instance.get_runs(dg.RunsFilter(job_name=JOB, statuses=LIVE), limit=1)
         if running:
             return dg.SkipReason(f"run {running[0].run_id} is still trying")
-        try:
-            with Database.open(read_settings()) as database:
-                database.check_schema()
-                with database.begin() as connection:
-                    names = sorted(entities_with(connection, due_by=utc_now()))
-        except SyncFlowError as error:
-            raise as_failure(error) from error
+        with bridge(read_settings()) as connection:
+            names = sorted(entities_with(connection, due_by=utc_now()))
         if not names:
             return dg.SkipReason("nothing is due")
         config = {"entities": names, "due_only": True, "wait_s": 0.0}

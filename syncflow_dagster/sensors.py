@@ -9,15 +9,12 @@ Source: product.md 7, 8 and 12; dagster.md 4 and T3.
 import datetime as dt
 import hashlib
 import json
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Final
 
 import dagster as dg
-import sqlalchemy as sa
 
 from syncflow_core.apismith import Source
-from syncflow_core.bridge.database import Database
 from syncflow_core.bridge.entities import Registered, load_registered
 from syncflow_core.bridge.leases import runs_of_the_dead
 from syncflow_core.contract import drift
@@ -25,7 +22,7 @@ from syncflow_core.errors import SyncFlowError
 from syncflow_core.settings import Settings, read_settings
 from syncflow_dagster.abandoned import end_abandoned
 from syncflow_dagster.checks import changed_contract
-from syncflow_dagster.failures import as_failure
+from syncflow_dagster.failures import as_failure, bridge
 from syncflow_dagster.nights import missed_shares
 from syncflow_dagster.ops import utc_now
 from syncflow_dagster.unbegun import close_forgotten
@@ -88,26 +85,14 @@ def _sensor(
     )
 
 
-@contextmanager
-def _bridge(settings: Settings) -> Iterator[sa.Connection]:
-    """A transaction on the bridge database, its errors in Dagster's form."""
-    try:
-        with Database.open(settings) as database:
-            database.check_schema()
-            with database.begin() as connection:
-                yield connection
-    except SyncFlowError as error:
-        raise as_failure(error) from error
-
-
 def _dead_workers(
     settings: Callable[[], Settings],
 ) -> Callable[[dg.SensorEvaluationContext], dg.SkipReason]:
     def look(context: dg.SensorEvaluationContext) -> dg.SkipReason:
-        with _bridge(settings()) as connection:
+        with bridge(settings()) as connection:
             dead = runs_of_the_dead(connection)
         ended = end_abandoned(context.instance, dead)
-        with _bridge(settings()) as connection:
+        with bridge(settings()) as connection:
             close_forgotten(context.instance, connection, utc_now())
         if ended:
             context.log.warning("ended runs whose process had died: %s", ", ".join(ended))
@@ -123,7 +108,7 @@ def _source_changed(
         now = settings()
         if now.apismith_url is None:
             return dg.SkipReason("SYNCFLOW_APISMITH_URL is not set")
-        with _bridge(now) as connection:
+        with bridge(now) as connection:
             accepted = [item for item in load_registered(connection) if item.contract is not None]
         told: dict[str, str] = json.loads(context.cursor or "{}")
         try:
@@ -160,7 +145,7 @@ def _missed_nights(
     settings: Callable[[], Settings], now: Callable[[], dt.datetime] = utc_now
 ) -> Callable[[dg.SensorEvaluationContext], dg.SensorResult | dg.SkipReason]:
     def look(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
-        with _bridge(settings()) as connection:
+        with bridge(settings()) as connection:
             shares = missed_shares(connection, now(), settings())
         told: dict[str, str] = json.loads(context.cursor or "{}")
         fresh = [share for share in shares if told.get(share.entity) != str(share.evening)]

@@ -216,17 +216,6 @@ def add_calls(connection: sa.Connection, uid: UUID, calls: Calls) -> None:
     connection.execute(sync_batches.update().where(mine).values(calls=before.as_json()))
 
 
-def save_counts(
-    connection: sa.Connection, uid: UUID, counts: Counts, seconds: Mapping[str, float]
-) -> None:
-    """Write a running batch's accounts so far, for those who watch it."""
-    connection.execute(
-        sync_batches.update()
-        .where(sync_batches.c.uid == uid, sync_batches.c.status.in_(LIVE))
-        .values(seconds=dict(seconds), **asdict(counts))
-    )
-
-
 def load_batch(connection: sa.Connection, uid: UUID) -> Batch:
     """The batch of this uid.
 

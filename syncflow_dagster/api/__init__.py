@@ -1,4 +1,4 @@
-"""The REST API, ``/api/v1``: plans, and who may say yes to them.
+"""The REST API, ``/api/v1``: what operators and programs ask and have done.
 
 Belongs here: HTTP, tokens, problem details.
 Does not belong here: deciding anything (``syncflow_core``), running it (Dagster, through ``gateway``).

@@ -7,6 +7,7 @@ Source: product.md 8; dagster.md 7. No value of a record is shown: a sample name
 """
 
 import base64
+import html
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import date, timedelta
@@ -68,7 +69,8 @@ def metadata_of(
         "look_further": _lines(further(staged.name, stands)),
     }
     if report.notes:
-        metadata["notes"] = _lines(report.notes)
+        # what a system said may be in them: it is text, and neither tag nor link
+        metadata["notes"] = _lines([html.escape(note, quote=False) for note in report.notes])
     if staged.kind == "slice":
         metadata.update(_sweep(connections, staged))
     return metadata

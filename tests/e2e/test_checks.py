@@ -10,7 +10,7 @@ from dagster._core.test_utils import create_run_for_test
 from place import Place
 from tables import table
 
-from syncflow_core.entity import Brake, Entity, ParentRef
+from syncflow_core.entity import Brake, Entity, Field, ParentRef
 from syncflow_dagster.abandoned import end_abandoned, mark
 from syncflow_dagster.checks import CHECKS
 from syncflow_dagster.definitions import build
@@ -249,3 +249,22 @@ def test_a_slice_that_a_person_has_read_by_day_says_so(place: Place) -> None:
 
     (note,) = [text for text in (batch.proof or {})["notes"] if "night window" in text]
     assert note.startswith("read outside the night window (")
+
+
+def test_what_comes_through_the_erp_is_text_in_the_assets_metadata(place: Place) -> None:
+    script = "<script>alert(1)</script>"
+    table(place, "itm", COLUMNS, items(1))
+    place.apply([Entity(name="itm", fields=[Field(source="NAME", max_length=2)])])
+    place.sync()
+    more = {**COLUMNS, script: "VARCHAR2(99)"}
+    table(place, "itm", more, [{"ID": script[:8], "NAME": script[:9], script: script}])
+
+    place.sync()
+
+    record = place.instance.fetch_materializations(dg.AssetKey(["itm"]), limit=1).records[0]
+    assert record.asset_materialization is not None
+    metadata = record.asset_materialization.metadata
+    assert "&lt;script&gt;" in str(metadata["notes"].value)
+    written = [value for value in metadata.values() if isinstance(value, dg.MarkdownMetadataValue)]
+    assert len(written) >= 3
+    assert not any("<script" in str(value.value) for value in written)

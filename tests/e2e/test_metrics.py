@@ -50,7 +50,7 @@ def lived(shared_place: Place) -> Place:
                 name="part",
                 brake=Brake(rows=2, share=0.1),
                 rowversion=Rowversion(column="RV", kind="timestamp"),
-                fields=(small,),
+                fields=[small],
             ),
             Entity(name="line", parents={"part": link("part", "part")}),
         ]

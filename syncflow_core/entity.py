@@ -9,7 +9,7 @@ Source: design.md, "Entities file".
 
 import keyword
 import re
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import pydantic
@@ -231,11 +231,22 @@ class Background(Declared):
     nights: int = pydantic.Field(default=7, ge=1, le=366, examples=[7])
     """In how many nights the table is swept."""
 
+    @model_validator(mode="after")
+    def _closes(self) -> "Background":
+        begin, _, end = self.window.partition("-")
+        if begin == end:
+            raise ValueError(f"the window {self.window} is never closed")
+        return self
+
+
+MONTH: Final = 31 * 24 * 60
+"""Minutes."""
+
 
 class Schedule(Declared):
     """When an entity is synced without anyone asking."""
 
-    incremental_minutes: int | None = pydantic.Field(default=None, ge=1, examples=[15])
+    incremental_minutes: int | None = pydantic.Field(default=None, ge=1, le=MONTH, examples=[15])
     """By day, what has changed is read so often; never without one."""
     background: Background = Background()
     """The sweep by night."""

@@ -21,7 +21,7 @@ from syncflow_core.privacy import NAMED, is_hidden
 
 _PLAIN = frozenset({"text", "integer", "decimal"})
 """Types whose canonical text any source takes for a value."""
-_PART = re.compile(r"((?:[^\\|=]|\\.)*)=((?:[^\\|]|\\.)*)(?:\||$)")
+_PART = re.compile(r"(?:^|(?<=\|))((?:[^\\|=]|\\.)*+)=((?:[^\\|]|\\.)*+)(?:\||$)")
 
 
 def keys_of(raw: pl.DataFrame, shape: Shape) -> pl.DataFrame:

@@ -14,6 +14,12 @@ import dagster as dg
 from dagster._core.definitions.job_base import InMemoryJob
 from dagster._core.errors import DagsterExecutionInterruptedError
 from dagster._core.execution.api import execute_run_iterator
+from dagster._core.remote_origin import (
+    RegisteredCodeLocationOrigin,
+    RemoteJobOrigin,
+    RemoteRepositoryOrigin,
+)
+from dagster._core.storage.tags import MAX_RETRIES_TAG
 
 from syncflow_core.bridge import batches
 from syncflow_core.bridge.batches import Batch
@@ -24,7 +30,7 @@ from syncflow_dagster.abandoned import COMMAND_LINE, STARTED_BY_TAG, end_abandon
 from syncflow_dagster.choices import Mode, refuse_slice, refuse_unknown
 from syncflow_dagster.definitions import build
 from syncflow_dagster.ops import utc_now
-from syncflow_dagster.partitions import range_tags, slice_key
+from syncflow_dagster.partitions import LOCATION, REPOSITORY, range_tags, slice_key
 from syncflow_dagster.unbegun import close_unbegun
 
 CANCELED = frozenset({dg.DagsterRunStatus.CANCELED, dg.DagsterRunStatus.CANCELING})
@@ -115,8 +121,12 @@ def _execute(
     run = instance.create_run_for_job(
         job_def=job,
         run_config=config,
-        tags={**tags, STARTED_BY_TAG: COMMAND_LINE},
+        tags={**tags, STARTED_BY_TAG: COMMAND_LINE, MAX_RETRIES_TAG: "0"},
         asset_selection=keys,
+        # so that the UI can take up a run that failed; by itself nobody does
+        remote_job_origin=RemoteJobOrigin(
+            RemoteRepositoryOrigin(RegisteredCodeLocationOrigin(LOCATION), REPOSITORY), job.name
+        ),
     )
     mark(instance, run.run_id)
     interrupted = False

@@ -13,6 +13,8 @@ import dagster as dg
 
 LOCATION = "syncflow"
 """The code location's name in ``workspace.yaml``."""
+REPOSITORY = "__repository__"
+"""What Dagster calls the definitions in it."""
 RANGE_START = "dagster/asset_partition_range_start"
 RANGE_END = "dagster/asset_partition_range_end"
 

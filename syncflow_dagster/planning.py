@@ -201,6 +201,12 @@ def _applying(connections: Connections, order: Order, plan: Plan, slices: int) -
     with connections.database.begin() as connection:
         batch = None if plan.batch is None else batches.load_batch(connection, plan.batch)
     read = {} if batch is None else batch.proof or {}
+    if read.get("declared"):
+        raise ConfigError(
+            f"plan {plan.uid} was made under a declaration that is not applied: apply that first, and "
+            f"syncflow plan {plan.entity} makes a new one",
+            entity=plan.entity,
+        )
     numbers = tuple(read.get("slices", ()))
     if numbers and read.get("of") != slices:
         raise ConfigError(

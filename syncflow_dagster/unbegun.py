@@ -42,7 +42,6 @@ def close_unbegun(
     waiting = {batch.entity: batch.uid for batch in found if batch.status == "pending"}
     begun = {batch.entity for batch in found if batch.status != "pending"}
     registered = {item.entity.name: item for item in load_registered(connection, enabled=None)}
-    stopped |= not begun  # no parent was in the way
     asked = waiting.keys() | (_asked(run, set(registered)) & registered.keys())
     for name in sorted(asked - begun):
         uid = waiting.get(name) or batches.open_batch(
@@ -53,7 +52,9 @@ def close_unbegun(
             now=now,
             dagster_run_id=run.run_id,
         )
-        _close(connection, uid, stopped=stopped, now=now)
+        # no parent was in the way of the first one
+        why = "parent not synced" if begun else "the run ended before it began"
+        _close(connection, uid, stopped=stopped, now=now, why=why)
 
 
 def close_forgotten(instance: dg.DagsterInstance, connection: sa.Connection, now: datetime) -> int:
@@ -65,7 +66,8 @@ def close_forgotten(instance: dg.DagsterInstance, connection: sa.Connection, now
         if run is not None and not run.is_finished:
             continue
         stopped = run is not None and run.status is dg.DagsterRunStatus.CANCELED
-        _close(connection, batch.uid, stopped=stopped, now=now, launched=run is not None)
+        why = "its run was never launched" if run is None else "the run ended before it began"
+        _close(connection, batch.uid, stopped=stopped, now=now, why=why)
         forgotten += 1
     return forgotten
 
@@ -83,15 +85,7 @@ def _run_of(
     return found[0] if found else None
 
 
-def _close(
-    connection: sa.Connection,
-    uid: UUID,
-    *,
-    stopped: bool,
-    now: datetime,
-    launched: bool = True,
-) -> None:
-    why = "the run was stopped before it began" if stopped else "parent not synced"
+def _close(connection: sa.Connection, uid: UUID, *, stopped: bool, now: datetime, why: str) -> None:
     batches.close_batch(
         connection,
         uid,
@@ -99,7 +93,7 @@ def _close(
         Counts(),
         now=now,
         proof={"asked_to_stop": stopped},
-        error=why if launched else "its run was never launched",
+        error="the run was stopped before it began" if stopped else why,
     )
 
 

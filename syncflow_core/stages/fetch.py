@@ -59,14 +59,18 @@ def fetch(connections: Connections, order: Order, *, now: Callable[[], datetime]
         with connections.database.begin() as connection:
             registered = load_registered(connection, [order.entity], enabled=None)[0]
         entity, version = registered.entity, registered.version
+        proposed: list[str] = []
         if order.declared is not None:
             entity = Entity.model_validate_json(order.declared)
             registered = dataclasses.replace(registered, entity=entity)
+            proposed = [
+                "planned under a declaration that is not applied: it only shows what would change"
+            ]
         with connections.database.begin() as connection:
             before = state.load_state(connection, entity.name, entity.api)
         watermark = before.watermark if before.speaks_of(entity.collection) else None
         api = connections.source.describe(entity.api)
-        notes = _agreed(connections, registered, api, now())
+        notes = [*proposed, *_agreed(connections, registered, api, now())]
         shape = shape_of(entity, api)
         _parents_fit(connections, entity)
         kind = kind_of(order, shape, watermark)

@@ -86,6 +86,7 @@ def make_plan(connections: Connections, staged: Staged, *, now: Callable[[], dat
                     "slices": list(staged.order.slices),
                     "of": staged.order.of,
                     "purge": staged.order.purge,
+                    "declared": staged.order.declared is not None,
                 },
                 calls=connections.tally.take(staged.batch),
             )

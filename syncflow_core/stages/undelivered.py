@@ -53,10 +53,13 @@ def undelivered(
     readable = not found.unreadable and len(named) == found.frame.height
     if staged.order.dry_run or not readable:  # a row whose key cannot be read may be any of them
         return found.frame, []
+    rows = found.frame
+    if asked[KEY_HASH].null_count() == 0:  # of a compound key the source gives neighbours, too
+        rows = rows.filter(named.is_in(asked[KEY_HASH].implode()))
     askable = pl.Series([bool(some) for some in spelled], dtype=pl.Boolean)
     missing = asked.filter(askable & pl.col(KEY_HASH).is_not_null())
     missing = missing.filter(~pl.col(KEY_HASH).is_in(named.implode()))
-    return found.frame, _forget_gone(connections, staged, missing, now)
+    return rows, _forget_gone(connections, staged, missing, now)
 
 
 def _taken_up(connections: Connections, staged: Staged, now: datetime) -> pl.DataFrame:

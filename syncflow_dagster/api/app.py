@@ -4,11 +4,13 @@ Belongs here: assembling.
 Does not belong here: calls (a module for each group).
 """
 
+import json
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from importlib.metadata import version
 from typing import Final
+from urllib.parse import unquote
 
 from fastapi import FastAPI, Request, Response
 
@@ -95,8 +97,10 @@ def create_app(
             )
         elif "transfer-encoding" in request.headers:
             answer = problem(413, "a body without its length is not taken")
-        elif depth_of(await request.body()) > MOST_DEEP:
+        elif depth_of(body := await request.body()) > MOST_DEEP:
             answer = problem(422, f"a body that nests deeper than {MOST_DEEP} is not taken")
+        elif not _is_text(request, body):
+            answer = problem(422, "a NUL, or half of a surrogate pair, is no text")
         else:
             answer = await following(request)
         for name, value in HEADERS.items():
@@ -104,6 +108,23 @@ def create_app(
         return answer
 
     return app
+
+
+def _is_text(request: Request, body: bytes) -> bool:
+    """Whether all that was given can be kept as text; what is no JSON is told by whoever reads it."""
+    address = unquote(f"{request.url.path}?{request.url.query}", errors="surrogateescape")
+    try:
+        told = json.dumps(json.loads(body or b"null"), ensure_ascii=False)
+    except ValueError:
+        told = ""
+    try:
+        (address + told).encode()
+    except UnicodeEncodeError:
+        return False
+    return "\0" not in address and not _NUL.search(told)
+
+
+_NUL: Final = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
 
 
 def depth_of(body: bytes) -> int:

@@ -20,7 +20,7 @@ from syncflow_core.bridge.entities import Registered, load_registered
 from syncflow_core.entity import Entity
 from syncflow_core.errors import ConfigError
 from syncflow_dagster.api.requests import database_of, gateway_of, settings_of
-from syncflow_dagster.declaring import check, declare
+from syncflow_dagster.declaring import declare
 
 DryRun = Annotated[
     bool,
@@ -90,15 +90,17 @@ def changed_in(entity: Entity, part: Mapping[str, Any]) -> Entity:
         ) from error
 
 
-def written(request: Request, entity: Entity) -> None:
-    """Write the declaration, where it can be read, ordered and loaded with the others.
+def written(request: Request, entity: Entity, *, keep: bool = True) -> None:
+    """Write the declaration, where it can be read, ordered and loaded with the others; or only see whether.
 
     Raises:
         HTTPException: 422: it cannot.
     """
     try:
-        with database_of(request).begin() as connection:
+        with database_of(request).begin() as connection, connection.begin_nested() as written_now:
             declare(connection, [entity], settings_of(request).slices)
+            if not keep:
+                written_now.rollback()
     except ConfigError as error:
         raise HTTPException(422, str(error)) from error
 
@@ -114,11 +116,7 @@ def replaced(
     if not dry_run:
         written(request, changed)
         return None
-    others = [item.entity for item in all_of(request, enabled=True) if item.uid != known.uid]
-    try:
-        check([*others, changed], settings_of(request).slices)
-    except ConfigError as error:
-        raise HTTPException(422, str(error)) from error
+    written(request, changed, keep=False)
     config = {
         "entities": [known.entity.name],
         "mode": "full",

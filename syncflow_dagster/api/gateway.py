@@ -17,7 +17,7 @@ from dagster._core.definitions.assets.job.asset_job import IMPLICIT_ASSET_JOB_NA
 
 from syncflow_core.errors import ConfigError, SyncFlowError, UnavailableError
 from syncflow_dagster.checks import own_checks
-from syncflow_dagster.partitions import LOCATION
+from syncflow_dagster.partitions import LOCATION, REPOSITORY
 
 TIMEOUT_S: Final = 30.0
 ENDED: Final = frozenset({"SUCCESS", "FAILURE", "CANCELED"})
@@ -152,7 +152,7 @@ class DagsterGateway:
     def _launch(
         self, selected: Mapping[str, object], config: Mapping[str, object], tags: Mapping[str, str]
     ) -> str:
-        place = {"repositoryLocationName": LOCATION, "repositoryName": "__repository__"}
+        place = {"repositoryLocationName": LOCATION, "repositoryName": REPOSITORY}
         params = {
             "selector": {**place, **selected},
             "runConfigData": config,

@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from syncflow_core.bridge import plans
 from syncflow_core.bridge.entities import load_entities
 from syncflow_core.bridge.plans import Plan
+from syncflow_core.bridge.starts import one_at_a_time
 from syncflow_core.errors import ConfigError
 from syncflow_dagster.api.problems import described
 from syncflow_dagster.api.requests import (
@@ -29,11 +30,13 @@ from syncflow_dagster.api.requests import (
     settings_of,
     started_by,
 )
-from syncflow_dagster.api.security import utc_now
+from syncflow_dagster.api.security import Caller, utc_now
 from syncflow_dagster.api.sync import StartedRun
 from syncflow_dagster.choices import refuse_slice, refuse_unknown
 
 router = APIRouter(prefix="/plans", tags=["plans"])
+PLAN_TAG = "syncflow/plan"
+"""Names the plan that a run applies."""
 
 
 class PlanSummary(BaseModel):
@@ -158,10 +161,20 @@ def approve_plan(request: Request, caller: Operator, uid: PlanUid) -> PlanDetail
 )
 def apply_plan(request: Request, caller: Operator, uid: PlanUid) -> StartedRun:
     """Say yes to a plan and launch the run that does what it says, or says what has changed since."""
+    with one_at_a_time(database_of(request), f"plan {uid}"):
+        run = gateway_of(request).run_tagged(PLAN_TAG, str(uid))
+        if run is not None and not run.has_ended:
+            raise HTTPException(409, f"plan {uid} is being applied by run {run.run_id}")
+        return _apply(request, caller, uid)
+
+
+def _apply(request: Request, caller: Caller, uid: UUID) -> StartedRun:
     _approve(request, caller.name, uid)
     config = {"plans": [str(uid)], "approved_by": caller.name}
     return StartedRun(
-        run_id=gateway_of(request).launch_op("apply_plan", "apply", config, started_by(caller))
+        run_id=gateway_of(request).launch_op(
+            "apply_plan", "apply", config, {**started_by(caller), PLAN_TAG: str(uid)}
+        )
     )
 
 

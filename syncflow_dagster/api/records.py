@@ -10,7 +10,7 @@ import dataclasses
 from collections.abc import Mapping
 from datetime import datetime
 from functools import partial
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 from uuid import UUID
 
 from fastapi import APIRouter, HTTPException, Request
@@ -35,6 +35,8 @@ from syncflow_dagster.api.shown import hexed, privacies
 from syncflow_dagster.api.sync import BatchShown, shown
 
 router = APIRouter()
+MOST_KEY: Final = 4_000
+"""Characters of a key."""
 KEY_HASH = "0f343b0931126a20f133d67c2b018a3b"
 
 
@@ -115,7 +117,7 @@ class Stats(BaseModel):
 
 
 @router.get(
-    "/records/{entity}/{key}",
+    "/records/{entity}/{key:path}",
     operation_id="get_record",
     tags=["records"],
     responses=described(404, 422, 503),
@@ -124,7 +126,7 @@ def get_record(
     request: Request,
     caller: Viewer,
     entity: Annotated[str, path("The entity.", "order_lines")],
-    key: Annotated[str, path("The record's key.", "order_no=WO1|line_no=2")],
+    key: Annotated[str, path("The record's key.", "order_no=WO1|line_no=2", most=MOST_KEY)],
 ) -> RecordStory:
     """Tell the whole story of one record.
 

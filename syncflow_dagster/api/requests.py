@@ -34,9 +34,9 @@ Operator = Annotated[Caller, Depends(may("operator"))]
 Admin = Annotated[Caller, Depends(may("admin"))]
 
 
-def path(words: str, example: str) -> Any:  # noqa: ANN401  # what FastAPI's Path gives
-    """A part of a call's path, described."""
-    return Path(description=words, examples=[example])
+def path(words: str, example: str, most: int | None = None) -> Any:  # noqa: ANN401  # what FastAPI's Path gives
+    """A part of a call's path, described; of so many characters at most."""
+    return Path(description=words, examples=[example], max_length=most)
 
 
 EntityUid = Annotated[UUID, path("The entity's uid.", UID)]

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from syncflow_core.bridge.entities import Registered
 from syncflow_core.bridge.schedules import Night, load_nights
-from syncflow_core.entity import Background, Schedule
+from syncflow_core.entity import MONTH, Background, Schedule
 from syncflow_dagster.api.declared import all_of, changed_in, given, named, one_of, written
 from syncflow_dagster.api.problems import described
 from syncflow_dagster.api.requests import (
@@ -37,6 +37,7 @@ class ScheduleBody(BaseModel):
     incremental_minutes: int | None = Field(
         default=None,
         ge=1,
+        le=MONTH,
         strict=True,
         description="By day, so often; null for never.",
         examples=[15],

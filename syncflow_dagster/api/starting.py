@@ -92,7 +92,10 @@ def _open(connection: sa.Connection, wanted: Wanted) -> list[dict[str, str]]:
             kind="full" if wanted.slice is None else "slice",
             now=utc_now(),
             status="pending",
-            partition=None if wanted.slice is None else slice_key(wanted.slice),
+            partition=",".join(
+                slice_key(number)
+                for number in ([wanted.slice] if wanted.slice else range(1, wanted.slices + 1))
+            ),
         )
         opened.append({"entity": name, "batch_uid": str(uid)})
     return opened

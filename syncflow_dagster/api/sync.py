@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from uuid import UUID
 
 from fastapi import APIRouter, Header, HTTPException, Query, Request
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from syncflow_core.bridge import batches
 from syncflow_core.bridge.batches import Batch, Kind, Status
@@ -68,6 +68,12 @@ class StartRequest(BaseModel):
         description="How long to wait, in seconds, while another sync holds an entity.",
         examples=[60.0],
     )
+
+    @model_validator(mode="after")
+    def _one_or_the_other(self) -> "StartRequest":
+        if self.slice is not None and self.mode != "auto":
+            raise ValueError("a slice is read whole: it goes with no mode")
+        return self
 
 
 class StartedBatch(BaseModel):
@@ -169,6 +175,12 @@ class Signature(BaseModel):
     stage: str | None = Field(default=None, description="Where it failed.", examples=["push"])
     rule: str | None = Field(default=None, description="What refused it.", examples=["refused"])
     column: str | None = Field(default=None, description="In which column.", examples=["QTY"])
+
+    @model_validator(mode="after")
+    def _says_something(self) -> "Signature":
+        if self.stage is self.rule is self.column is None:
+            raise ValueError("names a stage, a rule or a column")
+        return self
 
 
 class RetryRequest(BaseModel):

@@ -72,6 +72,9 @@ def run(*, ui_port: int, api_port: int, rows: int) -> int:
                 os.environ.update(environment(sandbox))
                 screen.print(f"APISmith     {sandbox.apismith_url} (sandbox)")
                 screen.print(f"ScheduleHub  {sandbox.schedulehub_url} (sandbox)")
+                screen.print("in another terminal, for syncflow sync and the others:")
+                for name, value in environment(sandbox).items():
+                    screen.print(f"  export {name}={value}", markup=False, soft_wrap=True)
             os.environ.setdefault("SYNCFLOW_API_URL", f"http://127.0.0.1:{api_port}")
             socket_path = Path(folder) / "code.sock"
             # what they say goes to a file

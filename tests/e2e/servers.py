@@ -21,6 +21,13 @@ LAUNCH = """
     }
 """
 
+AGAIN = """
+    mutation ($params: ReexecutionParams!) {
+      launchRunReexecution(reexecutionParams: $params) {
+        __typename ... on LaunchRunSuccess { run { runId } } ... on PythonError { message }
+      }
+    }
+"""
 TERMINATE = """
     mutation ($run: String!) {
       terminateRun(runId: $run) { __typename ... on TerminateRunFailure { message } }
@@ -84,6 +91,13 @@ class Servers:
         params = {"selector": selector}
         launched = self.ask(LAUNCH, params=params)["launchRun"]
         return str(launched["run"]["runId"])
+
+    def again(self, run: str) -> str:
+        """Re-execute a run from the op that failed; the new run's id."""
+        params = {"parentRunId": run, "strategy": "FROM_FAILURE"}
+        answer = self.ask(AGAIN, params=params)["launchRunReexecution"]
+        assert answer["__typename"] == "LaunchRunSuccess", answer
+        return str(answer["run"]["runId"])
 
     def terminate(self, run: str) -> None:
         answer = self.ask(TERMINATE, run=run)["terminateRun"]

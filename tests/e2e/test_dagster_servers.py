@@ -214,6 +214,25 @@ def begun(servers: Servers, run: str) -> set[str]:
         return {item.step_key for item in instance.get_run_step_stats(run) if item.start_time}
 
 
+def test_a_failed_sync_of_the_command_line_goes_on_from_the_op_that_failed(
+    place: Place, servers: Servers
+) -> None:
+    changed(place, "again")
+    url = place.sandbox.schedulehub_url
+    faults(url, {"match": {"path": "/itm/batch/"}, "action": {"status": 403}})
+    assert place.command("sync", "itm", "--full", DAGSTER_HOME=str(servers.home)).returncode == 1
+    faults(url)
+    with dg.DagsterInstance.from_config(str(servers.home)) as instance:
+        (failed,) = instance.get_runs(limit=1)
+
+    run = servers.again(failed.run_id)
+    until(lambda: servers.status_of(run) is dg.DagsterRunStatus.SUCCESS)
+
+    assert failed.tags["dagster/will_retry"] == "false"
+    assert begun(servers, run) == {"itm.push"}
+    assert {json.loads(text)["name"] for text in hub(place, "itm").values()} == {"again"}
+
+
 def test_an_entity_that_is_applied_is_in_the_ui_without_a_restart(
     place: Place, servers: Servers, api: httpx.Client
 ) -> None:

@@ -325,13 +325,11 @@ def retry_failed(request: Request, caller: Operator, wanted: RetryRequest) -> St
     """Try once more what was not delivered, with the rows of today; its batches are listed by the run's id."""
     with database_of(request).begin() as connection:
         refuse_unknown(wanted.entities, load_entities(connection))
-    signature = wanted.signature or Signature()
+    alike = {} if wanted.signature is None else wanted.signature.model_dump(exclude_none=True)
     config: dict[str, Any] = {
         "entities": wanted.entities,
         "batch": "" if wanted.batch_uid is None else str(wanted.batch_uid),
-        "stage": signature.stage or "",
-        "rule": signature.rule or "",
-        "column": signature.column or "",
+        **alike,
         "ids": [str(uid) for uid in wanted.ids],
     }
     run = gateway_of(request).launch_op("retry_failed", "retry", config, started_by(caller))

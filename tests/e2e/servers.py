@@ -11,6 +11,7 @@ from typing import Any
 
 import dagster as dg
 import httpx
+from dagster._core.storage.tags import AUTO_RETRY_RUN_ID_TAG, WILL_RETRY_TAG
 from place import SYNCFLOW, Place
 
 from syncflow_dagster.home import shipped
@@ -112,6 +113,15 @@ class Servers:
             timeout=60,
         )
         return dict(answer.json()["data"])
+
+    def is_settled(self) -> bool:
+        """Whether no run goes on, and none that failed is still to be taken up by Dagster itself."""
+        with dg.DagsterInstance.from_config(str(self.home)) as instance:
+            return all(
+                run.is_finished
+                and (run.tags.get(WILL_RETRY_TAG) != "true" or AUTO_RETRY_RUN_ID_TAG in run.tags)
+                for run in instance.get_runs()
+            )
 
     def status_of(self, run: str) -> dg.DagsterRunStatus:
         with dg.DagsterInstance.from_config(str(self.home)) as instance:

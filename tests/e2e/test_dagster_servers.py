@@ -55,6 +55,12 @@ def api(place: Place, servers: Servers) -> Iterator[httpx.Client]:
         yield client
 
 
+@pytest.fixture(autouse=True)
+def settled(servers: Servers) -> None:
+    """Nothing of the test before goes on: one entity is synced once at a time."""
+    until(servers.is_settled)
+
+
 def await_plan(client: httpx.Client, run: str) -> dict[str, Any]:
     deadline = time.monotonic() + 90
     while time.monotonic() < deadline:
@@ -100,7 +106,7 @@ def changed(place: Place, name: str) -> int:
 
 
 def until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 90
+    deadline = time.monotonic() + 180
     while not condition():
         assert time.monotonic() < deadline, "it did not come true in time"
         time.sleep(0.1)
@@ -176,8 +182,10 @@ def silent(place: Place, system: str) -> Iterator[None]:
     if system in paths:
         url = getattr(place.sandbox, f"{system}_url")
         faults(url, {"match": {"path": paths[system]}, "action": {"hang": True}})
-        yield
-        faults(url)
+        try:
+            yield
+        finally:
+            faults(url)
         return
     with psycopg.connect(place.url) as session:
         session.execute("LOCK bridge.synced_records IN ACCESS EXCLUSIVE MODE")

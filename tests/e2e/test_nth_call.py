@@ -1,7 +1,7 @@
 """Whichever call is the one that fails, n = 1, 2, ...: nothing is lost or doubled.
 
 HTTP: from the n-th call on every one fails. The database: its n-th answer is lost with the connection.
-The suite takes every fifth call and every 400th answer, ``SYNCFLOW_NTH_STEP=1`` takes each.
+The suite takes every 15th call and every 1200th answer, ``SYNCFLOW_NTH_STEP=1`` takes each.
 """
 
 import itertools
@@ -30,7 +30,7 @@ ENTITIES = [
 COLUMNS = {"ID": "VARCHAR2(20)", "UP": "VARCHAR2(20)", "NAME": "VARCHAR2(20)"}
 ABOVE = {"grand": None, "parent": "grand", "child": "parent"}
 ROWS = 5
-STEP = int(os.environ.get("SYNCFLOW_NTH_STEP", "400"))
+STEP = int(os.environ.get("SYNCFLOW_NTH_STEP", "1200"))
 
 
 def source(place: Place, generation: int) -> None:

@@ -22,7 +22,7 @@ from syncflow_dagster.cli.demo import demo_entities
 
 pytestmark = pytest.mark.e2e
 
-KILLS = int(os.environ.get("SYNCFLOW_TORTURE_KILLS", "10"))
+KILLS = int(os.environ.get("SYNCFLOW_TORTURE_KILLS", "5"))
 SEED = int(os.environ.get("SYNCFLOW_TORTURE_SEED", "0")) or random.SystemRandom().randrange(
     1, 10**6
 )

@@ -22,7 +22,7 @@ from syncflow_dagster.api.gateway import DagsterGateway
 from syncflow_dagster.api.security import Verifier, issue, utc_now
 
 SECRET = "a secret of more than thirty-two bytes"
-EXAMPLES = int(os.environ.get("SYNCFLOW_FUZZ", "6"))
+EXAMPLES = int(os.environ.get("SYNCFLOW_FUZZ", "4"))
 """Requests of each kind to each call; ``make fuzz`` makes more."""
 CONFIG = {
     "checks": {

@@ -30,7 +30,7 @@ from syncflow_dagster.api.requests import (
     settings_of,
     started_by,
 )
-from syncflow_dagster.api.security import Caller, utc_now
+from syncflow_dagster.api.security import utc_now
 from syncflow_dagster.api.sync import StartedRun
 from syncflow_dagster.choices import refuse_slice, refuse_unknown
 
@@ -161,21 +161,14 @@ def approve_plan(request: Request, caller: Operator, uid: PlanUid) -> PlanDetail
 )
 def apply_plan(request: Request, caller: Operator, uid: PlanUid) -> StartedRun:
     """Say yes to a plan and launch the run that does what it says, or says what has changed since."""
+    _approve(request, caller.name, uid)
+    config = {"plans": [str(uid)], "approved_by": caller.name}
+    tags = {**started_by(caller), PLAN_TAG: str(uid)}
     with one_at_a_time(database_of(request), f"plan {uid}"):
         run = gateway_of(request).run_tagged(PLAN_TAG, str(uid))
         if run is not None and not run.has_ended:
             raise HTTPException(409, f"plan {uid} is being applied by run {run.run_id}")
-        return _apply(request, caller, uid)
-
-
-def _apply(request: Request, caller: Caller, uid: UUID) -> StartedRun:
-    _approve(request, caller.name, uid)
-    config = {"plans": [str(uid)], "approved_by": caller.name}
-    return StartedRun(
-        run_id=gateway_of(request).launch_op(
-            "apply_plan", "apply", config, {**started_by(caller), PLAN_TAG: str(uid)}
-        )
-    )
+        return StartedRun(run_id=gateway_of(request).launch_op("apply_plan", "apply", config, tags))
 
 
 def _approve(request: Request, by: str, uid: UUID) -> None:

@@ -12,7 +12,7 @@ from importlib.metadata import version
 from typing import Final
 from urllib.parse import unquote
 
-from fastapi import FastAPI, Request, Response
+from fastapi import Depends, FastAPI, Request, Response
 
 from syncflow_core.bridge.database import Database
 from syncflow_core.settings import Settings
@@ -30,7 +30,7 @@ from syncflow_dagster.api import (
 from syncflow_dagster.api.gateway import DagsterGateway
 from syncflow_dagster.api.limits import Bucket
 from syncflow_dagster.api.problems import add_handlers, problem
-from syncflow_dagster.api.requests import SharedSource
+from syncflow_dagster.api.requests import SharedSource, refuse_strange
 from syncflow_dagster.api.security import Verifier
 
 PREFIX: Final = "/api/v1"
@@ -84,7 +84,7 @@ def create_app(
         health,
         metrics,
     ):
-        app.include_router(module.router, prefix=PREFIX)
+        app.include_router(module.router, prefix=PREFIX, dependencies=[Depends(refuse_strange)])
 
     @app.middleware("http")
     async def guard(

@@ -136,6 +136,24 @@ def started_by(caller: Caller) -> dict[str, str]:
     return {STARTED_BY_TAG: f"API: {caller.name}"}
 
 
+def refuse_strange(request: Request) -> None:
+    """A dependency that refuses query parameters that the call does not have: a filter that is misspelled.
+
+    Raises:
+        HTTPException: 422.
+    """
+    declared = request.scope["route"].dependant.query_params
+    if any(issubclass(item.field_info.annotation, Page) for item in declared if _is_class(item)):
+        return  # the shape of a list's parameters refuses them itself
+    strange = sorted(set(request.query_params) - {item.alias for item in declared})
+    if strange:
+        raise HTTPException(422, f"there is no parameter {strange[0][:80]!r} of this call")
+
+
+def _is_class(item: Any) -> bool:  # noqa: ANN401  # FastAPI's own description of a parameter
+    return isinstance(item.field_info.annotation, type)
+
+
 def mark_of(moment: datetime, uid: UUID) -> str:
     """The mark of a page that ends with this line."""
     text = json.dumps([moment.isoformat(), str(uid)])

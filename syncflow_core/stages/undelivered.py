@@ -49,16 +49,21 @@ def undelivered(
     ]
     keys = {json.dumps(key, sort_keys=True, default=str): key for some in spelled for key in some}
     found = connections.source.look_up(staged.shape.api, list(keys.values()))
-    named = keys_of(found.frame.with_row_index(ROW), staged.shape)[KEY_HASH]
+    numbered = found.frame.with_row_index(ROW)
+    known = keys_of(numbered, staged.shape)
+    named = known[KEY_HASH]
     readable = not found.unreadable and len(named) == found.frame.height
     if staged.order.dry_run or not readable:  # a row whose key cannot be read may be any of them
         return found.frame, []
-    rows = found.frame
-    if asked[KEY_HASH].null_count() == 0:  # of a compound key the source gives neighbours, too
-        rows = rows.filter(named.is_in(asked[KEY_HASH].implode()))
     askable = pl.Series([bool(some) for some in spelled], dtype=pl.Boolean)
     missing = asked.filter(askable & pl.col(KEY_HASH).is_not_null())
     missing = missing.filter(~pl.col(KEY_HASH).is_in(named.implode()))
+    rows = found.frame
+    if missing.is_empty() and asked[KEY_HASH].null_count() == 0:
+        # of a compound key the source gives neighbours, too; where one that was asked for is not there,
+        # it may have another key under the declaration of today, and all are taken
+        wanted = known.filter(pl.col(KEY_HASH).is_in(asked[KEY_HASH].implode()))
+        rows = numbered.join(wanted, on=ROW, how="semi", maintain_order="left").drop(ROW)
     return rows, _forget_gone(connections, staged, missing, now)
 
 

@@ -296,3 +296,27 @@ def test_a_waiting_child_that_left_the_source_is_tried_no_more(family: Place) ->
 
     with family.database.begin() as connection:
         assert open_pending(connection, "chi").is_empty()
+
+
+def test_a_retry_of_a_compound_key_takes_the_rows_that_failed_and_no_neighbours(
+    place: Place,
+) -> None:
+    columns = {"A": "VARCHAR2(9)", "B": "VARCHAR2(9)", "QTY": "VARCHAR2(9)"}
+    bad = {("a1", "b1"), ("a2", "b2")}
+
+    def grid(wrong: str) -> list[Row]:
+        return [
+            {"A": a, "B": b, "QTY": wrong if (a, b) in bad else "1"}
+            for a in ("a1", "a2", "a3")
+            for b in ("b1", "b2", "b3")
+        ]
+
+    table(place, "und", columns, grid("x"), keys=["A", "B"])
+    place.apply([Entity(name="und", fields=[STRICT])])
+    place.sync()
+    table(place, "und", columns, grid("2"), keys=["A", "B"])
+
+    told = lines(place.command("retry", "und", "--json").stdout)
+
+    assert (told[0]["counts"]["fetched"], told[0]["counts"]["inserted"]) == (2, 2)
+    assert letters(place, "und") == 0

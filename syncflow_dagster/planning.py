@@ -8,6 +8,7 @@ A plan leaves an observation on its asset, never a materialization: nothing was 
 Source: product.md 4 and 8; design.md, "Dagster".
 """
 
+from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
@@ -17,6 +18,7 @@ import pydantic
 
 from syncflow_core.bridge import batches, plans
 from syncflow_core.bridge.plans import Plan
+from syncflow_core.entity import Entity
 from syncflow_core.errors import ConfigError, SyncFlowError
 from syncflow_core.stages.plan import make_plan
 from syncflow_core.stages.whole import stage, sync
@@ -102,6 +104,8 @@ def _plan_op(slices: int) -> dg.OpDefinition:
         numbers = (config.slice,) if config.slice else ()
         try:
             refuse_slice(config.slice or None, slices)
+            if config.purge:
+                _refuse_purge(config.entities, entities)
         except SyncFlowError as error:
             raise as_failure(error) from error
         with telling_last() as attempt:
@@ -159,6 +163,22 @@ def _apply_op(slices: int) -> dg.OpDefinition:
                     )
 
     return apply_op
+
+
+def _refuse_purge(names: Sequence[str], entities: Sequence[Entity]) -> None:
+    """Return where these entities may go from the hub.
+
+    Raises:
+        ConfigError: None is named, or one is the parent of another that stays.
+    """
+    if not names:
+        raise ConfigError("purge: name the entities whose records are to go")
+    for child in entities:
+        kept = {parent.entity for parent in child.parents.values()} & set(names)
+        if child.name not in names and kept:
+            raise ConfigError(
+                f"{', '.join(sorted(kept))} is a parent of {child.name}: disable that first"
+            )
 
 
 def plan_metadata(plan: Plan) -> dict[str, Any]:

@@ -12,33 +12,21 @@ import json
 import os
 import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-import sqlalchemy as sa
-
 from syncflow_core.apismith import Source
 from syncflow_core.bridge.batches import Batch
-from syncflow_core.bridge.database import Database
-from syncflow_core.bridge.entities import apply_entities
-from syncflow_core.entity import Entity
 from syncflow_core.errors import SyncFlowError
-from syncflow_core.sandbox import Sandbox, erp
-from syncflow_core.sandbox import database as tables
-from syncflow_core.sandbox.days import pass_day
 from syncflow_core.scan import scan
 from syncflow_core.settings import read_settings
 from syncflow_core.stages.work import STAGES
 from syncflow_dagster.bench.measure import Benchmark, Measured, cpu_of
+from syncflow_dagster.bench.place import Place, bench_place
 from syncflow_dagster.bench.rows import WIDE
-from syncflow_dagster.bench.scratch import scratch_database
 from syncflow_dagster.choices import Mode
-from syncflow_dagster.cli.sandbox import environment
 from syncflow_dagster.cli.session import session
 from syncflow_dagster.cli.show import console
 from syncflow_dagster.cli.sync import quiet_dagster
@@ -80,86 +68,29 @@ def run(choice: Choice) -> None:
             "by slice": choice.by_slice,
         },
     )
-    with _place(choice) as place:
+    with bench_place(choice.rows, choice.entities) as place:
         warm = Benchmark("warm", choice.rows)
         warm.begin()
         _floor(warm, place)
-        _syncs(warm, place, FIRST, "full")
+        measure_sync(warm, place, FIRST, "full", by_slice=choice.by_slice)
         for number in range(choice.times):
             console().print(f"repetition {number + 1} of {choice.times}", markup=False)
             benchmark.begin()
             _floor(benchmark, place)
-            _empty(place)
-            _syncs(benchmark, place, FIRST, "full")
-            _day(place)
-            _syncs(benchmark, place, changes, "full")
-            _syncs(benchmark, place, NOTHING, "full")
-            _day(place)
+            place.empty()
+            measure_sync(benchmark, place, FIRST, "full", by_slice=choice.by_slice)
+            place.pass_day(choice.changed)
+            measure_sync(benchmark, place, changes, "full", by_slice=choice.by_slice)
+            measure_sync(benchmark, place, NOTHING, "full", by_slice=choice.by_slice)
+            place.pass_day(choice.changed)
             if not choice.by_slice:
-                _syncs(benchmark, place, INCREMENTAL, "incremental")
-                _day(place)
+                measure_sync(benchmark, place, INCREMENTAL, "incremental", by_slice=choice.by_slice)
+                place.pass_day(choice.changed)
                 _commands(benchmark, place)
     benchmark.report(FLOOR, (), choice.save, choice.compare)
 
 
-@dataclass
-class _Place:
-    """What the syncs of the benchmark go to and come from."""
-
-    choice: Choice
-    database: Database
-    sandbox: Sandbox
-    names: tuple[str, ...]
-
-
-@contextmanager
-def _place(choice: Choice) -> Iterator[_Place]:
-    """A database, both servers with the rows, and a home of its own for Dagster and the frames."""
-    with ExitStack() as stack:
-        database = stack.enter_context(scratch_database())
-        home = stack.enter_context(tempfile.TemporaryDirectory(prefix="syncflow-bench-"))
-        tables.prepare(database.url)
-        with tables.connect(database.url) as connection:
-            erp.seed_bench(connection, rows=choice.rows // choice.entities)
-        sandbox = stack.enter_context(Sandbox.start(database.url))
-        stack.enter_context(
-            _environment(
-                {
-                    **environment(sandbox),
-                    "SYNCFLOW_HOME": home,
-                    "SYNCFLOW_DATABASE_URL": database.url,
-                    "DAGSTER_HOME": None,
-                }
-            )
-        )
-        names = tuple(f"{WIDE}_{number:02}" for number in range(choice.entities))
-        with database.begin() as connection:
-            apply_entities(
-                connection, [Entity(name=name, api=WIDE, collection=name) for name in names]
-            )
-        yield _Place(choice, database, sandbox, names)
-
-
-@contextmanager
-def _environment(values: dict[str, str | None]) -> Iterator[None]:
-    """The variables have these values (None: are not set) for the block, and those of before afterwards."""
-    before = {name: os.environ.get(name) for name in values}
-    _set(values)
-    try:
-        yield
-    finally:
-        _set(before)
-
-
-def _set(values: dict[str, str | None]) -> None:
-    for name, value in values.items():
-        if value is None:
-            os.environ.pop(name, None)
-        else:
-            os.environ[name] = value
-
-
-def _floor(benchmark: Benchmark, place: _Place) -> None:
+def _floor(benchmark: Benchmark, place: Place) -> None:
     """Ask for the pages of every entity, parse them, and keep nothing."""
     with Source.open(read_settings()) as source, benchmark.step(FLOOR, servers=place.sandbox.pids):
         for _ in place.names:
@@ -169,10 +100,12 @@ def _floor(benchmark: Benchmark, place: _Place) -> None:
                 raise SyncFlowError(f"the floor read {rows:,} rows: {pages.proof.note}")
 
 
-def _syncs(benchmark: Benchmark, place: _Place, step: str, mode: Mode) -> None:
-    """Sync all entities in this process, in one run, or in one for each slice."""
+def measure_sync(
+    benchmark: Benchmark, place: Place, step: str, mode: Mode, *, by_slice: bool = False
+) -> None:
+    """Measure syncing all entities in this process, in one run, or in one for each slice."""
     with session() as opened:
-        slices = range(1, opened.settings.slices + 1) if place.choice.by_slice else [None]
+        slices = range(1, opened.settings.slices + 1) if by_slice else [None]
         for slice_ in slices:
             with benchmark.step(step, servers=place.sandbox.pids):
                 done = run_sync(
@@ -195,7 +128,7 @@ def _stages(benchmark: Benchmark, step: str, batches: tuple[Batch, ...]) -> None
         benchmark.add_stage(step, stage, sum(batch.seconds.get(stage, 0.0) for batch in batches))
 
 
-def _commands(benchmark: Benchmark, place: _Place) -> None:
+def _commands(benchmark: Benchmark, place: Place) -> None:
     """Sync by the command, in a process that begins with nothing loaded; one for each entity, at once."""
     program = "from syncflow_dagster.cli import main; main()"
     arguments = [sys.executable, "-c", program, "sync", "--full", "--json"]
@@ -222,21 +155,3 @@ def _commands(benchmark: Benchmark, place: _Place) -> None:
 def _refuse_unfinished(entity: str, status: str, error: str | None) -> None:
     if status != "completed":
         raise SyncFlowError(f"{entity} ended {status}: {error or 'see its batch'}", entity=entity)
-
-
-def _day(place: _Place) -> None:
-    """A day passes: some rows change, a tenth as many come, and go."""
-    share = place.choice.changed
-    with tables.connect(place.database.url) as connection:
-        pass_day(connection, changed=share, inserted=share / 10, deleted=share / 10, tables=(WIDE,))
-
-
-def _empty(place: _Place) -> None:
-    """The hub and the bridge know no record."""
-    with place.database.begin() as connection:
-        connection.execute(
-            sa.text(
-                "TRUNCATE bridge.synced_records, bridge.push_journal, bridge.record_events, "
-                "bridge.scan_proofs, bridge.erp_sync_state, bridge.sweep_slices, hub.records, hub.effects"
-            )
-        )

@@ -3,11 +3,14 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v p
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+# What SyncFlow is compared with has an environment of its own: it is no dependency.
+COMPARED := .venv-compare
+COMPARED_LOCK := syncflow_dagster/bench/others/requirements.lock
 
 # The certificates that this machine trusts, as pip uses them.
 export UV_SYSTEM_CERTS ?= true
 
-.PHONY: demo up test fuzz torture nights browser check format lint types imports lock clean
+.PHONY: demo up test fuzz torture nights browser check format lint types imports compare lock clean
 
 demo: $(INSTALLED)  ## sync a seeded ERP three times and prove that hub and ERP are equal
 	$(BIN)/syncflow demo
@@ -46,9 +49,14 @@ types: $(INSTALLED)
 imports: $(INSTALLED)
 	$(BIN)/lint-imports
 
+compare: $(INSTALLED) $(COMPARED)/.installed  ## SyncFlow, dlt, drt-core and a plain program on the same rows; ARGS="--rows 100000"
+	$(BIN)/syncflow bench compare --python $(COMPARED)/bin/python $(ARGS)
+
 lock: $(INSTALLED)  ## resolve the dependencies anew
 	$(BIN)/uv pip compile --quiet --upgrade --python-version 3.11 --generate-hashes --group dev \
 		--custom-compile-command "make lock" pyproject.toml --output-file requirements.lock
+	$(BIN)/uv pip compile --quiet --upgrade --python-version 3.11 --generate-hashes --group compare \
+		--custom-compile-command "make lock" --output-file $(COMPARED_LOCK)
 
 $(INSTALLED): requirements.lock pyproject.toml
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed"; exit 1; }
@@ -58,6 +66,11 @@ $(INSTALLED): requirements.lock pyproject.toml
 	VIRTUAL_ENV=$(abspath $(VENV)) $(BIN)/uv pip install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
 
+$(COMPARED)/.installed: $(COMPARED_LOCK) $(INSTALLED)
+	test -x $(COMPARED)/bin/python || $(BIN)/python -m venv --without-pip $(COMPARED)
+	VIRTUAL_ENV=$(abspath $(COMPARED)) $(BIN)/uv pip sync --quiet --require-hashes $(COMPARED_LOCK)
+	@touch $@
+
 clean:  ## remove what was installed and what the demo left
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(COMPARED) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	if [ -e .syncflow/demo ]; then rm -rf .syncflow; fi

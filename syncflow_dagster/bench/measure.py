@@ -179,8 +179,12 @@ class Benchmark:
             markup=False,
         )
         if save is not None:
-            save.write_bytes(msgspec.json.format(msgspec.json.encode(self._content()), indent=2))
-            screen.print(f"saved in {save}", markup=False)
+            self.save(save)
+
+    def save(self, file: Path) -> None:
+        """Write the numbers to a JSON file, and say where."""
+        file.write_bytes(msgspec.json.format(msgspec.json.encode(self._content()), indent=2))
+        console().print(f"saved in {file}", markup=False)
 
     def _row(  # the columns of one line
         self,
@@ -295,10 +299,14 @@ def forget_peak() -> None:
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
 
 
-def peak_since() -> float:
-    """The most memory that the process held since ``forget_peak``, in MB; 0 where nobody can tell."""
+def peak_since(pid: int | None = None) -> float:
+    """The most memory that the process held since ``forget_peak``, in MB; 0 where nobody can tell.
+
+    Args:
+        pid: Of another process that still runs: the most since it began.
+    """
     try:
-        status = Path("/proc/self/status").read_text(encoding="ascii")
+        status = Path(f"/proc/{pid or 'self'}/status").read_text(encoding="ascii")
     except OSError:
         return 0.0
     found = next((line for line in status.splitlines() if line.startswith("VmHWM:")), "VmHWM: 0 kB")

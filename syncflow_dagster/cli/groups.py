@@ -119,6 +119,44 @@ def bench_whole(
     )
 
 
+@bench_app.command("compare")
+def bench_compare(
+    *,
+    rows: Annotated[int, typer.Option(min=10_000, help="Rows of sixteen columns.")] = 1_000_000,
+    times: Annotated[int, typer.Option(min=1, help="Repetitions, after SyncFlow's warm one.")] = 1,
+    changed: Annotated[
+        float, typer.Option(min=0, max=1, help="Share of the rows that change between syncs.")
+    ] = 0.01,
+    plain_rows: Annotated[
+        int | None, typer.Option(min=1, help="Only so many rows for the plain program.")
+    ] = None,
+    drt_rows: Annotated[
+        int | None, typer.Option(min=1, help="Only so many rows for drt-core.")
+    ] = None,
+    python: Annotated[
+        Path | None, typer.Option(help="The interpreter that has dlt and drt-core: make compare.")
+    ] = None,
+    save: Save = None,
+) -> None:
+    """Measure the same syncs by SyncFlow, dlt, drt-core and a plain program, as ratios.
+
+    Example: make compare ARGS="--rows 100000 --save compare.json"
+    """
+    from syncflow_dagster.bench.compare import Choice, run
+
+    run(
+        Choice(
+            rows=rows,
+            times=times,
+            changed=changed,
+            plain_rows=plain_rows,
+            drt_rows=drt_rows,
+            python=python,
+            save=save,
+        )
+    )
+
+
 @bench_app.command("normalize")
 def bench_normalize(
     *,

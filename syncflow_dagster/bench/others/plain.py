@@ -11,6 +11,7 @@ import json
 import re
 import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
@@ -326,8 +327,8 @@ CREATE TABLE IF NOT EXISTS plain.watermark (newest bigint);
 def work(task: Task) -> Mapping[str, object]:
     """One sync, full or incremental; answers the counts."""
     with (
-        log_in(task.apismith_url, task) as source,
-        log_in(task.schedulehub_url, task) as hub,
+        closing(log_in(task.apismith_url, task)) as source,
+        closing(log_in(task.schedulehub_url, task)) as hub,
         psycopg.connect(task.database_url, autocommit=True) as known,
     ):
         known.execute(TABLES)

@@ -343,7 +343,7 @@ def work(task: Task) -> Mapping[str, object]:
         for page in read_pages(source, filters):
             sync.take(page)
         sync.flush()
-        if not task.incremental:
+        if not task.incremental and not sync.counts["rejected"]:  # it may be a known row
             sync.delete_gone()
         known.execute("INSERT INTO plain.watermark VALUES (%s)", [sync.newest])
         return sync.counts

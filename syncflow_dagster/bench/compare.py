@@ -307,7 +307,8 @@ def _report(benchmark: Benchmark, steps: Sequence[str], tools: Sequence[Tool]) -
     screen.print(table)
     screen.print(told)
     screen.print(
-        "The ratio is of the time for a row of the source: a tool on fewer rows pays its fixed costs on fewer.",
+        "The ratio is of the time for a row of the source: a tool on fewer rows pays its fixed costs on fewer. "
+        "SyncFlow goes first: the hub that the others write to holds its records already.",
         markup=False,
     )
     if len(tools) == 1:

@@ -127,9 +127,14 @@ class Transport:
         timeout = httpx.Timeout(
             self._limits.read_s, connect=self._limits.connect_s, pool=self._limits.deadline_s
         )
+        here = url.host in _LOOPBACK
         self._client = httpx.Client(
             base_url=self.url + BASE_PATH,
-            headers={"Accept": "application/json", "Accept-Encoding": "gzip"},
+            headers={
+                "Accept": "application/json",
+                # what does not leave this machine costs more to compress than to send
+                "Accept-Encoding": "identity" if here else "gzip",
+            },
             timeout=timeout,
             limits=httpx.Limits(
                 max_connections=self._limits.connections,
@@ -137,7 +142,7 @@ class Transport:
                 keepalive_expiry=_KEEPALIVE_S,
             ),
             follow_redirects=False,
-            trust_env=url.host not in _LOOPBACK,  # a proxy is for what lies outside this machine
+            trust_env=not here,  # a proxy is for what lies outside this machine
             verify=_trust(url),
             transport=transport,
         )

@@ -7,7 +7,7 @@ INSTALLED := $(VENV)/.installed
 # The certificates that this machine trusts, as pip uses them.
 export UV_SYSTEM_CERTS ?= true
 
-.PHONY: demo up test fuzz torture nights browser check format lint types imports lock clean
+.PHONY: demo up test fuzz torture nights browser check format lint types imports docs reference lock clean
 
 demo: $(INSTALLED)  ## sync a seeded ERP three times and prove that hub and ERP are equal
 	$(BIN)/syncflow demo
@@ -46,6 +46,13 @@ types: $(INSTALLED)
 imports: $(INSTALLED)
 	$(BIN)/lint-imports
 
+docs: reference  ## the documentation as a site, in site/: open site/index.html; a link that leads nowhere ends it
+	rm -rf site
+	$(BIN)/zensical build --clean --strict
+
+reference: $(INSTALLED)  ## the pages of docs/reference, made of the code
+	$(BIN)/python -m syncflow_dagster.reference docs/reference
+
 lock: $(INSTALLED)  ## resolve the dependencies anew
 	$(BIN)/uv pip compile --quiet --upgrade --python-version 3.11 --generate-hashes --group dev \
 		--custom-compile-command "make lock" pyproject.toml --output-file requirements.lock
@@ -59,5 +66,5 @@ $(INSTALLED): requirements.lock pyproject.toml
 	@touch $@
 
 clean:  ## remove what was installed and what the demo left
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) site .cache .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	if [ -e .syncflow/demo ]; then rm -rf .syncflow; fi

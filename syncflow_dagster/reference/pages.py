@@ -164,9 +164,8 @@ def _marks(column: sa.Column[Any]) -> Iterator[str]:
         yield "key"
     elif not column.nullable:
         yield "never null"
-    for key in column.foreign_keys:
-        table = key.target_fullname.split(".")[-2]
-        yield f"[{table}](#{table})"
+    for name in sorted({key.target_fullname.split(".")[-2] for key in column.foreign_keys}):
+        yield f"[{name}](#{name})"
 
 
 def _capital(text: str) -> str:

@@ -58,8 +58,10 @@ def _map(inner: object) -> str:
 
 def _bounds(part: Schema) -> str:
     """What a value may be at least and at most."""
-    least, most = part.get("minimum"), part.get("maximum")
-    above, below = part.get("exclusiveMinimum"), part.get("exclusiveMaximum")
+    least, most, above = (
+        None if (bound := part.get(name)) is None else f"{bound:g}"
+        for name in ("minimum", "maximum", "exclusiveMinimum")
+    )
     words = []
     if least is not None and most is not None:
         words.append(f"{least} to {most}")
@@ -68,7 +70,6 @@ def _bounds(part: Schema) -> str:
     elif most is not None:
         words.append(f"up to {most}")
     words += [f"above {above}"] if above is not None else []
-    words += [f"below {below}"] if below is not None else []
     words += [f"at most {part['maxLength']} characters"] if "maxLength" in part else []
     words += [f"at most {part['maxItems']}"] if "maxItems" in part else []
     return f", {', '.join(words)}" if words else ""

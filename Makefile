@@ -32,7 +32,7 @@ fuzz: $(INSTALLED)  ## many requests of every kind to every call of the API, aga
 torture: $(INSTALLED)  ## 200 random kills under random faults; SYNCFLOW_TORTURE_SEED=N repeats one
 	SYNCFLOW_TORTURE_KILLS=$${SYNCFLOW_TORTURE_KILLS:-200} $(BIN)/pytest -q tests/e2e/test_torture.py
 
-check: format lint types imports test  ## what CI runs
+check: format lint types imports docs test  ## what CI runs
 
 format: $(INSTALLED)
 	$(BIN)/ruff format --check .
@@ -46,7 +46,7 @@ types: $(INSTALLED)
 imports: $(INSTALLED)
 	$(BIN)/lint-imports
 
-docs: reference  ## the documentation as a site, in site/: open site/index.html; a link that leads nowhere ends it
+docs: $(INSTALLED)  ## the documentation as a site: open site/index.html; a link that leads nowhere ends it
 	rm -rf site
 	$(BIN)/zensical build --clean --strict
 

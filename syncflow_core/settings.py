@@ -6,6 +6,8 @@ Does not belong here: what an entity declares (``entity``).
 Source: design.md, "Fixed interfaces", Environment.
 """
 
+import functools
+import os
 import re
 from pathlib import Path
 from typing import Annotated, Final, Literal
@@ -227,6 +229,32 @@ def read_settings(**overrides: object) -> Settings:
     Raises:
         ConfigError: A variable is malformed; the message names every such variable.
     """
+    if overrides:
+        return _read(**overrides)
+    variables = {
+        name: value for name, value in os.environ.items() if name.upper().startswith("SYNCFLOW_")
+    }
+    return _read_once(tuple(sorted(variables.items())), _state_of(Path(".env").absolute()))
+
+
+@functools.lru_cache(maxsize=4)
+def _read_once(
+    _variables: tuple[tuple[str, str], ...], _file: tuple[Path, int, int] | None
+) -> Settings:
+    """What stands in the variables and the file as they are: a run asks often, and reading takes 5 ms."""
+    return _read()
+
+
+def _state_of(file: Path) -> tuple[Path, int, int] | None:
+    """What differs when the file was written anew; None where there is none."""
+    try:
+        found = file.stat()
+    except OSError:
+        return None
+    return file, found.st_mtime_ns, found.st_size
+
+
+def _read(**overrides: object) -> Settings:
     try:
         return Settings(**overrides)  # type: ignore[arg-type]  # tests and the demo pass typed values
     except ValidationError as error:

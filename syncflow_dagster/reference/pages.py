@@ -56,8 +56,8 @@ def environment_page() -> str:
     return page(
         "The environment",
         "syncflow_core/settings.py",
-        "Variables are read when a process begins; those that a file `.env` in the current folder names are "
-        "read too, and the environment wins. A variable that cannot be read is named, and nothing is done.",
+        "A file `.env` in the current folder is read, too; the environment wins. A process keeps what it began "
+        "with: start it again after a change. A variable that cannot be read is named, and nothing is done.",
         table(("variable", "holds", "default", "says"), rows),
         "`DAGSTER_HOME` is Dagster's own: where it is not set, Dagster's folder is `dagster` in the home, "
         "with the `dagster.yaml` of this version.",

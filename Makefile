@@ -10,7 +10,7 @@ COMPARED_LOCK := syncflow_dagster/bench/others/requirements.lock
 # The certificates that this machine trusts, as pip uses them.
 export UV_SYSTEM_CERTS ?= true
 
-.PHONY: demo up test fuzz torture nights browser check format lint types imports compare lock clean
+.PHONY: demo up test fuzz torture nights browser check format lint types imports docs reference compare lock clean
 
 demo: $(INSTALLED)  ## sync a seeded ERP three times and prove that hub and ERP are equal
 	$(BIN)/syncflow demo
@@ -35,7 +35,7 @@ fuzz: $(INSTALLED)  ## many requests of every kind to every call of the API, aga
 torture: $(INSTALLED)  ## 200 random kills under random faults; SYNCFLOW_TORTURE_SEED=N repeats one
 	SYNCFLOW_TORTURE_KILLS=$${SYNCFLOW_TORTURE_KILLS:-200} $(BIN)/pytest -q tests/e2e/test_torture.py
 
-check: format lint types imports test  ## what CI runs
+check: format lint types imports docs test  ## what CI runs
 
 format: $(INSTALLED)
 	$(BIN)/ruff format --check .
@@ -51,6 +51,13 @@ imports: $(INSTALLED)
 
 compare: $(INSTALLED) $(COMPARED)/.installed  ## SyncFlow, dlt, drt-core and a plain program on the same rows; ARGS="--rows 100000"
 	$(BIN)/syncflow bench compare --python $(COMPARED)/bin/python $(ARGS)
+
+docs: $(INSTALLED)  ## the documentation as a site: open site/index.html; a link that leads nowhere ends it
+	rm -rf site
+	$(BIN)/zensical build --clean --strict
+
+reference: $(INSTALLED)  ## the pages of docs/reference, made of the code
+	$(BIN)/python -m syncflow_dagster.reference docs/reference
 
 lock: $(INSTALLED)  ## resolve the dependencies anew
 	$(BIN)/uv pip compile --quiet --upgrade --python-version 3.11 --generate-hashes --group dev \
@@ -72,5 +79,5 @@ $(COMPARED)/.installed: $(COMPARED_LOCK) $(INSTALLED)
 	@touch $@
 
 clean:  ## remove what was installed and what the demo left
-	rm -rf $(VENV) $(COMPARED) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(COMPARED) site .cache .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	if [ -e .syncflow/demo ]; then rm -rf .syncflow; fi

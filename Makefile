@@ -10,6 +10,10 @@ COMPARED_LOCK := syncflow_dagster/bench/others/requirements.lock
 # The certificates that this machine trusts, as pip uses them.
 export UV_SYSTEM_CERTS ?= true
 
+# Each process of a test, a demo or a launched run would compile what it imports, for seconds.
+export UV_COMPILE_BYTECODE ?= true
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: demo up test fuzz torture nights browser check format lint types imports docs reference compare lock clean
 
 demo: $(INSTALLED)  ## sync a seeded ERP three times and prove that hub and ERP are equal

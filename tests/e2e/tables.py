@@ -1,5 +1,6 @@
 """Small tables made by hand in the sandbox's ERP, and what its hub holds of them."""
 
+import ssl
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,6 +10,14 @@ from place import Place
 from syncflow_core.entity import ParentRef
 from syncflow_core.sandbox import database, store
 from syncflow_core.sandbox.store import ColumnInfo, Row
+
+LOCAL = httpx.Client(
+    trust_env=False,
+    # on loopback nobody needs the machine's certificates, which take longer to read than most answers
+    verify=ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT),
+    # the servers of one test are not those of the next
+    limits=httpx.Limits(max_keepalive_connections=0),
+)
 
 
 def table(
@@ -46,10 +55,9 @@ def hub(place: Place, collection: str) -> dict[str, str]:
 
 
 def references(place: Place, *known: tuple[str, str, str]) -> None:
-    httpx.post(
+    LOCAL.post(
         f"{place.sandbox.schedulehub_url}/sandbox/references",
         json=[{"collection": c, "name": n, "parent": p} for c, n, p in known],
-        trust_env=False,
     ).raise_for_status()
 
 
@@ -67,10 +75,10 @@ def effects(place: Place) -> int:
 
 def faults(url: str, *rules: dict[str, Any]) -> None:
     """Put these faults in the place of those that the sandbox's server at *url* has."""
-    httpx.post(f"{url}/sandbox/faults", json=list(rules), trust_env=False).raise_for_status()
+    LOCAL.post(f"{url}/sandbox/faults", json=list(rules)).raise_for_status()
 
 
 def hits(url: str) -> int:
     """How often the server's faults have struck."""
-    states = httpx.get(f"{url}/sandbox/faults", trust_env=False).json()
+    states = LOCAL.get(f"{url}/sandbox/faults").json()
     return sum(int(state["hits"]) for state in states)

@@ -1,11 +1,13 @@
 """Small tables made by hand in the sandbox's ERP, and what its hub holds of them."""
 
 import ssl
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, LiteralString
 
 import httpx
 from place import Place
+from psycopg import sql
 
 from syncflow_core.entity import ParentRef
 from syncflow_core.sandbox import database, store
@@ -41,6 +43,29 @@ def table(
             ),
             rows,
         )
+
+
+@contextmanager
+def lost(place: Place, name: str, condition: LiteralString) -> Iterator[None]:
+    """The rows of the table that fulfil the condition are not in the source until the block ends."""
+    rows, where = sql.Identifier("erp", f"t_{name}"), sql.SQL(condition)
+
+    def change(statement: LiteralString) -> None:
+        counted: LiteralString = (
+            "; UPDATE erp.tables SET version = version + 1, "
+            "row_count = (SELECT count(*) FROM {rows}) WHERE name = {name}"
+        )
+        with database.connect(place.url) as connection:
+            connection.execute(
+                sql.SQL(statement + counted).format(rows=rows, where=where, name=sql.Literal(name))
+            )
+
+    change(
+        "CREATE TABLE erp.lost AS SELECT * FROM {rows} WHERE {where}; "
+        "DELETE FROM {rows} WHERE {where}"
+    )
+    yield
+    change("INSERT INTO {rows} OVERRIDING SYSTEM VALUE SELECT * FROM erp.lost; DROP TABLE erp.lost")
 
 
 def hub(place: Place, collection: str) -> dict[str, str]:

@@ -4,8 +4,6 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +13,7 @@ import polars as pl
 import pytest
 from dagster._core.definitions.reconstruct import ReconstructableRepository
 from place import SYNCFLOW, Place, lines, outcome
-from psycopg import sql
+from tables import lost
 
 from syncflow_core.bridge.batches import history
 from syncflow_core.bridge.failed import open_failed
@@ -119,7 +117,7 @@ def test_the_asset_shows_its_accounts_and_its_ops(first: First) -> None:
 
 
 def test_XF20_a_source_that_lost_most_rows_is_withheld_and_says_so(first: First) -> None:
-    with _most_lost(first.place, "stock"):
+    with lost(first.place, "stock", "id % 4 > 0"):
         ended = first.place.command("sync", "stock", "--full", "--json")
 
     assert ended.returncode == 3, ended.stderr
@@ -127,29 +125,6 @@ def test_XF20_a_source_that_lost_most_rows_is_withheld_and_says_so(first: First)
     assert line["status"] == "withheld"
     assert line["counts"]["deleted"] == 0
     assert line["counts"]["withheld_deletes"] > 100
-
-
-@contextmanager
-def _most_lost(place: Place, name: str) -> Iterator[None]:
-    """Three of four rows of a table of the ERP are gone, until the block ends."""
-    source = sql.Identifier("erp", f"t_{name}")
-
-    def change(statement: str) -> None:
-        with database.connect(place.url) as connection:
-            connection.execute(sql.SQL(statement).format(source))
-            connection.execute(
-                sql.SQL(
-                    "UPDATE erp.tables SET version = version + 1, "
-                    "row_count = (SELECT count(*) FROM {}) WHERE name = {}"
-                ).format(source, sql.Literal(name))
-            )
-
-    change(
-        "CREATE TABLE erp.lost AS SELECT * FROM {0} WHERE id % 4 > 0; "
-        "DELETE FROM {0} WHERE id % 4 > 0"
-    )
-    yield
-    change("INSERT INTO {} OVERRIDING SYSTEM VALUE SELECT * FROM erp.lost; DROP TABLE erp.lost")
 
 
 def test_XH01_children_of_a_missing_parent_wait_and_are_released_when_it_lands(

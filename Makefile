@@ -14,7 +14,7 @@ export UV_SYSTEM_CERTS ?= true
 export UV_COMPILE_BYTECODE ?= true
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo up test fuzz torture nights browser check format lint types imports docs reference compare lock clean
+.PHONY: demo up test fuzz torture nights check format lint types imports docs reference compare lock clean
 
 demo: $(INSTALLED)  ## sync a seeded ERP three times and prove that hub and ERP are equal
 	$(BIN)/syncflow demo
@@ -29,9 +29,6 @@ test: $(INSTALLED)  ## the whole suite, in parallel
 
 nights: $(INSTALLED)  ## fourteen nights under the real daemon and a moved clock (needs faketime); takes minutes
 	SYNCFLOW_SWEEPS=2x7 $(BIN)/pytest -q tests/e2e/test_sweeps.py
-
-browser: $(INSTALLED)  ## Dagster's UI in a real browser (needs chromium)
-	SYNCFLOW_BROWSER=1 $(BIN)/pytest -q tests/e2e/test_browser.py
 
 fuzz: $(INSTALLED)  ## many requests of every kind to every call of the API, against its own description
 	SYNCFLOW_FUZZ=$${SYNCFLOW_FUZZ:-300} $(BIN)/pytest -q -n 2 --timeout 3600 tests/shell/test_openapi.py

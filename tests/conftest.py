@@ -8,6 +8,7 @@ from uuid import uuid4
 import hypothesis
 import psycopg
 import pytest
+from dagster_postgres import DagsterPostgresStorage
 from psycopg import sql
 
 from syncflow_core.bridge import schema
@@ -42,9 +43,11 @@ def server_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def template(server_url: str) -> Iterator[str]:
-    """The name of a database that has all migrations."""
+    """The name of a database that has all migrations, and the tables that Dagster would make on its first use."""
     with _fresh(server_url) as name:
-        schema.upgrade(_at(server_url, name))
+        url = _at(server_url, name)
+        schema.upgrade(url)
+        DagsterPostgresStorage(url.replace("://", "+psycopg2://", 1))
         yield name
 
 

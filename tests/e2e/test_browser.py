@@ -1,6 +1,5 @@
 """Dagster's UI in a real browser, as an operator uses it: launch, watch, stop, go on, backfill, approve."""
 
-import os
 import re
 import time
 from collections.abc import Callable, Iterator
@@ -32,8 +31,9 @@ WAIT_MS = 60_000
 pytestmark = [
     pytest.mark.e2e,
     pytest.mark.browser,
-    pytest.mark.skipif("SYNCFLOW_BROWSER" not in os.environ, reason="takes minutes: make browser"),
-    pytest.mark.skipif(not CHROMIUM.exists(), reason="needs Debian's Chromium"),
+    pytest.mark.skipif(
+        not CHROMIUM.exists(), reason="needs Debian's Chromium: apt-get install chromium"
+    ),
 ]
 playwright = pytest.importorskip("playwright.sync_api")
 Page = playwright.Page

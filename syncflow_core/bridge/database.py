@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Self, TypeVar
+from typing import Any, Self, TypeVar, cast
 
 import adbc_driver_postgresql
 import polars as pl
@@ -226,7 +226,9 @@ class Database:
 
 def _arrow_connection(url: str) -> adbc.Connection:
     """A new connection of Arrow's driver; it leaves what it knows of the server to the next one."""
-    return adbc.Connection(_Kept(), AdbcConnection(_arrow_database(url)))
+    # of the database that it is given it does nothing but close it
+    kept = cast("AdbcDatabase", _Kept())
+    return adbc.Connection(kept, AdbcConnection(_arrow_database(url)))
 
 
 @functools.lru_cache(maxsize=8)
@@ -235,7 +237,8 @@ def _arrow_database(url: str) -> AdbcDatabase:
 
     It holds no connection, so that neither a server's end nor a fork is any of its business.
     """
-    return adbc_driver_postgresql.connect(url)
+    known: AdbcDatabase = adbc_driver_postgresql.connect(url)
+    return known
 
 
 class _Kept:

@@ -53,7 +53,7 @@ def place(shared_place: Place) -> Place:
 
 @pytest.fixture(scope="module")
 def servers(place: Place) -> Iterator[Servers]:
-    with serving(place) as running:
+    with serving(place, api=False) as running:
         yield running
 
 

@@ -12,10 +12,18 @@ from typing import Annotated, Final, Literal
 from urllib.parse import unquote, urlsplit
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    SecretStr,
+    ValidationError,
+    ValidationInfo,
+)
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from syncflow_core.errors import ConfigError
+from syncflow_core.loopback import is_loopback
 
 
 def _base_url(value: str | None) -> str | None:
@@ -116,12 +124,23 @@ def _key_url(value: str | None) -> str | None:
     if value is None or not value.strip():
         return None
     parts = urlsplit(value.strip())
-    local = parts.hostname in {"127.0.0.1", "localhost", "::1"}
-    if parts.scheme != "https" and not (local and parts.scheme == "http"):
+    if parts.scheme != "https" and not (is_loopback(parts.hostname) and parts.scheme == "http"):
         raise ValueError("must begin with https://")
     return value.strip()
 
 
+def _no_sandbox_password(value: SecretStr, info: ValidationInfo) -> SecretStr:
+    """Everybody knows the sandbox's: it opens servers of made-up data on this machine, nothing else."""
+    url = info.data.get(str(info.field_name).replace("_password", "_url"))
+    known = value.get_secret_value() == SANDBOX_PASSWORD
+    if known and url is not None and not is_loopback(urlsplit(url).hostname):
+        raise ValueError("is the sandbox's, which everybody knows; its URL is not on this machine")
+    return value
+
+
+SANDBOX_PASSWORD: Final = "sandbox"
+"""Of the sandbox's servers, where they listen on loopback alone."""
+Password = Annotated[SecretStr, AfterValidator(_no_sandbox_password)]
 LOCAL_API: Final = "http://127.0.0.1:8008"
 BaseUrl = Annotated[str | None, AfterValidator(_base_url)]
 
@@ -137,11 +156,11 @@ class Settings(BaseSettings):
     database_url: Annotated[SecretStr | None, AfterValidator(_database_url)] = None
     apismith_url: BaseUrl = None
     apismith_username: str = ""
-    apismith_password: SecretStr = SecretStr("")
+    apismith_password: Password = SecretStr("")
     apismith_pagination: Literal["offset", "page"] = "offset"
     schedulehub_url: BaseUrl = None
     schedulehub_username: str = ""
-    schedulehub_password: SecretStr = SecretStr("")
+    schedulehub_password: Password = SecretStr("")
     connections: Annotated[int, Field(ge=1, le=256)] = 16
     """Requests at once to each of the two systems, from all runs on one bridge database together."""
     outage_s: Annotated[float, Field(ge=0)] = 120.0
@@ -163,6 +182,8 @@ class Settings(BaseSettings):
     installation: Annotated[str, Field(max_length=63), AfterValidator(_one_line)] = "syncflow"
     """What alerts call this SyncFlow, where there are several."""
     frames_uri: str | None = None
+    sandbox_password: SecretStr = SecretStr(SANDBOX_PASSWORD)
+    """Of ``syncflow sandbox``; one of your own where others reach it."""
     api_secret: SecretStr | None = None
     api_jwks_url: Annotated[str | None, AfterValidator(_key_url)] = None
     """Where the public keys of an issuer of yours are, whose tokens the REST API takes too."""

@@ -27,8 +27,6 @@ from syncflow_core.sandbox.faults import TRANSPORT
 from syncflow_core.sandbox.schedulehub import make_schedulehub
 from syncflow_core.sandbox.web import Tokens
 
-HOST = "127.0.0.1"
-
 
 class Protocol(HttpToolsProtocol):
     """uvicorn's protocol, which also shows the connection's transport to the faults."""
@@ -46,6 +44,7 @@ def main() -> None:
     parser.add_argument(
         "--port", type=int, default=0, help="of the first; the others take free ones"
     )
+    parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--durable", action="store_true")
     options = parser.parse_args()
     secrets = json.loads(sys.stdin.readline())  # a command line can be read by everyone
@@ -55,7 +54,7 @@ def main() -> None:
     for port, name in zip(
         (options.port, *[0] * len(options.servers)), options.servers, strict=False
     ):
-        listener = socket.create_server((HOST, port), backlog=512)
+        listener = socket.create_server((options.host, port), backlog=512)
         served.append((_server(name, secrets, durable=options.durable), listener))
         sys.stdout.write(json.dumps({"port": listener.getsockname()[1]}) + "\n")
     sys.stdout.flush()

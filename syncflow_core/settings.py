@@ -138,7 +138,7 @@ def _no_sandbox_password(value: SecretStr, info: ValidationInfo) -> SecretStr:
     return value
 
 
-SANDBOX_PASSWORD: Final = "sandbox"
+SANDBOX_PASSWORD: Final = "sandbox"  # noqa: S105  # refused where it would be a secret
 """Of the sandbox's servers, where they listen on loopback alone."""
 Password = Annotated[SecretStr, AfterValidator(_no_sandbox_password)]
 LOCAL_API: Final = "http://127.0.0.1:8008"

@@ -14,10 +14,12 @@ RUN awk '/^[a-z]/ { wanted = /^uv==/ } wanted' requirements.lock > uv.lock.txt \
     && pip install --quiet --require-hashes -r uv.lock.txt
 # what runs: versions and hashes are the lock's, what only development needs stays out
 RUN uv venv --quiet /opt/syncflow \
+    && pinned=$(for name in ${LAUNCHERS}; do grep -o "^$name==[^ ]*" requirements.lock || exit 1; done) \
     && VIRTUAL_ENV=/opt/syncflow uv pip install --quiet --compile-bytecode --require-hashes \
-        --constraint requirements.lock -r pyproject.toml ${LAUNCHERS}
+        --constraint requirements.lock -r pyproject.toml $pinned
 RUN uv venv --quiet tools \
-    && VIRTUAL_ENV=tools uv pip install --quiet --require-hashes --constraint requirements.lock hatchling
+    && VIRTUAL_ENV=tools uv pip install --quiet --require-hashes --constraint requirements.lock \
+        "$(grep -o '^hatchling==[^ ]*' requirements.lock)"
 COPY syncflow_core syncflow_core
 COPY syncflow_dagster syncflow_dagster
 COPY migrations migrations

@@ -9,6 +9,8 @@ import yaml
 from compose import CONTAINER_HOME, ROOT, read
 from dagster._config import process_config, resolve_to_config_type
 from dagster._core.instance.config import dagster_instance_config
+from dagster_celery.app import app
+from dagster_celery.cli import get_validated_config
 from dagster_k8s.models import k8s_model_from_dict, k8s_snake_case_dict
 from kubernetes import client
 from test_compose import VARIABLES
@@ -45,6 +47,16 @@ def test_dagster_takes_the_instance_of(name: str, monkeypatch: pytest.MonkeyPatc
     taken = process_config(resolve_to_config_type(kind.config_type()), launcher["config"])
 
     assert taken.success, taken.errors
+
+
+def test_launcher_and_worker_of_celery_meet_in_one_queue(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SYNCFLOW_CELERY_BROKER", "memory://")
+    monkeypatch.setenv("SYNCFLOW_CELERY_BACKEND", "cache+memory://")
+    worker = get_validated_config(str(OPERATIONS / "celery/worker.yaml"))
+    launcher = loaded(OPERATIONS / "celery/dagster.yaml")["run_launcher"]["config"]
+
+    assert (worker["broker"], worker["backend"]) == ("memory://", "cache+memory://")
+    assert [queue.name for queue in app.conf.task_queues] == [launcher["default_queue"]]
 
 
 @pytest.mark.parametrize("name", VARIANTS)

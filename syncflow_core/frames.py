@@ -22,6 +22,7 @@ import msgspec
 import polars as pl
 
 from syncflow_core.errors import ConfigError, SyncFlowError
+from syncflow_core.private import make_file, make_folder
 
 KEPT_BYTES: Final = 1_500_000_000
 """Frames kept in memory besides their files, over all frame sets of the process (estimated size)."""
@@ -93,12 +94,11 @@ class FrameStore:
         return FrameRef(str(folder), tuple(names), rows)
 
     def _write_part(self, folder: Path, index: int, frame: pl.DataFrame) -> str:
-        for level in (self.root, folder.parent, folder):  # rows are nobody else's to read
-            level.mkdir(parents=True, exist_ok=True, mode=0o700)
+        make_folder(folder)
         name = f"part-{index:05d}.arrow"
         temporary = folder / f".{name}"
         try:
-            frame.write_ipc(temporary, compression="uncompressed")
+            frame.write_ipc(make_file(temporary), compression="uncompressed")
             os.replace(temporary, folder / name)  # noqa: PTH105  # atomic over an existing file
         except OSError as error:
             raise SyncFlowError(

@@ -19,6 +19,7 @@ from syncflow_core.bridge.database import Database
 from syncflow_core.bridge.entities import apply_entities, load_entities
 from syncflow_core.errors import ConfigError
 from syncflow_core.parents import lineage
+from syncflow_core.private import make_folder
 from syncflow_core.sandbox import Sandbox
 from syncflow_core.sandbox.compare import compare
 from syncflow_core.settings import Settings, read_settings
@@ -110,7 +111,7 @@ def _claim(home: Path) -> None:
             f"{home} is not the demo's, and the demo empties its home: "
             "set SYNCFLOW_HOME to another folder"
         )
-    home.mkdir(parents=True, exist_ok=True, mode=0o700)
+    make_folder(home)
     (home / DEMO_MARK).touch()
 
 

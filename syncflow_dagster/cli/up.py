@@ -25,6 +25,7 @@ import httpx
 from syncflow_core.bridge import schema
 from syncflow_core.bridge.database import Database
 from syncflow_core.errors import ConfigError, UnavailableError
+from syncflow_core.private import make_file
 from syncflow_core.sandbox import Sandbox
 from syncflow_core.settings import Settings, read_settings
 from syncflow_dagster.cli.sandbox import declare, environment, start
@@ -148,15 +149,18 @@ def _servers(
 
 def _process(settings: Settings, command: Sequence[str]) -> subprocess.Popen[bytes]:
     """Start it in a group of its own; what it says goes to ``up.log``."""
-    log = (settings.home_path / "up.log").open("ab")
-    return subprocess.Popen(  # noqa: S603  # this interpreter, Dagster's modules and our own
-        command,
-        cwd=os.environ["DAGSTER_HOME"],
-        stdout=log,
-        stderr=log,
-        start_new_session=True,
-        preexec_fn=_end_with_parent,  # noqa: PLW1509  # one prctl; no thread holds a lock here
-    )
+    log = settings.home_path / "up.log"
+    if not log.exists():
+        make_file(log)
+    with log.open("ab") as said:
+        return subprocess.Popen(  # noqa: S603  # this interpreter, Dagster's modules and our own
+            command,
+            cwd=os.environ["DAGSTER_HOME"],
+            stdout=said,
+            stderr=said,
+            start_new_session=True,
+            preexec_fn=_end_with_parent,  # noqa: PLW1509  # one prctl; no thread holds a lock here
+        )
 
 
 def _end_with_parent() -> None:

@@ -252,6 +252,7 @@ def test_the_services_sync_and_end_when_they_are_told_to(
     assert compare(database_url).equal
     assert ready.status_code == 200, ready.text
     refused_what_an_owner_does(machine)
+    only_reads_reports(database_url)
 
     ended = {name: machine.stop(name) for name in reversed(OURS[1:])}
 
@@ -260,6 +261,16 @@ def test_the_services_sync_and_end_when_they_are_told_to(
         name: status in {0, -signal.SIGTERM} for name, status in ended.items()
     } == dict.fromkeys(OURS[1:], True)
     assert machine.left() == []
+
+
+def only_reads_reports(url: str) -> None:
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute("SET ROLE syncflow_reader")
+        (known,) = connection.execute("SELECT count(*) FROM bridge.synced_records").fetchone() or (0,)
+        for statement in ("DELETE FROM bridge.synced_records", "SELECT * FROM public.runs"):
+            with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                connection.execute(statement)
+    assert known > 500
 
 
 def refused_what_an_owner_does(machine: Machine) -> None:

@@ -3,11 +3,14 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v p
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+# What SyncFlow is compared with has an environment of its own: it is no dependency.
+COMPARED := .venv-compare
+COMPARED_LOCK := syncflow_dagster/bench/others/requirements.lock
 
 # The certificates that this machine trusts, as pip uses them.
 export UV_SYSTEM_CERTS ?= true
 
-.PHONY: demo up test fuzz torture nights browser check format lint types imports lock sbom licences clean
+.PHONY: demo up test fuzz torture nights browser check format lint types imports docs reference compare lock sbom licences clean
 
 demo: $(INSTALLED)  ## sync a seeded ERP three times and prove that hub and ERP are equal
 	$(BIN)/syncflow demo
@@ -32,7 +35,7 @@ fuzz: $(INSTALLED)  ## many requests of every kind to every call of the API, aga
 torture: $(INSTALLED)  ## 200 random kills under random faults; SYNCFLOW_TORTURE_SEED=N repeats one
 	SYNCFLOW_TORTURE_KILLS=$${SYNCFLOW_TORTURE_KILLS:-200} $(BIN)/pytest -q tests/e2e/test_torture.py
 
-check: format lint types imports test  ## what CI runs
+check: format lint types imports docs test  ## what CI runs
 
 format: $(INSTALLED)
 	$(BIN)/ruff format --check .
@@ -46,9 +49,21 @@ types: $(INSTALLED)
 imports: $(INSTALLED)
 	$(BIN)/lint-imports
 
+compare: $(INSTALLED) $(COMPARED)/.installed  ## SyncFlow, dlt, drt-core and a plain program on the same rows; ARGS="--rows 100000"
+	$(BIN)/syncflow bench compare --python $(COMPARED)/bin/python $(ARGS)
+
+docs: $(INSTALLED)  ## the documentation as a site: open site/index.html; a link that leads nowhere ends it
+	rm -rf site
+	$(BIN)/zensical build --clean --strict
+
+reference: $(INSTALLED)  ## the pages of docs/reference, made of the code
+	$(BIN)/python -m syncflow_dagster.reference docs/reference
+
 lock: $(INSTALLED)  ## resolve the dependencies anew
 	$(BIN)/uv pip compile --quiet --upgrade --python-version 3.11 --generate-hashes --group dev \
 		--custom-compile-command "make lock" pyproject.toml --output-file requirements.lock
+	$(BIN)/uv pip compile --quiet --upgrade --python-version 3.11 --generate-hashes --group compare \
+		--custom-compile-command "make lock" --output-file $(COMPARED_LOCK)
 
 sbom: $(INSTALLED)  ## what an installation brings, as CycloneDX: dist/sbom.json
 	$(BIN)/uv venv --quiet --clear dist/sbom
@@ -67,6 +82,11 @@ $(INSTALLED): requirements.lock pyproject.toml
 	VIRTUAL_ENV=$(abspath $(VENV)) $(BIN)/uv pip install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
 
+$(COMPARED)/.installed: $(COMPARED_LOCK) $(INSTALLED)
+	test -x $(COMPARED)/bin/python || $(BIN)/python -m venv --without-pip $(COMPARED)
+	VIRTUAL_ENV=$(abspath $(COMPARED)) $(BIN)/uv pip sync --quiet --require-hashes $(COMPARED_LOCK)
+	@touch $@
+
 clean:  ## remove what was installed and what the demo left
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(COMPARED) site .cache .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	if [ -e .syncflow/demo ]; then rm -rf .syncflow; fi

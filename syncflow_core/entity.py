@@ -276,7 +276,7 @@ class Entity(Declared):
     delta: Literal["hash", "rowversion", "full"] | None = pydantic.Field(
         default=None, examples=["hash"]
     )
-    """How changes are found; ``rowversion`` where there is one, else ``hash``."""
+    """How changes are found; as APISmith says without one."""
     deletes: Literal["delete", "ignore"] = pydantic.Field(default="delete", examples=["delete"])
     """Whether records that are gone from the source are deleted."""
     brake: Brake = Brake()

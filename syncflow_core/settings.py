@@ -6,6 +6,8 @@ Does not belong here: what an entity declares (``entity``).
 Source: design.md, "Fixed interfaces", Environment.
 """
 
+import functools
+import os
 import re
 from pathlib import Path
 from typing import Annotated, Final, Literal
@@ -149,18 +151,32 @@ class Settings(BaseSettings):
     """The environment. Values are read when this is made, not later; a ``.env`` file is read too."""
 
     model_config = SettingsConfigDict(
-        env_prefix="SYNCFLOW_", env_file=".env", extra="ignore", frozen=True
+        env_prefix="SYNCFLOW_",
+        env_file=".env",
+        extra="ignore",
+        frozen=True,
+        use_attribute_docstrings=True,  # the reference of the documentation is made of them
     )
 
     home: Path = Path(".syncflow")
+    """The folder of the embedded database, of staged frames and of Dagster's history."""
     database_url: Annotated[SecretStr | None, AfterValidator(_database_url)] = None
+    """The PostgreSQL that holds the bridge database and Dagster's history; unset, an embedded one in
+    the home."""
     apismith_url: BaseUrl = None
+    """Where APISmith is, with or without ``/api/v1``."""
     apismith_username: str = ""
+    """Whom SyncFlow signs in to APISmith as."""
     apismith_password: Password = SecretStr("")
+    """The password for it."""
     apismith_pagination: Literal["offset", "page"] = "offset"
+    """``page`` for installations of APISmith that count pages instead of rows."""
     schedulehub_url: BaseUrl = None
+    """Where ScheduleHub is, with or without ``/api/v1``."""
     schedulehub_username: str = ""
+    """Whom SyncFlow signs in to ScheduleHub as."""
     schedulehub_password: Password = SecretStr("")
+    """The password for it."""
     connections: Annotated[int, Field(ge=1, le=256)] = 16
     """Requests at once to each of the two systems, from all runs on one bridge database together."""
     outage_s: Annotated[float, Field(ge=0)] = 120.0
@@ -178,13 +194,18 @@ class Settings(BaseSettings):
     alert_mail_to: Mail = ""
     """Who is told by mail; several addresses are separated by commas."""
     alert_mail_from: Annotated[str, AfterValidator(_sender)] = ""
+    """Whom mails are from; one address."""
     smtp_url: Annotated[SecretStr | None, AfterValidator(_smtp_url)] = None
+    """The mail server: ``smtp://user:password@host:587`` or ``smtps://user:password@host:465``."""
     installation: Annotated[str, Field(max_length=63), AfterValidator(_one_line)] = "syncflow"
     """What alerts call this SyncFlow, where there are several."""
     frames_uri: str | None = None
+    """Where staged frames lie; unset, in the home."""
     sandbox_password: SecretStr = SecretStr(SANDBOX_PASSWORD)
     """Of ``syncflow sandbox``; one of your own where others reach it."""
     api_secret: SecretStr | None = None
+    """Signs the REST API's tokens, 32 bytes or more; unset, a secret of the home's own, and the API
+    listens on loopback alone."""
     api_jwks_url: Annotated[str | None, AfterValidator(_key_url)] = None
     """Where the public keys of an issuer of yours are, whose tokens the REST API takes too."""
     api_issuer: str = ""
@@ -208,7 +229,9 @@ class Settings(BaseSettings):
     ] = None
     """The least that is logged; unset: INFO in servers and workers, WARNING in commands."""
     time_zone: Annotated[str, AfterValidator(_zone)] = "UTC"
+    """The zone of what the clock starts, where an entity names none."""
     slices: Annotated[int, Field(ge=1, le=366)] = 7
+    """How many slices make a sweep, for all entities."""
 
     @property
     def home_path(self) -> Path:
@@ -227,6 +250,32 @@ def read_settings(**overrides: object) -> Settings:
     Raises:
         ConfigError: A variable is malformed; the message names every such variable.
     """
+    if overrides:
+        return _read(**overrides)
+    variables = {
+        name: value for name, value in os.environ.items() if name.upper().startswith("SYNCFLOW_")
+    }
+    return _read_once(tuple(sorted(variables.items())), _state_of(Path(".env").absolute()))
+
+
+@functools.lru_cache(maxsize=4)
+def _read_once(
+    _variables: tuple[tuple[str, str], ...], _file: tuple[Path, int, int] | None
+) -> Settings:
+    """What stands in the variables and the file as they are: a run asks often, and reading takes 5 ms."""
+    return _read()
+
+
+def _state_of(file: Path) -> tuple[Path, int, int] | None:
+    """What differs when the file was written anew; None where there is none."""
+    try:
+        found = file.stat()
+    except OSError:
+        return None
+    return file, found.st_mtime_ns, found.st_size
+
+
+def _read(**overrides: object) -> Settings:
     try:
         return Settings(**overrides)  # type: ignore[arg-type]  # tests and the demo pass typed values
     except ValidationError as error:

@@ -179,6 +179,8 @@ def forget_waiting(
         return []
     with connections.database.begin() as connection:
         waiting = pending.open_pending(connection, staged.name).unique(KEY_HASH)
+    if waiting.is_empty():
+        return []
     unseen = waiting.filter(~pl.col(KEY_HASH).is_in(absence.seen.implode()))
     if unseen.is_empty():
         return []

@@ -112,7 +112,6 @@ def find_changes(
         if absence.ends_sweep and absence.seen is not None and held.deletes.is_empty():
             swept = frames.write(str(staged.batch), "swept", [absence.seen.to_frame(KEY_HASH)])
             staged = staged.having(frames={"swept": swept})
-        frames.drop(staged.frames["distinct"])
     return staged.having(seconds=seconds)
 
 
@@ -356,7 +355,7 @@ def _changes(
         ROW, OP, HUB_UID, KNOWN_DATA_HASH, KNOWN_PARENT_REFS
     )
     done = 0
-    for part in connections.frames.parts(staged.frames["distinct"]):
+    for part in connections.frames.parts(staged.frames["distinct"], last=True):
         done += part.height
         connections.progress(staged.name, "delta", done, staged.frames["distinct"].rows)
         yield part.join(labels, on=ROW, how="inner", maintain_order="left")

@@ -1,6 +1,6 @@
 """Every metric: its name, its type, its labels, what it says; and how the bridge's numbers become one.
 
-Belongs here: the one list of metrics, which ``docs/operations/metrics.md`` repeats.
+Belongs here: the one list of metrics, of which ``docs/reference/metrics.md`` is made.
 Does not belong here: the numbers (``syncflow_core.bridge.totals``, ``gauges``), the call (``metrics``).
 
 Labels are entities, systems and words of a short list: never keys, runs or messages. What has not

@@ -48,7 +48,9 @@ DIGEST_BYTES: Final = 34  # of sixteen fields
 WARM_ROWS: Final = 200_000
 
 
-def run(*, rows: int, times: int, changed: float, save: Path | None) -> None:
+def run(
+    *, rows: int, times: int, changed: float, save: Path | None, compare: Path | None = None
+) -> None:
     """Measure and report."""
     benchmark = Benchmark("delta", rows, parameters={"changed": changed})
     with scratch_database() as database, tempfile.TemporaryDirectory() as folder:
@@ -57,7 +59,7 @@ def run(*, rows: int, times: int, changed: float, save: Path | None) -> None:
         for _ in range(times):
             benchmark.begin()
             _once(benchmark, database, rows, changed, Path(folder))
-    benchmark.report("classify", ("known from PostgreSQL", "classify"), save)
+    benchmark.report("classify", ("known from PostgreSQL", "classify"), save, compare)
 
 
 def _once(

@@ -17,6 +17,7 @@ from pathlib import Path
 import msgspec
 from rich.table import Table
 
+from syncflow_core.errors import ConfigError
 from syncflow_dagster.cli.show import console
 
 
@@ -30,8 +31,14 @@ class Step:
     seconds: list[float] = field(default_factory=list)
     """Wall seconds of each repetition; what it does in several pieces is added up."""
     cpu_seconds: list[float] = field(default_factory=list)
+    """CPU seconds of the process that does it."""
+    servers_seconds: list[float] = field(default_factory=list)
+    """CPU seconds that the sandbox's servers spent meanwhile."""
     megabytes: float = 0.0
     """The most memory that the process held at once during any repetition; 0 where the system cannot tell."""
+
+    stages: dict[str, list[float]] = field(default_factory=dict)
+    """Wall seconds of its stages in each repetition, where it has any."""
 
     @property
     def median(self) -> float:
@@ -44,8 +51,9 @@ class Measured:
     """What one piece of a step took."""
 
     seconds: float
-    cpu_seconds: float
-    megabytes: float
+    cpu_seconds: float = 0.0
+    megabytes: float = 0.0
+    servers_seconds: float = 0.0
 
 
 class Benchmark:
@@ -72,14 +80,24 @@ class Benchmark:
         self._repetition += 1
 
     @contextmanager
-    def step(self, name: str, rows: int | None = None) -> Iterator[None]:
-        """Measure the block as a piece of this repetition's step, which works on *rows*."""
+    def step(
+        self, name: str, rows: int | None = None, servers: Sequence[int] = ()
+    ) -> Iterator[None]:
+        """Measure the block as a piece of this repetition's step, which works on *rows*.
+
+        Args:
+            name: Of the step.
+            rows: None: as many as the benchmark.
+            servers: Process ids whose CPU seconds are told besides.
+        """
         forget_peak()
+        beside = cpu_of(servers)
         wall, cpu = time.perf_counter(), time.process_time()
         yield
+        taken = time.perf_counter() - wall
         self.add(
             name,
-            Measured(time.perf_counter() - wall, time.process_time() - cpu, peak_since()),
+            Measured(taken, time.process_time() - cpu, peak_since(), cpu_of(servers) - beside),
             rows,
         )
 
@@ -90,16 +108,42 @@ class Benchmark:
         if len(step.seconds) < max(self._repetition, 1):
             step.seconds.append(0.0)
             step.cpu_seconds.append(0.0)
+            step.servers_seconds.append(0.0)
         step.seconds[-1] += taken.seconds
         step.cpu_seconds[-1] += taken.cpu_seconds
+        step.servers_seconds[-1] += taken.servers_seconds
+
+    def add_stage(self, step: str, stage: str, seconds: float) -> None:
+        """Add what a stage took to this repetition's step, which was measured before."""
+        taken = self.steps[step].stages.setdefault(stage, [])
+        if len(taken) < len(self.steps[step].seconds):
+            taken.append(0.0)
+        taken[-1] += seconds
 
     @property
     def peak(self) -> float:
         """The most memory, in MB of 1,024 x 1,024 bytes, that a process held at once in any step."""
         return max(step.megabytes for step in self.steps.values())
 
-    def report(self, floor: str, together: Sequence[str], save: Path | None) -> None:
-        """Print the table, with each step's ratio to the step ``floor``, and save the numbers as JSON."""
+    def report(
+        self,
+        floor: str,
+        together: Sequence[str],
+        save: Path | None,
+        compare: Path | None = None,
+    ) -> None:
+        """Print the table, with each step's ratio to the step ``floor``, and save the numbers as JSON.
+
+        Args:
+            floor: The step that the others are measured by.
+            together: Steps whose sum has a line too.
+            save: The JSON file.
+            compare: The JSON file of another time: each step's ratio to what it took then is printed.
+
+        Raises:
+            ConfigError: ``compare`` cannot be read, or is another benchmark's.
+        """
+        before = _medians(compare, self.name) if compare else {}
         chosen = "".join(f", {name} {value}" for name, value in self.parameters.items())
         pages = f", {self.megabytes:,.0f} MB of pages" if self.megabytes else ""
         table = Table(
@@ -112,41 +156,79 @@ class Benchmark:
             "seconds",
             "spread",
             "CPU s",
+            "servers' CPU s",
             "rows/s",
             "MB/s",
             "peak MB",
             f"ratio to {floor}",
+            *([f"ratio to {compare.name}"] if compare else []),
         ):
             table.add_column(heading, justify="right")
         base = self.steps[floor].median
         for step in self.steps.values():
-            self._row(table, step.name, step.median, base, step)
-        self._row(
-            table, " + ".join(together), sum(self.steps[n].median for n in together), base, None
-        )
+            self._row(table, step.name, step.median, base, step, before.get(step.name))
+        if together:
+            sum_of = sum(self.steps[n].median for n in together)
+            self._row(table, " + ".join(together), sum_of, base, None)
         screen = console()
         screen.print(table)
+        if stages := self._stages():
+            screen.print(stages)
         screen.print(
             f"peak memory of the process in any step, data and all, {self.peak:,.0f} MB; {machine()}",
             markup=False,
         )
         if save is not None:
-            save.write_bytes(msgspec.json.format(msgspec.json.encode(self._content()), indent=2))
-            screen.print(f"saved in {save}", markup=False)
+            self.save(save)
 
-    def _row(self, table: Table, name: str, seconds: float, base: float, step: Step | None) -> None:
+    def save(self, file: Path) -> None:
+        """Write the numbers to a JSON file, and say where."""
+        file.write_bytes(msgspec.json.format(msgspec.json.encode(self._content()), indent=2))
+        console().print(f"saved in {file}", markup=False)
+
+    def _row(  # the columns of one line
+        self,
+        table: Table,
+        name: str,
+        seconds: float,
+        base: float,
+        step: Step | None,
+        before: float | None = None,
+    ) -> None:
         rows = self.rows if step is None else step.rows
-        table.add_row(
-            name,
-            f"{rows:,}",
-            f"{seconds:.2f}",
-            "" if step is None else f"{min(step.seconds):.2f}-{max(step.seconds):.2f}",
-            "" if step is None else f"{statistics.median(step.cpu_seconds):.2f}",
-            f"{rows / seconds:,.0f}",
-            f"{self.megabytes / seconds:,.0f}" if self.megabytes else "",
-            "" if step is None else f"{step.megabytes:,.0f}",
+        cells = [name, f"{rows:,}", f"{seconds:.2f}"]
+        if step is None:
+            cells += [""] * 3
+        else:
+            cells += [
+                f"{min(step.seconds):.2f}-{max(step.seconds):.2f}",
+                _told(statistics.median(step.cpu_seconds), ".2f"),
+                _told(statistics.median(step.servers_seconds), ".2f"),
+            ]
+        cells += [
+            f"{rows / seconds:,.0f}" if seconds else "",
+            f"{self.megabytes / seconds:,.0f}" if self.megabytes and seconds else "",
+            "" if step is None else _told(step.megabytes, ",.0f"),
             f"{seconds / base:.2f}",
-        )
+            *([f"{seconds / before:.2f}"] if before else []),
+        ]
+        table.add_row(*cells)
+
+    def _stages(self) -> Table | None:
+        """A line for each step that has stages: the median of each, and what is left of the whole."""
+        steps = [step for step in self.steps.values() if step.stages]
+        if not steps:
+            return None
+        table = Table(title="seconds by stage, medians", box=None)
+        table.add_column("step")
+        names = list(steps[0].stages)
+        for name in (*names, "the rest", "whole"):
+            table.add_column(name, justify="right")
+        for step in steps:
+            taken = [statistics.median(step.stages[name]) for name in names]
+            cells = [*taken, step.median - sum(taken), step.median]
+            table.add_row(step.name, *(f"{value:.2f}" for value in cells))
+        return table
 
     def _content(self) -> dict[str, object]:
         return {
@@ -156,7 +238,8 @@ class Benchmark:
             "megabytes": round(self.megabytes, 1),
             "machine": machine(),
             "versions": {
-                name: version(name) for name in ("polars", "polars-hash", "msgspec", "syncflow")
+                name: version(name)
+                for name in ("polars", "polars-hash", "msgspec", "dagster", "psycopg", "syncflow")
             },
             "peak_megabytes": round(self.peak),
             "steps": [
@@ -165,11 +248,49 @@ class Benchmark:
                     "rows": step.rows,
                     "seconds": [round(value, 4) for value in step.seconds],
                     "cpu_seconds": [round(value, 4) for value in step.cpu_seconds],
+                    "servers_cpu_seconds": [round(value, 4) for value in step.servers_seconds],
                     "peak_megabytes": round(step.megabytes),
+                    "stages": {
+                        name: [round(value, 4) for value in values]
+                        for name, values in step.stages.items()
+                    },
                 }
                 for step in self.steps.values()
             ],
         }
+
+
+def _told(value: float, form: str) -> str:
+    """A number that was measured; nothing for 0."""
+    return format(value, form) if value else ""
+
+
+def _medians(file: Path, name: str) -> dict[str, float]:
+    """Wall seconds of each step of another time, the median.
+
+    Raises:
+        ConfigError: The file cannot be read, or is another benchmark's.
+    """
+    try:
+        content = msgspec.json.decode(file.read_bytes())
+        if content["benchmark"] != name:
+            raise ConfigError(f"{file}: is of the benchmark {content['benchmark']}, not {name}")
+        return {step["step"]: statistics.median(step["seconds"]) for step in content["steps"]}
+    except (OSError, msgspec.DecodeError, LookupError, TypeError) as error:
+        raise ConfigError(f"{file}: is no file that a benchmark saved: {error}") from error
+
+
+def cpu_of(pids: Sequence[int]) -> float:
+    """CPU seconds that these processes have used so far; 0 where nobody can tell."""
+    ticks = 0
+    for pid in pids:
+        with suppress(OSError):  # no Linux, or it has ended
+            # behind the name, which may hold anything, utime and stime are the 12th and 13th
+            fields = (
+                Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
+            )
+            ticks += int(fields[11]) + int(fields[12])
+    return ticks / os.sysconf("SC_CLK_TCK")
 
 
 def forget_peak() -> None:
@@ -178,10 +299,14 @@ def forget_peak() -> None:
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
 
 
-def peak_since() -> float:
-    """The most memory that the process held since ``forget_peak``, in MB; 0 where nobody can tell."""
+def peak_since(pid: int | None = None) -> float:
+    """The most memory that the process held since ``forget_peak``, in MB; 0 where nobody can tell.
+
+    Args:
+        pid: Of another process that still runs: the most since it began.
+    """
     try:
-        status = Path("/proc/self/status").read_text(encoding="ascii")
+        status = Path(f"/proc/{pid or 'self'}/status").read_text(encoding="ascii")
     except OSError:
         return 0.0
     found = next((line for line in status.splitlines() if line.startswith("VmHWM:")), "VmHWM: 0 kB")

@@ -28,7 +28,14 @@ THREADS = 2
 
 
 def run(  # each is an option of the command
-    *, rows: int, times: int, slices: int, odd: int, dirty: bool, save: Path | None
+    *,
+    rows: int,
+    times: int,
+    slices: int,
+    odd: int,
+    dirty: bool,
+    save: Path | None,
+    compare: Path | None = None,
 ) -> None:
     """Measure and report."""
     name = "order_lines" if dirty else WIDE
@@ -44,7 +51,7 @@ def run(  # each is an option of the command
             for at in range(odd if start == 0 else 0):
                 bodies[at] = _spoiled(bodies[at])
             _once(benchmark, bodies, shape)
-    benchmark.report("parse", ("parse", "five layers", "hashes"), save)
+    benchmark.report("parse", ("parse", "five layers", "hashes"), save, compare)
 
 
 def _once(benchmark: Benchmark, bodies: list[bytes], shape: Shape) -> None:

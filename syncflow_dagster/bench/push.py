@@ -50,7 +50,9 @@ HUB_ROWS: Final = 50_000
 """What the sandbox's hub holds before some of it changes."""
 
 
-def run(*, rows: int, times: int, changed: int, save: Path | None) -> None:
+def run(
+    *, rows: int, times: int, changed: int, save: Path | None, compare: Path | None = None
+) -> None:
     """Measure and report."""
     shape = shape_named(WIDE)
     parts = list(_identified(rows, shape))
@@ -65,7 +67,7 @@ def run(*, rows: int, times: int, changed: int, save: Path | None) -> None:
             benchmark.begin()
             _changes(benchmark, database, sandbox, parts[0], changed, shape)
             _first_load(benchmark, database, parts, shape)
-    benchmark.report("first load, hub excluded", ("changed to the sandbox",), save)
+    benchmark.report("first load, hub excluded", ("changed to the sandbox",), save, compare)
 
 
 def _identified(rows: int, shape: Shape) -> Iterator[pl.DataFrame]:

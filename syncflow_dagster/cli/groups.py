@@ -14,6 +14,11 @@ entities_app = typer.Typer(
 )
 bench_app = typer.Typer(help="Measure on seeded data, on this machine.", no_args_is_help=True)
 
+Save = Annotated[Path | None, typer.Option(help="Write the numbers to this JSON file.")]
+Compare = Annotated[
+    Path | None, typer.Option(help="Show the ratios to the numbers of this JSON file.")
+]
+
 Json = Annotated[bool, typer.Option("--json", help="One line of JSON per entity, nothing else.")]
 
 
@@ -76,6 +81,82 @@ def entities_list(*, as_json: Json = False) -> None:
     run(as_json=as_json)
 
 
+@bench_app.command("whole")
+def bench_whole(
+    *,
+    rows: Annotated[
+        int, typer.Option(min=10_000, help="Rows of sixteen columns, over all entities.")
+    ] = 1_000_000,
+    times: Annotated[int, typer.Option(min=1, help="Repetitions, after one that warms.")] = 3,
+    changed: Annotated[
+        float, typer.Option(min=0, max=1, help="Share of the rows that change between syncs.")
+    ] = 0.01,
+    entities: Annotated[
+        int, typer.Option(min=1, max=99, help="Entities that share the rows, at once.")
+    ] = 1,
+    by_slice: Annotated[
+        bool, typer.Option("--by-slice", help="Sync each slice in a run of its own.")
+    ] = False,
+    save: Save = None,
+    compare: Compare = None,
+) -> None:
+    """Measure syncs from the first request to the saved state, by stage, and the floor beneath them.
+
+    Example: syncflow bench whole --rows 100000 --save whole.json
+    """
+    from syncflow_dagster.bench.whole import Choice, run
+
+    run(
+        Choice(
+            rows=rows,
+            times=times,
+            changed=changed,
+            entities=entities,
+            by_slice=by_slice,
+            save=save,
+            compare=compare,
+        )
+    )
+
+
+@bench_app.command("compare")
+def bench_compare(
+    *,
+    rows: Annotated[int, typer.Option(min=10_000, help="Rows of sixteen columns.")] = 1_000_000,
+    times: Annotated[int, typer.Option(min=1, help="Repetitions, after SyncFlow's warm one.")] = 1,
+    changed: Annotated[
+        float, typer.Option(min=0, max=1, help="Share of the rows that change between syncs.")
+    ] = 0.01,
+    plain_rows: Annotated[
+        int | None, typer.Option(min=1, help="Only so many rows for the plain program.")
+    ] = None,
+    drt_rows: Annotated[
+        int | None, typer.Option(min=1, help="Only so many rows for drt-core.")
+    ] = None,
+    python: Annotated[
+        Path | None, typer.Option(help="The interpreter that has dlt and drt-core: make compare.")
+    ] = None,
+    save: Save = None,
+) -> None:
+    """Measure the same syncs by SyncFlow, dlt, drt-core and a plain program, as ratios.
+
+    Example: make compare ARGS="--rows 100000 --save compare.json"
+    """
+    from syncflow_dagster.bench.compare import Choice, run
+
+    run(
+        Choice(
+            rows=rows,
+            times=times,
+            changed=changed,
+            plain_rows=plain_rows,
+            drt_rows=drt_rows,
+            python=python,
+            save=save,
+        )
+    )
+
+
 @bench_app.command("normalize")
 def bench_normalize(
     *,
@@ -90,12 +171,13 @@ def bench_normalize(
     dirty: Annotated[
         bool, typer.Option("--dirty", help="Order lines with a real ERP's dirt.")
     ] = False,
-    save: Annotated[Path | None, typer.Option(help="Write the numbers to this JSON file.")] = None,
+    save: Save = None,
+    compare: Compare = None,
 ) -> None:
     """Measure pages to rows, five layers and both hashes."""
     from syncflow_dagster.bench.normalize import run
 
-    run(rows=rows, times=times, slices=slices, odd=odd, dirty=dirty, save=save)
+    run(rows=rows, times=times, slices=slices, odd=odd, dirty=dirty, save=save, compare=compare)
 
 
 @bench_app.command("delta")
@@ -106,12 +188,13 @@ def bench_delta(
     changed: Annotated[
         float, typer.Option(min=0, max=1, help="Share of the records that has changed.")
     ] = 0.01,
-    save: Annotated[Path | None, typer.Option(help="Write the numbers to this JSON file.")] = None,
+    save: Save = None,
+    compare: Compare = None,
 ) -> None:
     """Measure the delta of incoming against known records, and saving them."""
     from syncflow_dagster.bench.delta import run
 
-    run(rows=rows, times=times, changed=changed, save=save)
+    run(rows=rows, times=times, changed=changed, save=save, compare=compare)
 
 
 @bench_app.command("push")
@@ -122,9 +205,10 @@ def bench_push(
     changed: Annotated[
         int, typer.Option(min=1, max=50_000, help="Records that change in the sandbox.")
     ] = 10_000,
-    save: Annotated[Path | None, typer.Option(help="Write the numbers to this JSON file.")] = None,
+    save: Save = None,
+    compare: Compare = None,
 ) -> None:
     """Measure changed records to the local sandbox, and a first load with the hub's time left out."""
     from syncflow_dagster.bench.push import run
 
-    run(rows=rows, times=times, changed=changed, save=save)
+    run(rows=rows, times=times, changed=changed, save=save, compare=compare)

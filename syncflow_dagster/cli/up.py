@@ -14,7 +14,8 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -39,6 +40,7 @@ START_S = 60.0
 DAGSTER = [sys.executable, "-m", "dagster"]
 STOP_S = 15.0
 APISMITH_PORT, SCHEDULEHUB_PORT = 8007, 5180
+SOCKET_BYTES = 104  # of a path, the end included: sys/un.h, BSD's
 
 
 def run(*, ui_port: int, api_port: int, rows: int) -> int:
@@ -62,7 +64,7 @@ def run(*, ui_port: int, api_port: int, rows: int) -> int:
         signal.signal(number, interrupt)
     processes: list[subprocess.Popen[bytes]] = []
     sandbox: Sandbox | None = None
-    with Database.open(settings) as database, TemporaryDirectory(prefix="syncflow-") as folder:
+    with Database.open(settings) as database, _socket(settings.home_path) as socket_path:
         try:
             schema.upgrade(database.url)
             screen.print(f"database     {database.place}")
@@ -75,7 +77,6 @@ def run(*, ui_port: int, api_port: int, rows: int) -> int:
                 for name, value in environment(sandbox).items():
                     screen.print(f"  export {name}={value}", markup=False, soft_wrap=True)
             os.environ.setdefault("SYNCFLOW_API_URL", f"http://127.0.0.1:{api_port}")
-            socket_path = Path(folder) / "code.sock"
             # what they say goes to a file
             lines = "json" if is_json(settings, server=True, terminal=False) else "colored"
             form = ["--log-format", lines]
@@ -118,6 +119,25 @@ def _sandbox(database: Database, rows: int) -> Sandbox:
         apismith_port=APISMITH_PORT,
         schedulehub_port=SCHEDULEHUB_PORT,
     )
+
+
+@contextmanager
+def _socket(home: Path) -> Iterator[Path]:
+    """The code server's socket: Dagster knows schedules and sensors by its path, so it stays the same.
+
+    It is in the home, unless that leaves too little of what a socket's path may have.
+
+    Raises:
+        ConfigError: Another one serves there.
+    """
+    with TemporaryDirectory(prefix="syncflow-") as folder:
+        path = home / "code.sock"
+        if len(os.fsencode(path)) >= SOCKET_BYTES:
+            path = Path(folder) / path.name
+        elif path.exists() and _serves(path):
+            raise ConfigError(f"another syncflow up runs over {home}: end it, or set SYNCFLOW_HOME")
+        path.unlink(missing_ok=True)  # of one that was killed
+        yield path
 
 
 def _code_server(socket_path: Path) -> list[str]:

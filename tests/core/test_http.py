@@ -82,11 +82,15 @@ class Server:
 
 
 def transport_to(
-    handler: Callable[[httpx.Request], httpx.Response], clock: Clock, **limits: float
+    handler: Callable[[httpx.Request], httpx.Response],
+    clock: Clock,
+    *,
+    url: str = "http://source.test",
+    **limits: float,
 ) -> Transport:
     return Transport(
         "apismith",
-        "http://source.test",
+        url,
         Login("scott", PASSWORD),
         limits=Limits(**limits),  # type: ignore[arg-type]  # whole numbers where they belong
         transport=httpx.MockTransport(handler),
@@ -121,6 +125,14 @@ def test_login_happens_once_and_the_token_travels() -> None:
     assert answers[0].content_type == "application/json"
     assert len({request.headers["X-Request-ID"] for request in server.seen}) == 4
     assert server.seen[1].headers["Accept-Encoding"] == "gzip"
+
+
+def test_what_does_not_leave_this_machine_is_not_compressed() -> None:
+    server = Server(lambda _: httpx.Response(200, json=[]))
+    with transport_to(server, Clock(), url="http://127.0.0.1:8007") as transport:
+        transport.request("GET", "/connectors")
+
+    assert server.seen[-1].headers["Accept-Encoding"] == "identity"
 
 
 def test_a_token_is_refreshed_at_eighty_percent_of_its_life() -> None:

@@ -266,7 +266,9 @@ def test_the_services_sync_and_end_when_they_are_told_to(
 def only_reads_reports(url: str) -> None:
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute("SET ROLE syncflow_reader")
-        (known,) = connection.execute("SELECT count(*) FROM bridge.synced_records").fetchone() or (0,)
+        (known,) = connection.execute("SELECT count(*) FROM bridge.synced_records").fetchone() or (
+            0,
+        )
         for statement in ("DELETE FROM bridge.synced_records", "SELECT * FROM public.runs"):
             with pytest.raises(psycopg.errors.InsufficientPrivilege):
                 connection.execute(statement)

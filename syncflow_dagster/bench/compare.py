@@ -223,7 +223,7 @@ def _measured(command: Sequence[str], place: Place, task: Task) -> Measured:
         ) as child,
     ):
         assert child.stdin is not None  # noqa: S101  # piped above
-        assert child.stdout is not None  # noqa: S101
+        assert child.stdout is not None  # noqa: S101  # it is a pipe
         _said(child.stdout, command, errors)
         servers, cpu = cpu_of(place.sandbox.pids), cpu_of([child.pid])
         began = time.perf_counter()

@@ -15,6 +15,24 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict
 ROOT = Path(__file__).parents[2]
 FILE = ROOT / "docker-compose.yml"
 CONTAINER_HOME = "/var/lib/syncflow"
+SECRETS = {
+    "SYNCFLOW_DATABASE_PASSWORD": "of-the-superuser",
+    "SYNCFLOW_OWNER_PASSWORD": "of-the-owner",
+    "SYNCFLOW_APP_PASSWORD": "of-the-app",
+    "SYNCFLOW_API_SECRET": "a-secret-of-at-least-thirty-two-bytes",
+    "SYNCFLOW_PII_SECRET": "of-digests",
+    "SYNCFLOW_APISMITH_PASSWORD": "of-the-sandbox",
+    "SYNCFLOW_SCHEDULEHUB_PASSWORD": "of-the-sandbox",
+}
+VARIABLES = {
+    **SECRETS,
+    "SYNCFLOW_APISMITH_URL": "http://sandbox:8007",
+    "SYNCFLOW_APISMITH_USERNAME": "syncflow",
+    "SYNCFLOW_SCHEDULEHUB_URL": "http://sandbox:5180",
+    "SYNCFLOW_SCHEDULEHUB_USERNAME": "syncflow",
+    "SYNCFLOW_SANDBOX_ROWS": "1000",
+}
+"""All that the file asks for."""
 
 _VARIABLE = re.compile(r"\$(?:(\$)|\{([A-Z_]+)(?:(:[-?])([^}]*))?\})")
 
@@ -218,7 +236,7 @@ class Machine:
             if self.is_healthy(name, check):
                 return
             assert time.monotonic() < deadline, f"{name} is not healthy: {self.said(name)}"
-            time.sleep(0.2)
+            time.sleep(0.5)  # a check may cost more than what it waits for
 
     def is_healthy(self, name: str, check: HealthCheck) -> bool:
         kind, *command = check.test

@@ -18,7 +18,18 @@ import httpx
 import psycopg
 import pytest
 import yaml
-from compose import CONTAINER_HOME, FILE, PROGRAMS, ROOT, Compose, Machine, MissingError, read
+from compose import (
+    CONTAINER_HOME,
+    FILE,
+    PROGRAMS,
+    ROOT,
+    SECRETS,
+    VARIABLES,
+    Compose,
+    Machine,
+    MissingError,
+    read,
+)
 from psycopg import sql
 from servers import free_port
 
@@ -26,23 +37,6 @@ from syncflow_core.sandbox.compare import compare
 from syncflow_core.settings import Settings
 from syncflow_dagster.api.security import issue, utc_now
 
-SECRETS = {
-    "SYNCFLOW_DATABASE_PASSWORD": "of-the-superuser",
-    "SYNCFLOW_OWNER_PASSWORD": "of-the-owner",
-    "SYNCFLOW_APP_PASSWORD": "of-the-app",
-    "SYNCFLOW_API_SECRET": "a-secret-of-at-least-thirty-two-bytes",
-    "SYNCFLOW_PII_SECRET": "of-digests",
-    "SYNCFLOW_APISMITH_PASSWORD": "of-the-sandbox",
-    "SYNCFLOW_SCHEDULEHUB_PASSWORD": "of-the-sandbox",
-}
-VARIABLES = {
-    **SECRETS,
-    "SYNCFLOW_APISMITH_URL": "http://sandbox:8007",
-    "SYNCFLOW_APISMITH_USERNAME": "syncflow",
-    "SYNCFLOW_SCHEDULEHUB_URL": "http://sandbox:5180",
-    "SYNCFLOW_SCHEDULEHUB_USERNAME": "syncflow",
-    "SYNCFLOW_SANDBOX_ROWS": "1000",
-}
 OURS = ["migrate", "sandbox", "code", "webserver", "daemon", "api"]
 
 
@@ -149,6 +143,20 @@ def test_the_image_is_started_as_the_code_location_is_and_runs_as_nobody_in_part
     assert check is not None
     assert commands == [check.test[1:], compose.services["code"].command]
     assert re.findall(r"^USER (\d+)", last, re.MULTILINE) == ["10001"]
+
+
+def test_the_image_is_made_of_what_is_there_and_nothing_else() -> None:
+    build = (ROOT / "Dockerfile").read_text("utf-8").rpartition("\nFROM ")[0]
+    copied = {
+        place
+        for line in re.findall(r"^COPY (.*) \S+$", build, re.MULTILINE)
+        for place in line.split()
+    }
+    let_in = set(re.findall(r"^!(.*)$", (ROOT / ".dockerignore").read_text("utf-8"), re.MULTILINE))
+
+    assert len(copied) > 6
+    assert [place for place in copied if not (ROOT / place).exists()] == []
+    assert copied == let_in
 
 
 @pytest.fixture(scope="module")

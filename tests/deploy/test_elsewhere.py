@@ -6,14 +6,13 @@ from typing import Any
 
 import pytest
 import yaml
-from compose import CONTAINER_HOME, ROOT, read
+from compose import CONTAINER_HOME, ROOT, VARIABLES, read
 from dagster._config import process_config, resolve_to_config_type
 from dagster._core.instance.config import dagster_instance_config
 from dagster_celery.app import app
 from dagster_celery.cli import get_validated_config
 from dagster_k8s.models import k8s_model_from_dict, k8s_snake_case_dict
 from kubernetes import client
-from test_compose import VARIABLES
 
 from syncflow_dagster.partitions import LOCATION
 

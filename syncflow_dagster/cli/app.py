@@ -274,7 +274,7 @@ def migrate(
         bool, typer.Option("--down", help="Remove schema bridge and all in it.")
     ] = False,
 ) -> None:
-    """Bring the bridge database's schema, and Dagster's own tables, up to this version."""
+    """Bring the bridge database's schema, and Dagster's tables beside it, up to this version."""
     from syncflow_dagster.cli.database import migrate as run
 
     run(down=down)

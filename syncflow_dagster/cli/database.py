@@ -15,10 +15,10 @@ from syncflow_dagster.home import open_instance, prepare
 
 
 def migrate(*, down: bool) -> None:
-    """Bring the schema and Dagster's history to this code's version, or remove the schema.
+    """Bring the schema to this code's version, or remove it; with an address, Dagster's tables too.
 
-    Dagster makes its tables when it is first opened: here by one process, and by a role that may, so
-    that the others find them.
+    Dagster makes its tables when it is first opened: on a server here, by one process and by a role
+    that may, so that all others find them. In the home there are no roles.
     """
     settings = read_settings()
     prepare(settings)
@@ -26,9 +26,11 @@ def migrate(*, down: bool) -> None:
         if down:
             schema.downgrade(database.url)
             console().print("schema bridge is gone")
-        else:
-            schema.upgrade(database.url)
-            # what Dagster prints meanwhile is progress
-            with open_instance(settings) as instance, redirect_stdout(sys.stderr):
-                instance.upgrade()
-            console().print("schema bridge and Dagster's history are up to date")
+            return
+        schema.upgrade(database.url)
+        console().print("schema bridge is up to date")
+    if settings.database_url is not None:
+        # what Dagster prints meanwhile is progress
+        with open_instance(settings) as instance, redirect_stdout(sys.stderr):
+            instance.upgrade()
+        console().print("Dagster's history is up to date")

@@ -9,6 +9,7 @@ and ends when that closes: a parent that is killed leaves nothing behind.
 
 import argparse
 import asyncio
+import gc
 import json
 import os
 import signal
@@ -59,6 +60,7 @@ def main() -> None:
         sys.stdout.write(json.dumps({"port": listener.getsockname()[1]}) + "\n")
     sys.stdout.flush()
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    gc.freeze()  # what is there now stays: it need not be looked through at each collection
     uvloop.run(_serve(served))
 
 

@@ -3,7 +3,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from syncflow_core.brake import judge
 from syncflow_core.columns import (
     DATA_HASH,
     KEY_HASH,
@@ -14,7 +13,6 @@ from syncflow_core.columns import (
     ROWVERSION,
 )
 from syncflow_core.delta import KNOWN_DATA_HASH, OLDER, classify, gone
-from syncflow_core.entity import Brake
 from syncflow_core.errors import ContractError
 
 Line = tuple[str, str, str | None, str]
@@ -133,25 +131,3 @@ def test_applying_the_verdicts_makes_the_target_equal(
         del after[key.decode()]
 
     assert after == source
-
-
-@pytest.mark.parametrize(
-    ("known_rows", "fetched", "updates", "deletes", "held"),
-    [
-        (1000, 899, 0, 101, (True, False)),
-        (1000, 900, 0, 100, (False, False)),
-        (10_000, 9_899, 0, 101, (False, False)),
-        (50, 10, 0, 40, (False, False)),
-        (1000, 1000, 101, 0, (False, True)),
-        (1000, 900, 200, 200, (True, True)),
-        (5, 0, 0, 5, (True, False)),
-        (0, 0, 0, 0, (False, False)),
-    ],
-)
-def test_the_brake_needs_both_numbers_and_an_empty_source_never_deletes(
-    known_rows: int, fetched: int, updates: int, deletes: int, held: tuple[bool, bool]
-) -> None:
-    verdict = judge(Brake(), known=known_rows, incoming=fetched, updates=updates, deletes=deletes)
-
-    assert (verdict.deletes, verdict.updates) == held
-    assert (verdict.reason is None) == (held == (False, False))

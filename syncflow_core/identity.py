@@ -217,7 +217,7 @@ def split_collided(
         The rows whose key is their own, and the others in the shape ``columns.REJECTED``.
     """
     before = known.select(KEY_HASH, pl.col(REFERENCE).alias("#before"))
-    joined = incoming.join(before, on=KEY_HASH, how="left", maintain_order="left")
+    joined = incoming.join(before, on=KEY_HASH, maintain_order="left")
     suspects = joined.filter(pl.col(REFERENCE) != pl.col("#before"))
     mine, theirs = _key_parts(pl.col(REFERENCE)), _key_parts(pl.col("#before"))
     other = (_key_names(mine) == _key_names(theirs)) & (mine != theirs)

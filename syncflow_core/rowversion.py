@@ -71,7 +71,7 @@ def moment_of(source: str, shape: Shape) -> datetime | None:
     if text is None:
         return None
     try:
-        found = datetime.fromisoformat(text[:26].rstrip("Z"))  # microseconds; Z is all that follows
+        found = datetime.fromisoformat(text)  # to the microsecond; it ends in Z or says no zone
     except ValueError:
         return None  # beyond the years that a datetime knows
     return found.replace(tzinfo=UTC)

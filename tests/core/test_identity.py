@@ -16,7 +16,6 @@ from syncflow_core.columns import DATA_HASH, KEY_HASH, REFERENCE, REJECTED, ROW,
 from syncflow_core.entity import Entity
 from syncflow_core.fields import Shape, shape_of
 from syncflow_core.identity import (
-    ENCODING_VERSION,
     add_identity,
     data_hash,
     data_text,
@@ -79,14 +78,6 @@ def test_the_reference_packages_give_the_published_hashes(case: dict[str, Any]) 
     found = {"blake3": blake3(data).hexdigest(), "xxh3_128": xxhash.xxh3_128_hexdigest(data)}
 
     assert case["expected"] == found[case["algorithm"]]
-
-
-def test_the_encoding_has_a_version() -> None:
-    assert ENCODING_VERSION == 1
-
-
-def test_a_null_is_the_bare_name_and_an_empty_text_is_not() -> None:
-    assert data_text({"b": None, "a": ""}) == "a=|b"
 
 
 def test_the_reference_is_in_key_order() -> None:

@@ -250,8 +250,6 @@ def _filed(rows: pl.DataFrame, rule: str, message: str) -> pl.DataFrame:
 
 def _marked(frame: pl.DataFrame, names: Sequence[str]) -> frozenset[str]:
     """Those of the columns that hold a mark anywhere."""
-    if not names:
-        return frozenset()
     found = frame.select(pl.col(name).str.contains(_MARKS).any() for name in names)
     return frozenset(name for name in names if found[name].item())
 

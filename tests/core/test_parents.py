@@ -223,11 +223,13 @@ def test_a_chain_goes_in_waves_whatever_its_order() -> None:
     assert [keys(wave) for wave in found.waves] == [{"a"}, {"b"}, {"c"}]
     assert found.parked.is_empty()
     assert found.missing.is_empty()
+
+
+def test_nothing_to_push_makes_no_wave_and_misses_nothing() -> None:
+    found = resolve_parts(rows())
+
+    assert found.waves == ()
     assert found.missing.schema == {ROW: pl.UInt32, "reference": pl.String, "parent": pl.Binary}
-
-
-def test_nothing_to_push_makes_no_wave() -> None:
-    assert resolve_parts(rows()).waves == ()
 
 
 def test_a_chain_that_is_too_deep_goes_on_without_its_references() -> None:

@@ -47,7 +47,8 @@ def test_each_kind_has_its_exact_order(kind: RowversionKind) -> None:
 def test_the_newest_is_the_last_in_order(kind: RowversionKind) -> None:
     first, *others = ORDERED[kind]
 
-    assert newest(pl.Series([None, *others, first, None]), kind) == others[-1]
+    for texts in ([None, *others, first], [None, *reversed(others), None, first]):
+        assert newest(pl.Series(texts), kind) == others[-1]
 
 
 def test_there_is_no_newest_of_nothing() -> None:

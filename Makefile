@@ -10,7 +10,7 @@ COMPARED_LOCK := syncflow_dagster/bench/others/requirements.lock
 # The certificates that this machine trusts, as pip uses them.
 export UV_SYSTEM_CERTS ?= true
 
-.PHONY: demo up test coverage mutants fuzz torture nights browser check format lint types imports docs reference compare lock clean
+.PHONY: demo up test coverage mutants fuzz torture nights browser check format lint types imports docs reference compare lock sbom licences clean
 
 demo: $(INSTALLED)  ## sync a seeded ERP three times and prove that hub and ERP are equal
 	$(BIN)/syncflow demo
@@ -77,6 +77,15 @@ lock: $(INSTALLED)  ## resolve the dependencies anew
 		--custom-compile-command "make lock" pyproject.toml --output-file requirements.lock
 	$(BIN)/uv pip compile --quiet --upgrade --python-version 3.11 --generate-hashes --group compare \
 		--custom-compile-command "make lock" --output-file $(COMPARED_LOCK)
+
+sbom: $(INSTALLED)  ## what an installation brings, as CycloneDX: dist/sbom.json
+	$(BIN)/uv venv --quiet --clear dist/sbom
+	VIRTUAL_ENV=dist/sbom $(BIN)/uv pip install --quiet --require-hashes --constraint requirements.lock -r pyproject.toml
+	$(BIN)/cyclonedx-py environment --pyproject pyproject.toml --output-reproducible --output-file dist/sbom.json dist/sbom/bin/python
+	rm -rf dist/sbom
+
+licences: $(INSTALLED)  ## under which licences that is: docs/operations/licences.md
+	$(BIN)/python .ci/licences.py
 
 $(INSTALLED): requirements.lock pyproject.toml
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed"; exit 1; }

@@ -16,6 +16,7 @@ from typing import Final
 
 from blake3 import blake3
 
+from syncflow_core.private import make_file, make_folder
 from syncflow_core.settings import Settings
 
 FILE: Final = "pii-secret"
@@ -39,11 +40,9 @@ def _key(secret: str) -> bytes:
 
 def _make(place: Path) -> None:
     """Write it, whole or not at all: several processes may do so at once, and one is first."""
-    place.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    make_folder(place.parent)
     mine = place.with_name(f"{FILE}.{os.getpid()}.{secrets.token_hex(4)}")
-    descriptor = os.open(mine, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "w", encoding="ascii") as file:
-        file.write(secrets.token_urlsafe(BYTES))
+    make_file(mine).write_text(secrets.token_urlsafe(BYTES), encoding="ascii")
     try:
         os.link(mine, place)
     except FileExistsError:

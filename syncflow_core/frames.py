@@ -22,6 +22,7 @@ import msgspec
 import polars as pl
 
 from syncflow_core.errors import ConfigError, SyncFlowError
+from syncflow_core.private import make_file, make_folder
 
 KEPT_BYTES: Final = 1_500_000_000
 """Frames kept in memory besides their files, over all frame sets of the process (estimated size)."""
@@ -93,12 +94,11 @@ class FrameStore:
         return FrameRef(str(folder), tuple(names), rows)
 
     def _write_part(self, folder: Path, index: int, frame: pl.DataFrame) -> str:
-        for level in (self.root, folder.parent, folder):  # rows are nobody else's to read
-            level.mkdir(parents=True, exist_ok=True, mode=0o700)
+        make_folder(folder)
         name = f"part-{index:05d}.arrow"
         temporary = folder / f".{name}"
         try:
-            frame.write_ipc(temporary, compression="uncompressed")
+            frame.write_ipc(make_file(temporary), compression="uncompressed")
             os.replace(temporary, folder / name)  # noqa: PTH105  # atomic over an existing file
         except OSError as error:
             raise SyncFlowError(
@@ -107,22 +107,29 @@ class FrameStore:
         self._keep(str(folder / name), frame)
         return name
 
-    def parts(self, ref: FrameRef) -> Iterator[pl.DataFrame]:
-        """The parts of a frame set, in order, one at a time."""
+    def parts(self, ref: FrameRef, *, last: bool = False) -> Iterator[pl.DataFrame]:
+        """The parts of a frame set, in order, one at a time.
+
+        Args:
+            ref: The frame set.
+            last: Nobody of this process reads it again: each part leaves memory after its turn, so that
+                what is made of a set does not stand beside all of it. Its files stay.
+        """
         for path in ref.part_paths():
             yield self._read(path)
+            if last:
+                self._let_go(path)
 
     def read(self, ref: FrameRef, columns: list[str] | None = None) -> pl.DataFrame:
         """All parts of a frame set as one frame, of these columns alone where they are named."""
-        frames = [part if columns is None else part.select(columns) for part in self.parts(ref)]
-        return pl.concat(frames, how="vertical")
+        return pl.concat([self._read(path, columns) for path in ref.part_paths()], how="vertical")
 
-    def _read(self, path: str) -> pl.DataFrame:
+    def _read(self, path: str, columns: list[str] | None = None) -> pl.DataFrame:
         kept = self._kept.get(path)
         if kept is not None:
-            return kept
+            return kept if columns is None else kept.select(columns)
         try:
-            return pl.read_ipc(path)
+            return pl.read_ipc(path, columns=columns)
         except (OSError, pl.exceptions.ComputeError) as error:
             raise SyncFlowError(
                 f"staged frame {path}: cannot be read ({error}): start the sync again"
@@ -138,15 +145,18 @@ class FrameStore:
     def drop(self, ref: FrameRef) -> None:
         """Forget a frame set in memory; its files stay until the scope is forgotten."""
         for path in ref.part_paths():
-            kept = self._kept.pop(path, None)
-            if kept is not None:
-                self._kept_bytes -= int(kept.estimated_size())
+            self._let_go(path)
+
+    def _let_go(self, path: str) -> None:
+        kept = self._kept.pop(path, None)
+        if kept is not None:
+            self._kept_bytes -= int(kept.estimated_size())
 
     def forget(self, scope: str) -> None:
         """Remove every frame set of a scope, in memory and on disk."""
         prefix = str(self.root / scope) + os.sep
         for path in [path for path in self._kept if path.startswith(prefix)]:
-            self._kept_bytes -= int(self._kept.pop(path).estimated_size())
+            self._let_go(path)
         shutil.rmtree(self.root / scope, ignore_errors=True)
 
     def forget_older(self, than: float, keep: Collection[str]) -> int:

@@ -14,10 +14,18 @@ from typing import Annotated, Final, Literal
 from urllib.parse import unquote, urlsplit
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    SecretStr,
+    ValidationError,
+    ValidationInfo,
+)
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from syncflow_core.errors import ConfigError
+from syncflow_core.loopback import is_loopback
 
 
 def _base_url(value: str | None) -> str | None:
@@ -118,12 +126,23 @@ def _key_url(value: str | None) -> str | None:
     if value is None or not value.strip():
         return None
     parts = urlsplit(value.strip())
-    local = parts.hostname in {"127.0.0.1", "localhost", "::1"}
-    if parts.scheme != "https" and not (local and parts.scheme == "http"):
+    if parts.scheme != "https" and not (is_loopback(parts.hostname) and parts.scheme == "http"):
         raise ValueError("must begin with https://")
     return value.strip()
 
 
+def _no_sandbox_password(value: SecretStr, info: ValidationInfo) -> SecretStr:
+    """Everybody knows the sandbox's: it opens servers of made-up data on this machine, nothing else."""
+    url = info.data.get(str(info.field_name).replace("_password", "_url"))
+    known = value.get_secret_value() == SANDBOX_PASSWORD
+    if known and url is not None and not is_loopback(urlsplit(url).hostname):
+        raise ValueError("is the sandbox's, which everybody knows; its URL is not on this machine")
+    return value
+
+
+SANDBOX_PASSWORD: Final = "sandbox"  # noqa: S105  # refused where it would be a secret
+"""Of the sandbox's servers, where they listen on loopback alone."""
+Password = Annotated[SecretStr, AfterValidator(_no_sandbox_password)]
 LOCAL_API: Final = "http://127.0.0.1:8008"
 BaseUrl = Annotated[str | None, AfterValidator(_base_url)]
 
@@ -148,7 +167,7 @@ class Settings(BaseSettings):
     """Where APISmith is, with or without ``/api/v1``."""
     apismith_username: str = ""
     """Whom SyncFlow signs in to APISmith as."""
-    apismith_password: SecretStr = SecretStr("")
+    apismith_password: Password = SecretStr("")
     """The password for it."""
     apismith_pagination: Literal["offset", "page"] = "offset"
     """``page`` for installations of APISmith that count pages instead of rows."""
@@ -156,7 +175,7 @@ class Settings(BaseSettings):
     """Where ScheduleHub is, with or without ``/api/v1``."""
     schedulehub_username: str = ""
     """Whom SyncFlow signs in to ScheduleHub as."""
-    schedulehub_password: SecretStr = SecretStr("")
+    schedulehub_password: Password = SecretStr("")
     """The password for it."""
     connections: Annotated[int, Field(ge=1, le=256)] = 16
     """Requests at once to each of the two systems, from all runs on one bridge database together."""
@@ -182,6 +201,8 @@ class Settings(BaseSettings):
     """What alerts call this SyncFlow, where there are several."""
     frames_uri: str | None = None
     """Where staged frames lie; unset, in the home."""
+    sandbox_password: SecretStr = SecretStr(SANDBOX_PASSWORD)
+    """Of ``syncflow sandbox``; one of your own where others reach it."""
     api_secret: SecretStr | None = None
     """Signs the REST API's tokens, 32 bytes or more; unset, a secret of the home's own, and the API
     listens on loopback alone."""

@@ -8,7 +8,6 @@ A run that is taken up again from a failed op reads the files of the run that it
 Source: dagster.md 3; design.md, "The way of a record" 2.
 """
 
-import os
 from pathlib import Path
 
 import dagster as dg
@@ -16,6 +15,7 @@ import msgspec
 
 from syncflow_core.errors import SyncFlowError
 from syncflow_core.frames import HANDOVER, FrameStore
+from syncflow_core.private import make_folder, write_file
 from syncflow_core.settings import read_settings
 from syncflow_core.stages.work import Staged
 
@@ -37,10 +37,8 @@ class FrameIOManager(dg.ConfigurableIOManager):
         if obj is None:
             return
         path = self._path(context)
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        temporary = path.with_suffix(".tmp")
-        temporary.write_bytes(msgspec.json.encode(obj))
-        os.replace(temporary, path)  # noqa: PTH105  # atomic over an existing file
+        make_folder(path.parent)
+        write_file(path, msgspec.json.encode(obj))
 
     def load_input(self, context: dg.InputContext) -> Staged:
         """Read what the op before handed over."""

@@ -13,6 +13,7 @@ import dagster as dg
 from dotenv import dotenv_values
 
 from syncflow_core.errors import ConfigError
+from syncflow_core.private import make_folder, write_file
 from syncflow_core.settings import Settings
 
 _HERE = Path(__file__).parent
@@ -36,20 +37,20 @@ def prepare(settings: Settings) -> Path:
             os.environ.setdefault(name, value)
     home = settings.home_path
     try:
-        home.mkdir(parents=True, exist_ok=True, mode=0o700)
+        make_folder(home)
     except OSError as error:
         raise ConfigError(f"SYNCFLOW_HOME {home}: cannot be made: {error.strerror}") from error
     os.environ["SYNCFLOW_HOME"] = str(home)
     ours = str(home / "dagster")
     own = os.environ.setdefault("DAGSTER_HOME", ours) == ours
     dagster_home = Path(os.environ["DAGSTER_HOME"]).expanduser()
-    dagster_home.mkdir(parents=True, exist_ok=True, mode=0o700)
+    make_folder(dagster_home)
     configuration = dagster_home / "dagster.yaml"
     text = shipped("dagster.yaml").read_text(encoding="utf-8")
     if not own:
         return home
     if not configuration.exists() or configuration.read_text(encoding="utf-8") != text:
-        configuration.write_text(text, encoding="utf-8")
+        write_file(configuration, text.encode())
     return home
 
 

@@ -23,14 +23,13 @@ from dagster._serdes import ConfigurableClass, ConfigurableClassData
 from dagster_postgres import DagsterPostgresStorage
 from dagster_postgres.utils import create_pg_engine
 
+from syncflow_core.private import make_folder
 from syncflow_core.settings import read_settings
 
 
 def dagster_folder(name: str) -> Path:
     """The folder of this name in Dagster's part of SYNCFLOW_HOME, absolute; made where it is missing."""
-    folder = read_settings().home_path / "dagster" / name
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
+    return make_folder(read_settings().home_path / "dagster" / name)
 
 
 class SyncFlowStorage(DagsterStorage, ConfigurableClass):

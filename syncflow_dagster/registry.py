@@ -7,7 +7,6 @@ Source: product.md 12; dagster.md 5.
 """
 
 import logging
-import os
 from pathlib import Path
 
 from syncflow_core.bridge.database import Database
@@ -15,6 +14,7 @@ from syncflow_core.bridge.entities import load_entities
 from syncflow_core.entities_file import entities_text, parse_entities
 from syncflow_core.entity import Entity
 from syncflow_core.errors import ConfigError, UnavailableError
+from syncflow_core.private import make_folder, write_file
 from syncflow_core.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -52,7 +52,5 @@ def _keep(copy: Path, entities: list[Entity]) -> None:
     text = entities_text(entities)
     if copy.exists() and copy.read_text(encoding="utf-8") == text:
         return
-    copy.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    temporary = copy.with_suffix(f".{os.getpid()}")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(copy)
+    make_folder(copy.parent)
+    write_file(copy, text.encode())

@@ -327,8 +327,14 @@ def waiting_deletes(connection: sa.Connection, entity: str) -> pl.DataFrame:
 
 
 def cancel_deletes(connection: sa.Connection, entity: str, key_hashes: pl.Series) -> int:
-    """Forget deletes that were done, or whose record is back in the source; returns how many."""
-    stage_keys(connection, key_hashes)
+    """Forget deletes that were done, or whose record is back in the source; returns how many.
+
+    Few deletes wait, if any, and a whole table's keys may be asked about: the few are fetched.
+    """
+    waiting = waiting_deletes(connection, entity)[columns.KEY_HASH]
+    if waiting.is_empty():
+        return 0
+    stage_keys(connection, waiting.filter(waiting.is_in(key_hashes.implode())))
     done = connection.execute(
         sa.text(
             "DELETE FROM bridge.pending_deletes AS d USING staged_keys AS s "

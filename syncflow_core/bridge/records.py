@@ -39,24 +39,46 @@ _STAGED: Final = (
 )
 
 
-def load_known(database: Database, entity: str) -> pl.DataFrame:
+def load_known(
+    database: Database, entity: str, *, low: bytes = b"", high: bytes | None = None
+) -> pl.DataFrame:
     """All records of the entity that the hub acknowledged and holds alive.
 
     Only what the delta compares: what else is needed of a few records is :func:`load_known_of`'s.
 
+    Args:
+        database: The bridge.
+        entity: Its name.
+        low: The least key hash.
+        high: Key hashes from here on are left out; None leaves out none.
+
     Returns:
         Shape ``columns.KNOWN``, one line per key hash, in no order.
     """
+    below, bounds = ("", [low]) if high is None else (" AND key_hash < $3", [low, high])
     # no references at all are NULL on the wire: a million times the same two characters cost a tenth
     frame = database.frame(
         "SELECT key_hash, data_hash, rowversion, nullif(parent_refs, '{}') AS parent_refs "
-        "FROM bridge.synced_records WHERE entity = $1 AND NOT deleted",
-        [entity],
+        "FROM bridge.synced_records WHERE entity = $1 AND NOT deleted AND key_hash >= $2" + below,
+        [entity, *bounds],
     )
     return (
         frame.rename(_KNOWN_NAMES)
         .cast(columns.KNOWN)
         .with_columns(pl.col(columns.PARENT_REFS).fill_null("{}"))
+    )
+
+
+def load_known_among(connection: sa.Connection, entity: str, key_hashes: pl.Series) -> pl.DataFrame:
+    """Those of *key_hashes* that the hub holds alive, as :func:`load_known`: for a part of the records."""
+    stage_keys(connection, key_hashes)
+    return load_frame(
+        connection,
+        "SELECT encode(key_hash, 'hex'), encode(data_hash, 'hex'), rowversion, parent_refs "
+        "FROM staged_keys JOIN bridge.synced_records USING (key_hash) "
+        "WHERE entity = :entity AND NOT deleted",
+        columns.KNOWN,
+        {"entity": entity},
     )
 
 

@@ -56,7 +56,7 @@ def load_slices(connection: sa.Connection, entity: str) -> list[Slice]:
 
 
 def load_seen(connection: sa.Connection, entity: str) -> pl.Series:
-    """All key hashes that the sweep's slices saw: Binary, distinct."""
+    """All key hashes that the sweep's slices saw: Binary; what two slices share comes twice."""
     blobs = connection.scalars(
         sa.select(sweep_slices.c.key_hashes).where(sweep_slices.c.entity == entity)
     ).all()
@@ -64,7 +64,7 @@ def load_seen(connection: sa.Connection, entity: str) -> pl.Series:
     fixed = pa.FixedSizeBinaryArray.from_buffers(
         pa.binary(_BYTES), len(joined) // _BYTES, [None, pa.py_buffer(joined)]
     )
-    return pl.Series(columns.KEY_HASH, fixed.cast(pa.binary()), dtype=pl.Binary).unique()
+    return pl.Series(columns.KEY_HASH, fixed.cast(pa.binary()), dtype=pl.Binary)
 
 
 def save_slice(
@@ -83,7 +83,9 @@ def save_slice(
     row |= {
         "head": list(found.head),
         "tail": list(found.tail),
-        "key_hashes": b"".join(key_hashes.drop_nulls().unique().to_list()),
+        "key_hashes": bytes.fromhex(
+            key_hashes.drop_nulls().unique().bin.encode("hex").str.join("").item()
+        ),
         "finished_at": now,
     }
     statement = insert(sweep_slices).values(entity=entity, **row)

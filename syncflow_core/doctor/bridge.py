@@ -43,7 +43,7 @@ class Bridge:
     def database(self) -> Database:
         """The database, once ``checks`` has reached it."""
         found = self._given or self._opened
-        assert found is not None, "a check that needs it names database among its needs"  # noqa: S101
+        assert found is not None, "a check that needs it names database among its needs"  # noqa: S101  # as its needs say
         return found
 
     def checks(self, now: Callable[[], datetime]) -> tuple[Check, ...]:

@@ -23,6 +23,8 @@ NEEDED: Final = tuple(
     for name in ("url", "username", "password")
 )
 """Settings without a default that would do."""
+ENV_FILE: Final = Path(".env")
+"""In the current folder; read with the environment."""
 LEAST_FREE: Final = 2_000_000_000
 """Bytes: a million rows of 16 columns are staged in 0.7 of them, twice while a stage hands over."""
 FULL: Final = 100_000_000
@@ -58,6 +60,10 @@ class Configuration:
                 f"export {' '.join(f'{name}=...' for name in missing)} "
                 "(syncflow sandbox says those of its own servers)",
             )
+        mode = stat.S_IMODE(ENV_FILE.stat().st_mode) if ENV_FILE.exists() else 0
+        if mode & 0o077:
+            words = f"{ENV_FILE.absolute()} holds secrets and is open to others (mode {mode:o})"
+            return Seen(words, "warn", f"chmod 600 {ENV_FILE.absolute()}")
         where = "embedded" if settings.database_url is None else "SYNCFLOW_DATABASE_URL"
         return Seen(f"whole; database: {where}, time zone {settings.time_zone}")
 

@@ -8,13 +8,16 @@ Source: product.md 11.
 
 import contextlib
 import queue
+import struct
 import threading
-from collections.abc import Iterator
-from typing import LiteralString
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal, LiteralString
 
 import psycopg
+from psycopg import postgres
 from psycopg.abc import Buffer
-from psycopg.adapt import Loader
+from psycopg.adapt import Dumper, Loader
 from psycopg.pq import Format
 
 Connection = psycopg.Connection[tuple[object, ...]]
@@ -105,6 +108,40 @@ CREATE TABLE IF NOT EXISTS hub.effects (
 """
 
 
+@dataclass(frozen=True)
+class Column:
+    """Values in PostgreSQL's binary form (a uuid's 16 bytes, a text's UTF-8), as one array of a statement.
+
+    The statement says of which type (``%b::text[]``). A list is dumped value by value, which costs the
+    hub as much as everything else that it does with a record.
+    """
+
+    kind: Literal["bytea", "text", "uuid"]
+    values: Sequence[bytes | None]
+
+
+class _ColumnDumper(Dumper):
+    """An array of one dimension: its header, then each value behind its length; -1 is NULL."""
+
+    format = Format.BINARY
+
+    def dump(self, column: Column) -> bytes:
+        element = postgres.types[column.kind].oid
+        values = column.values
+        if not values:
+            return struct.pack("!iiI", 0, 0, element)
+        head = struct.pack("!iiIii", 1, None in values, element, len(values), 1)
+        null = struct.pack("!i", -1)
+        length = struct.Struct("!i").pack
+        parts = [head]
+        for value in values:
+            if value is None:
+                parts.append(null)
+            else:
+                parts += (length(len(value)), value)
+        return b"".join(parts)
+
+
 class Utf8Loader(Loader):
     """Text as the bytes that came: pages are sent on, so nothing needs to be decoded."""
 
@@ -130,6 +167,7 @@ def connect(database_url: str, *, durable: bool = False) -> Connection:
             back what was acknowledged in the last fraction of a second.
     """
     connection = psycopg.connect(plain_url(database_url), autocommit=True)
+    connection.adapters.register_dumper(Column, _ColumnDumper)
     connection.execute("SET TIME ZONE 'UTC'")
     if not durable:
         connection.execute("SET synchronous_commit = off")

@@ -18,8 +18,10 @@ from typing import IO, Self
 import httpx
 
 from syncflow_core.sandbox import database, erp, tables
+from syncflow_core.settings import SANDBOX_PASSWORD
 
-USERNAME, PASSWORD = "syncflow", "sandbox"  # servers on loopback with made-up data
+USERNAME, PASSWORD = "syncflow", SANDBOX_PASSWORD  # servers on loopback with made-up data
+LOOPBACK, EVERYWHERE = "127.0.0.1", "0.0.0.0"  # noqa: S104  # listens there with a password of its own
 START_S = 30.0
 STOP_S = 5.0
 
@@ -46,6 +48,7 @@ class Sandbox:
         apismith_port: int = 0,
         schedulehub_port: int = 0,
         *,
+        host: str = LOOPBACK,
         rows: int | None = None,
         seed: int = 1,
         username: str = USERNAME,
@@ -60,6 +63,7 @@ class Sandbox:
             database_url: PostgreSQL; the schemas ``erp`` and ``hub`` are made where they are missing.
             apismith_port: 0 takes a free one.
             schedulehub_port: 0 takes a free one.
+            host: The address to listen on; the password is one of your own where it is not loopback.
             rows: Seed the ERP with so many rows, unless it was seeded with this number and seed before
                 (then its days stay); None seeds nothing.
             seed: Of the ERP.
@@ -83,14 +87,22 @@ class Sandbox:
                 else ((("apismith",), apismith_port), (("schedulehub",), schedulehub_port))
             )
             for names, port in wanted:
-                arguments = [*names, "--port", str(port), *(["--durable"] if durable else [])]
+                arguments = [
+                    *names,
+                    "--host",
+                    host,
+                    "--port",
+                    str(port),
+                    *(["--durable"] if durable else []),
+                ]
                 started.append((spawn or _spawn)(arguments))
                 undo.callback(_end, started[-1])
                 _tell(started[-1], secrets)
             if rows is not None:
                 _seed(database_url, rows, seed)
             speaking = started * 2 if one_process else started
-            urls = [f"http://127.0.0.1:{_port(process)}" for process in speaking]
+            near = LOOPBACK if host == EVERYWHERE else host
+            urls = [f"http://{near}:{_port(process)}" for process in speaking]
             for url in urls:
                 _check_health(url)
             _send_references(urls[1])

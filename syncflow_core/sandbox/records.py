@@ -11,12 +11,13 @@ Source: contract.md, "ScheduleHub: holds the plan".
 
 import uuid
 from collections.abc import Iterable, Sequence
+from operator import attrgetter
 from typing import Any, cast
 
 import msgspec
 from msgspec import UNSET, Raw, UnsetType
 
-from syncflow_core.sandbox.database import Connection, Pool
+from syncflow_core.sandbox.database import Column, Connection, Pool
 from syncflow_core.sandbox.plan import Plan
 from syncflow_core.sandbox.wire import (
     EMPTY,
@@ -35,7 +36,7 @@ from syncflow_core.sandbox.wire import (
     parse_uid,
     patch_decoder,
     patched_refs,
-    sent_text,
+    sent_bytes,
 )
 
 
@@ -129,12 +130,13 @@ class Records(Plan):
         for outcome, raw, uid in zip(outcomes, raws, self._uids.take(len(raws)), strict=True):
             try:
                 head = incoming_decoder.decode(raw)
-                doc = bytes(raw).decode().strip()
+                doc = bytes(raw).strip()
+                doc.decode()
             except (msgspec.MsgspecError, UnicodeDecodeError) as error:
                 fail(outcome, 422, str(error))
                 continue
             if not head.is_whole:
-                doc = encoded({**EMPTY, **fields_decoder.decode(raw)})
+                doc = encoded({**EMPTY, **fields_decoder.decode(raw)}).encode()
             refused = self._refused(collection, raw) if self.reject else None
             if refused is not None:
                 fail(outcome, 422, refused)
@@ -208,35 +210,43 @@ class Records(Plan):
         outcomes: list[Outcome],
         request_id: str | None,
     ) -> None:
-        ordered = sorted(accepted, key=lambda item: item.key_hash)
-        written = {
-            cast("bytes", key_hash): (cast("uuid.UUID", uid), bool(fresh))
-            for uid, key_hash, fresh in connection.execute(
-                "WITH put AS (INSERT INTO hub.records (uid, collection, key_hash, data_hash,"
-                " rowversion, doc) SELECT uid, %s, key_hash, data_hash, rowversion, doc"
-                " FROM unnest(%b::uuid[], %b::bytea[], %b::text[], %b::text[], %b::text[])"
-                " AS sent (uid, key_hash, data_hash, rowversion, doc)"
-                " ON CONFLICT (key_hash, collection) DO UPDATE SET deleted = false,"
-                " data_hash = excluded.data_hash, rowversion = excluded.rowversion,"
-                " doc = excluded.doc WHERE records.deleted"
-                " RETURNING uid, key_hash, data_hash, rowversion, xmax = 0 AS fresh),"
-                " logged AS (INSERT INTO hub.effects (request_id, collection, uid, key_hash, effect,"
-                " changed, data_hash, rowversion) SELECT %s, %s, uid, key_hash,"
-                " CASE WHEN fresh THEN 'insert' ELSE 'revive' END, true, data_hash, rowversion"
-                " FROM put) SELECT uid, key_hash, fresh FROM put",
-                [
-                    identity,
-                    [item.uid for item in ordered],
-                    [item.key_hash for item in ordered],
-                    [sent_text(item.head.erp_data_hash) for item in ordered],
-                    [sent_text(item.head.erp_rowversion) for item in ordered],
-                    [item.doc for item in ordered],
-                    request_id,
-                    identity,
-                ],
-                binary=True,
-            )
-        }
+        ordered = sorted(accepted, key=attrgetter("key_hash"))
+        told = connection.execute(
+            "WITH put AS (INSERT INTO hub.records (uid, collection, key_hash, data_hash,"
+            " rowversion, doc) SELECT uid, %s, key_hash, data_hash, rowversion, doc"
+            " FROM unnest(%b::uuid[], %b::bytea[], %b::text[], %b::text[], %b::text[])"
+            " AS sent (uid, key_hash, data_hash, rowversion, doc)"
+            " ON CONFLICT (key_hash, collection) DO UPDATE SET deleted = false,"
+            " data_hash = excluded.data_hash, rowversion = excluded.rowversion,"
+            " doc = excluded.doc WHERE records.deleted"
+            " RETURNING uid, key_hash, data_hash, rowversion, xmax = 0 AS fresh),"
+            " logged AS (INSERT INTO hub.effects (request_id, collection, uid, key_hash, effect,"
+            " changed, data_hash, rowversion) SELECT %s, %s, uid, key_hash,"
+            " CASE WHEN fresh THEN 'insert' ELSE 'revive' END, true, data_hash, rowversion"
+            " FROM put), other AS (SELECT count(*) < %s OR bool_or(NOT fresh) AS told FROM put)"
+            # where all are new, their uids are those sent: that is told, and no more
+            " SELECT NULL, NULL, told FROM other"
+            " UNION ALL SELECT uid, key_hash, fresh FROM put, other WHERE told",
+            [
+                identity,
+                Column("uuid", [item.uid.bytes for item in ordered]),
+                Column("bytea", [item.key_hash for item in ordered]),
+                Column("text", [sent_bytes(item.head.erp_data_hash) for item in ordered]),
+                Column("text", [sent_bytes(item.head.erp_rowversion) for item in ordered]),
+                Column("text", [item.doc for item in ordered]),
+                request_id,
+                identity,
+                len(ordered),
+            ],
+            binary=True,
+        ).fetchall()
+        if told[0][2]:
+            written = {
+                cast("bytes", key_hash): (cast("uuid.UUID", uid), bool(fresh))
+                for uid, key_hash, fresh in told[1:]
+            }
+        else:
+            written = {item.key_hash: (item.uid, True) for item in ordered}
         self._link(
             connection,
             collection,

@@ -9,6 +9,7 @@ and ends when that closes: a parent that is killed leaves nothing behind.
 
 import argparse
 import asyncio
+import gc
 import json
 import os
 import signal
@@ -27,8 +28,6 @@ from syncflow_core.sandbox.faults import TRANSPORT
 from syncflow_core.sandbox.schedulehub import make_schedulehub
 from syncflow_core.sandbox.web import Tokens
 
-HOST = "127.0.0.1"
-
 
 class Protocol(HttpToolsProtocol):
     """uvicorn's protocol, which also shows the connection's transport to the faults."""
@@ -46,6 +45,7 @@ def main() -> None:
     parser.add_argument(
         "--port", type=int, default=0, help="of the first; the others take free ones"
     )
+    parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--durable", action="store_true")
     options = parser.parse_args()
     secrets = json.loads(sys.stdin.readline())  # a command line can be read by everyone
@@ -55,11 +55,12 @@ def main() -> None:
     for port, name in zip(
         (options.port, *[0] * len(options.servers)), options.servers, strict=False
     ):
-        listener = socket.create_server((HOST, port), backlog=512)
+        listener = socket.create_server((options.host, port), backlog=512)
         served.append((_server(name, secrets, durable=options.durable), listener))
         sys.stdout.write(json.dumps({"port": listener.getsockname()[1]}) + "\n")
     sys.stdout.flush()
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    gc.freeze()  # what is there now stays: it need not be looked through at each collection
     uvloop.run(_serve(served))
 
 

@@ -95,7 +95,7 @@ class New:
     uid: uuid.UUID
     head: Incoming
     key_hash: bytes
-    doc: str
+    doc: bytes
 
 
 @dataclass
@@ -145,9 +145,9 @@ def encoded(fields: dict[str, Raw]) -> str:
     return msgspec.json.encode({k: v for k, v in fields.items() if k not in NOT_STORED}).decode()
 
 
-def sent_text(value: str | UnsetType | None) -> str | None:
-    """What was sent; None where nothing was."""
-    return None if isinstance(value, UnsetType) else value
+def sent_bytes(value: str | UnsetType | None) -> bytes | None:
+    """The text that was sent; None where nothing was."""
+    return value.encode() if isinstance(value, str) else None
 
 
 def parse_uid(text: str) -> uuid.UUID | None:
@@ -168,6 +168,8 @@ def hash_bytes(text: str) -> bytes:
 
 def correct_doubles(accepted: list[New], outcomes: list[Outcome]) -> None:
     """A key's second row in one call names the uid that its first row has in the hub."""
+    if all(outcome.code is None for outcome in outcomes):
+        return
     final = {str(item.uid): outcomes[item.index].uid for item in accepted}
     for outcome in outcomes:
         if outcome.code == 409 and outcome.uid in final:  # noqa: PLR2004  # HTTP's conflict

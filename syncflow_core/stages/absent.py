@@ -9,6 +9,7 @@ Source: product.md 4 and 7.
 
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Final
 
 import polars as pl
 
@@ -19,6 +20,9 @@ from syncflow_core.columns import KEY_HASH
 from syncflow_core.delta import gone
 from syncflow_core.stages.lookup import look_again
 from syncflow_core.stages.work import Connections, Staged
+
+PIECE: Final = 1_000_000
+"""Known records that are held at once at a sweep's end."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +55,7 @@ def find_absent(  # each is a part of the question
     Args:
         connections: The staged frames and the database.
         staged: The batch.
-        live: ``columns.KNOWN``.
+        live: ``columns.KNOWN``: of a whole scan all records, else those of the rows.
         keys: The key hashes of all accepted rows.
         lease: Checked where a slice's keys are kept.
         now: When the slice was seen.
@@ -65,7 +69,7 @@ def find_absent(  # each is a part of the question
     seen = pl.concat([keys, refused[KEY_HASH].drop_nulls()])
     unkeyed = refused.filter(pl.col(KEY_HASH).is_null() & (pl.col("rule") != "null_key")).height
     if staged.kind == "slice":
-        return _after_slice(connections, staged, live, seen, unkeyed, lease, now)
+        return _after_slice(connections, staged, live.clear(), seen, unkeyed, lease, now)
     # a person who has an entity's records removed means all of them: no source is empty then
     rows = live.height if staged.order.purge else staged.counts["fetched"]
     if staged.shape.entity.deletes == "ignore" and not staged.order.purge:
@@ -85,7 +89,7 @@ def find_absent(  # each is a part of the question
 def _after_slice(  # each is a part of the question
     connections: Connections,
     staged: Staged,
-    live: pl.DataFrame,
+    nobody: pl.DataFrame,
     seen: pl.Series,
     unkeyed: int,
     lease: Lease,
@@ -118,16 +122,17 @@ def _after_slice(  # each is a part of the question
         slices = sweeps.load_slices(connection, staged.name)
         whole = len(slices) == staged.order.of
         everything = sweeps.load_seen(connection, staged.name) if whole else seen.clear()
+        known = records.count_known(connection, staged.name)
         if staged.order.dry_run:
             kept.rollback()
     if not whole:
-        return Absence(live.clear())
+        return Absence(nobody)
     rows = sum(found.counted for found in slices)
     broken = [str(found.slice) for found in slices if not found.complete]
     if staged.shape.entity.deletes == "ignore":
         proven = None if broken else everything
-        return Absence(live.clear(), ends_sweep=True, rows=rows, seen=proven)
-    absent = gone(live, everything)
+        return Absence(nobody, ends_sweep=True, rows=rows, seen=proven)
+    absent = _unseen(connections, staged, everything, known)
     lost = sum(found.unkeyed for found in slices)
     why_not = None
     if broken:
@@ -137,7 +142,24 @@ def _after_slice(  # each is a part of the question
     if why_not is None or absent.is_empty():
         return Absence(absent, ends_sweep=True, rows=rows, seen=None if why_not else everything)
     note = f"{absent.height} records were seen in no slice, but {why_not}: none is deleted"
-    return Absence(live.clear(), (note,), ends_sweep=True, rows=rows, unproven=absent)
+    return Absence(nobody, (note,), ends_sweep=True, rows=rows, unproven=absent)
+
+
+def _unseen(connections: Connections, staged: Staged, seen: pl.Series, known: int) -> pl.DataFrame:
+    """The known records that no slice saw, ``columns.KNOWN``; one piece of them is held at a time.
+
+    Key hashes are spread evenly, so shares of their range are shares of the records.
+    """
+    pieces = min(256, max(1, -(-known // PIECE)))
+    bounds = [b"", *(bytes([256 * at // pieces]) for at in range(1, pieces))]
+    unseen = []
+    for low, high in zip(bounds, [*bounds[1:], None], strict=True):
+        within = pl.col(KEY_HASH) >= low
+        if high is not None:
+            within &= pl.col(KEY_HASH) < high
+        held = records.load_known(connections.database, staged.name, low=low, high=high)
+        unseen.append(gone(held, seen.to_frame(KEY_HASH).filter(within)[KEY_HASH]))
+    return pl.concat(unseen)
 
 
 def prove_absent(
@@ -179,6 +201,8 @@ def forget_waiting(
         return []
     with connections.database.begin() as connection:
         waiting = pending.open_pending(connection, staged.name).unique(KEY_HASH)
+    if waiting.is_empty():
+        return []
     unseen = waiting.filter(~pl.col(KEY_HASH).is_in(absence.seen.implode()))
     if unseen.is_empty():
         return []

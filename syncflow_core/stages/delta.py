@@ -61,8 +61,8 @@ def find_changes(
             *adopt(connections, staged, lease, now()),
         ]
         frames, shape = connections.frames, staged.shape
-        known = records.load_known(connections.database, staged.name)
         incoming = frames.read(staged.frames["distinct"], columns=list(NARROW))
+        known, live = _known(connections, staged, incoming[KEY_HASH])
         guarded = staged.kind == "slice" or staged.order.continued
         verdicts = classify(incoming, known, kind=shape.rowversion_kind, guarded=guarded)
         verdicts, confirmed = _confirmed(connections, staged, verdicts, incoming, lease)
@@ -71,11 +71,11 @@ def find_changes(
         )
         notes += [*confirmed, *_backwards(verdicts, guarded=guarded), *_unmarked(staged, incoming)]
         absence = find_absent(connections, staged, known, incoming[KEY_HASH], lease, now())
-        held, deletes, reason, why = _braked(connections, staged, changed, absence, known.height)
+        held, deletes, reason, why = _braked(connections, staged, changed, absence, live)
         notes += why
         changed = changed.filter(~pl.col(ROW).is_in(held.updates[ROW].implode()))
         if not staged.order.dry_run:
-            notes += withhold(connections, staged, held, known.height, reason, lease, now())
+            notes += withhold(connections, staged, held, live, reason, lease, now())
             _keep_up(connections, staged, verdicts, incoming, lease, guarded=guarded)
             if (
                 held.deletes.is_empty()
@@ -112,8 +112,21 @@ def find_changes(
         if absence.ends_sweep and absence.seen is not None and held.deletes.is_empty():
             swept = frames.write(str(staged.batch), "swept", [absence.seen.to_frame(KEY_HASH)])
             staged = staged.having(frames={"swept": swept})
-        frames.drop(staged.frames["distinct"])
     return staged.having(seconds=seconds)
+
+
+def _known(connections: Connections, staged: Staged, keys: pl.Series) -> tuple[pl.DataFrame, int]:
+    """What is known of the records that the batch may change, and how many are known in all.
+
+    A batch that read everything compares with all of them: who is not among the rows may be gone. A part
+    of the rows is compared with its own records alone, so that memory follows the part.
+    """
+    if staged.kind == "full":
+        known = records.load_known(connections.database, staged.name)
+        return known, known.height
+    with connections.database.begin() as connection:
+        known = records.load_known_among(connection, staged.name, keys)
+        return known, records.count_known(connection, staged.name)
 
 
 def _with_uids(connections: Connections, staged: Staged, rows: pl.DataFrame) -> pl.DataFrame:
@@ -356,7 +369,7 @@ def _changes(
         ROW, OP, HUB_UID, KNOWN_DATA_HASH, KNOWN_PARENT_REFS
     )
     done = 0
-    for part in connections.frames.parts(staged.frames["distinct"]):
+    for part in connections.frames.parts(staged.frames["distinct"], last=True):
         done += part.height
         connections.progress(staged.name, "delta", done, staged.frames["distinct"].rows)
         yield part.join(labels, on=ROW, how="inner", maintain_order="left")

@@ -35,13 +35,12 @@ def identify(connections: Connections, staged: Staged) -> Staged:
 
         def identified() -> Iterator[pl.DataFrame]:
             done = 0
-            for part in frames.parts(staged.frames["accepted"]):
+            for part in frames.parts(staged.frames["accepted"], last=True):
                 done += part.height
                 connections.progress(staged.name, "identity", done, staged.frames["accepted"].rows)
                 yield add_parent_refs(add_identity(part, shape), shape.entity.parents)
 
         every = frames.write(str(staged.batch), "identified", identified())
-        frames.drop(staged.frames["accepted"])
         # telling equal keys apart needs these columns alone: the others stay in their parts
         volatile = tuple(item for item in shape.fields if not item.hashed)
         keys = frames.read(

@@ -75,7 +75,6 @@ def normalize_rows(connections: Connections, staged: Staged) -> Staged:
         rejected = connections.frames.write(
             str(staged.batch), "rejected", [pl.concat(work.rejected)]
         )
-        connections.frames.drop(staged.frames["raw"])
     logger.info(
         "%s batch %s: %d rows accepted, %d rejected; %s",
         staged.name,
@@ -111,7 +110,7 @@ class _Normalizing:
         """The accepted rows of each raw part."""
         raw_ref, shape = self.staged.frames["raw"], self.staged.shape
         done = 0
-        for raw in self.connections.frames.parts(raw_ref):
+        for raw in self.connections.frames.parts(raw_ref, last=True):
             yield from self._accepted(raw, shape)
             done += raw.height
             self.connections.progress(self.staged.name, "normalize", done, raw_ref.rows)

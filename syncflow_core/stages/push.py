@@ -120,7 +120,7 @@ def _send(connections: Connections, staged: Staged, sender: Sender) -> None:
     total = sum(wave.rows for wave in waves)
     done = 0
     for wave in waves:
-        for part in connections.frames.parts(wave):
+        for part in connections.frames.parts(wave, last=True):
             rows = prepared(
                 part, staged.shape, privacy=sender.privacy, first_load=sender.first_load
             )

@@ -32,9 +32,7 @@ def resolve_parents(connections: Connections, staged: Staged) -> Staged:
         entity, frames = staged.shape.entity, connections.frames
         scope = str(staged.batch)
         if not entity.parents:
-            parts = frames.parts(staged.frames["changes"])
-            waves = {"wave-0": frames.write(scope, "wave-0", parts)}
-            return staged.having(frames=waves)
+            return staged.having(frames={"wave-0": staged.frames["changes"]})
         changes = frames.read(staged.frames["changes"])
         acknowledged = {
             parent: _acknowledged(

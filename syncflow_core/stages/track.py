@@ -249,8 +249,8 @@ def _resolve(
     letters = failed.open_keys(connection, staged.name)
     waiting = pending.open_keys(connection, staged.name)
     held = pl.concat([troubled, waiting]).implode()
-    through = letters.is_in(seen.implode()) & ~letters.is_in(held)
-    if not staged.counts.get("withheld"):  # what is withheld has not gone through
+    if letters.len() and not staged.counts.get("withheld"):  # what is withheld has not gone through
+        through = letters.is_in(seen.implode()) & ~letters.is_in(held)
         failed.resolve_failed(connection, staged.name, letters.filter(through), "went through", now)
     # a scan that is not trusted to delete says nothing of who is gone
     if swept is not None:
@@ -261,6 +261,8 @@ def _resolve(
     else:
         return
     failed.resolve_unseen(connection, staged.name, met, "gone from the source", now)
+    if letters.is_empty():
+        return
     here = pl.concat([seen, troubled, waiting]).implode()
     failed.resolve_failed(
         connection, staged.name, letters.filter(~letters.is_in(here)), "gone from the source", now

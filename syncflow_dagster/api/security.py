@@ -18,6 +18,7 @@ from fastapi import Depends, HTTPException, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from syncflow_core.errors import ConfigError, UnavailableError
+from syncflow_core.private import make_folder
 from syncflow_core.settings import Settings
 
 Role = Literal["viewer", "operator", "admin"]
@@ -138,7 +139,7 @@ def secret_of(settings: Settings, *, loopback: bool) -> str:
         )
     place = settings.home_path / "api-secret"
     try:
-        place.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        make_folder(place.parent)
         with place.open("x", encoding="ascii") as file:
             place.chmod(0o600)
             file.write(secrets.token_urlsafe(LEAST_SECRET))

@@ -223,9 +223,9 @@ def _measured(command: Sequence[str], place: Place, task: Task) -> Measured:
         ) as child,
     ):
         assert child.stdin is not None  # noqa: S101  # piped above
-        assert child.stdout is not None  # noqa: S101
+        assert child.stdout is not None  # noqa: S101  # it is a pipe
         _said(child.stdout, command, errors)
-        servers, cpu = cpu_of(place.sandbox.pids), cpu_of([child.pid])
+        before, cpu = place.beside(), cpu_of([child.pid])
         began = time.perf_counter()
         child.stdin.write(task.line().encode())
         child.stdin.flush()
@@ -234,7 +234,7 @@ def _measured(command: Sequence[str], place: Place, task: Task) -> Measured:
             time.perf_counter() - began,
             cpu_of([child.pid]) - cpu,
             peak_since(child.pid),
-            cpu_of(place.sandbox.pids) - servers,
+            place.beside() - before,
         )
 
 
@@ -272,7 +272,8 @@ def _report(benchmark: Benchmark, steps: Sequence[str], tools: Sequence[Tool]) -
         "rows/s",
         f"ratio to {SYNCFLOW}",
         "CPU s",
-        "servers' CPU s",
+        "sandbox's",
+        "database's",
         "peak MB",
     ):
         table.add_column(heading, justify="right")
@@ -289,7 +290,8 @@ def _report(benchmark: Benchmark, steps: Sequence[str], tools: Sequence[Tool]) -
                 f"{taken.rows / taken.median:,.0f}",
                 f"{_for_a_row(taken) / _for_a_row(ours):.2f}",
                 f"{statistics.median(taken.cpu_seconds):.2f}",
-                f"{statistics.median(taken.servers_seconds):.2f}",
+                f"{statistics.median(item.sandbox for item in taken.beside):.2f}",
+                f"{statistics.median(item.database for item in taken.beside):.2f}",
                 f"{taken.megabytes:,.0f}",
             )
         if DRT in tools:

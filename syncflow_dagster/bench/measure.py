@@ -8,7 +8,7 @@ import os
 import platform
 import statistics
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from importlib.metadata import version
@@ -19,6 +19,27 @@ from rich.table import Table
 
 from syncflow_core.errors import ConfigError
 from syncflow_dagster.cli.show import console
+
+
+@dataclass(frozen=True)
+class Beside:
+    """CPU seconds that others spent on the same work."""
+
+    sandbox: float = 0.0
+    """Its two servers."""
+    database: float = 0.0
+    """PostgreSQL: all of its processes, for SyncFlow and for the sandbox."""
+
+    def __add__(self, other: "Beside") -> "Beside":
+        return Beside(self.sandbox + other.sandbox, self.database + other.database)
+
+    def __sub__(self, other: "Beside") -> "Beside":
+        return Beside(self.sandbox - other.sandbox, self.database - other.database)
+
+
+def nobody() -> Beside:
+    """Nobody else works on it."""
+    return Beside()
 
 
 @dataclass
@@ -32,8 +53,8 @@ class Step:
     """Wall seconds of each repetition; what it does in several pieces is added up."""
     cpu_seconds: list[float] = field(default_factory=list)
     """CPU seconds of the process that does it."""
-    servers_seconds: list[float] = field(default_factory=list)
-    """CPU seconds that the sandbox's servers spent meanwhile."""
+    beside: list[Beside] = field(default_factory=list)
+    """What the others spent meanwhile."""
     megabytes: float = 0.0
     """The most memory that the process held at once during any repetition; 0 where the system cannot tell."""
 
@@ -53,7 +74,7 @@ class Measured:
     seconds: float
     cpu_seconds: float = 0.0
     megabytes: float = 0.0
-    servers_seconds: float = 0.0
+    beside: Beside = Beside()
 
 
 class Benchmark:
@@ -81,23 +102,23 @@ class Benchmark:
 
     @contextmanager
     def step(
-        self, name: str, rows: int | None = None, servers: Sequence[int] = ()
+        self, name: str, rows: int | None = None, beside: Callable[[], Beside] = nobody
     ) -> Iterator[None]:
         """Measure the block as a piece of this repetition's step, which works on *rows*.
 
         Args:
             name: Of the step.
             rows: None: as many as the benchmark.
-            servers: Process ids whose CPU seconds are told besides.
+            beside: Tells what the others have spent so far.
         """
         forget_peak()
-        beside = cpu_of(servers)
+        before = beside()
         wall, cpu = time.perf_counter(), time.process_time()
         yield
         taken = time.perf_counter() - wall
         self.add(
             name,
-            Measured(taken, time.process_time() - cpu, peak_since(), cpu_of(servers) - beside),
+            Measured(taken, time.process_time() - cpu, peak_since(), beside() - before),
             rows,
         )
 
@@ -108,10 +129,10 @@ class Benchmark:
         if len(step.seconds) < max(self._repetition, 1):
             step.seconds.append(0.0)
             step.cpu_seconds.append(0.0)
-            step.servers_seconds.append(0.0)
+            step.beside.append(Beside())
         step.seconds[-1] += taken.seconds
         step.cpu_seconds[-1] += taken.cpu_seconds
-        step.servers_seconds[-1] += taken.servers_seconds
+        step.beside[-1] += taken.beside
 
     def add_stage(self, step: str, stage: str, seconds: float) -> None:
         """Add what a stage took to this repetition's step, which was measured before."""
@@ -156,7 +177,8 @@ class Benchmark:
             "seconds",
             "spread",
             "CPU s",
-            "servers' CPU s",
+            "sandbox's",
+            "database's",
             "rows/s",
             "MB/s",
             "peak MB",
@@ -198,12 +220,13 @@ class Benchmark:
         rows = self.rows if step is None else step.rows
         cells = [name, f"{rows:,}", f"{seconds:.2f}"]
         if step is None:
-            cells += [""] * 3
+            cells += [""] * 4
         else:
             cells += [
                 f"{min(step.seconds):.2f}-{max(step.seconds):.2f}",
                 _told(statistics.median(step.cpu_seconds), ".2f"),
-                _told(statistics.median(step.servers_seconds), ".2f"),
+                _told(statistics.median(item.sandbox for item in step.beside), ".2f"),
+                _told(statistics.median(item.database for item in step.beside), ".2f"),
             ]
         cells += [
             f"{rows / seconds:,.0f}" if seconds else "",
@@ -248,7 +271,8 @@ class Benchmark:
                     "rows": step.rows,
                     "seconds": [round(value, 4) for value in step.seconds],
                     "cpu_seconds": [round(value, 4) for value in step.cpu_seconds],
-                    "servers_cpu_seconds": [round(value, 4) for value in step.servers_seconds],
+                    "sandbox_cpu_seconds": [round(item.sandbox, 2) for item in step.beside],
+                    "database_cpu_seconds": [round(item.database, 2) for item in step.beside],
                     "peak_megabytes": round(step.megabytes),
                     "stages": {
                         name: [round(value, 4) for value in values]
@@ -282,15 +306,37 @@ def _medians(file: Path, name: str) -> dict[str, float]:
 
 def cpu_of(pids: Sequence[int]) -> float:
     """CPU seconds that these processes have used so far; 0 where nobody can tell."""
-    ticks = 0
-    for pid in pids:
-        with suppress(OSError):  # no Linux, or it has ended
-            # behind the name, which may hold anything, utime and stime are the 12th and 13th
-            fields = (
-                Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
-            )
-            ticks += int(fields[11]) + int(fields[12])
-    return ticks / os.sysconf("SC_CLK_TCK")
+    return sum(_cpu(pid)[0] for pid in pids)
+
+
+def cpu_of_family(parent: int) -> float:
+    """CPU seconds of a process and of all its children, those that have ended too; 0 where nobody can tell."""
+    living = [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
+    children = [pid for pid in living if parent_of(pid) == parent]
+    own, ended = _cpu(parent)
+    return own + ended + cpu_of(children)
+
+
+def parent_of(pid: int) -> int:
+    """The process that started this one; 0 where nobody can tell."""
+    fields = _stat(pid)
+    return int(fields[1]) if fields else 0
+
+
+def _cpu(pid: int) -> tuple[float, float]:
+    """CPU seconds of a process, and of its children that have ended."""
+    fields = _stat(pid) or ["0"] * 15
+    own, ended = (sum(map(int, fields[at : at + 2])) for at in (11, 13))
+    tick = os.sysconf("SC_CLK_TCK")
+    return own / tick, ended / tick
+
+
+def _stat(pid: int) -> list[str]:
+    """What the kernel says of a process, behind its name, which may hold anything (proc_pid_stat(5))."""
+    with suppress(OSError):  # no Linux, or it has ended
+        text = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace")
+        return text.rpartition(")")[2].split()
+    return []
 
 
 def forget_peak() -> None:

@@ -18,6 +18,7 @@ from syncflow_core.entity import Entity
 from syncflow_core.sandbox import Sandbox, erp
 from syncflow_core.sandbox import database as tables
 from syncflow_core.sandbox.days import pass_day
+from syncflow_dagster.bench.measure import Beside, cpu_of, cpu_of_family, parent_of
 from syncflow_dagster.bench.rows import WIDE
 from syncflow_dagster.bench.scratch import scratch_database
 from syncflow_dagster.cli.sandbox import environment
@@ -32,6 +33,18 @@ class Place:
     home: str
     names: tuple[str, ...]
     """The entities."""
+
+    def beside(self) -> Beside:
+        """What the sandbox and PostgreSQL, where it runs on this machine, have spent so far."""
+        with self.database.begin() as connection:
+            session = int(connection.scalar(sa.text("SELECT pg_backend_pid()")) or 0)
+            here = connection.scalar(
+                sa.text("SELECT inet_server_addr() IS NULL OR inet_server_addr() << '127.0.0.0/8'")
+            )
+        return Beside(
+            sandbox=cpu_of(self.sandbox.pids),
+            database=cpu_of_family(parent_of(session)) if here else 0.0,
+        )
 
     def pass_day(self, changed: float) -> None:
         """A day passes: this share of the rows changes, a tenth as many come, and go."""

@@ -13,6 +13,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -23,7 +24,7 @@ from syncflow_core.errors import SyncFlowError
 from syncflow_core.scan import scan
 from syncflow_core.settings import read_settings
 from syncflow_core.stages.work import STAGES
-from syncflow_dagster.bench.measure import Benchmark, Measured, cpu_of
+from syncflow_dagster.bench.measure import Benchmark, Measured, peak_since
 from syncflow_dagster.bench.place import Place, bench_place
 from syncflow_dagster.bench.rows import WIDE
 from syncflow_dagster.choices import Mode
@@ -35,7 +36,9 @@ from syncflow_dagster.launch import run_sync
 FLOOR: Final = "floor: fetch and parse"
 FIRST: Final = "first load"
 NOTHING: Final = "nothing changed"
+ONE_BY_ONE: Final = "commands, one by one"
 COMMAND: Final = "command, cold"
+"""Of several entities: as many commands at once."""
 INCREMENTAL: Final = "incremental"
 
 
@@ -86,13 +89,17 @@ def run(choice: Choice) -> None:
             if not choice.by_slice:
                 measure_sync(benchmark, place, INCREMENTAL, "incremental", by_slice=choice.by_slice)
                 place.pass_day(choice.changed)
-                _commands(benchmark, place)
+                if choice.entities > 1:
+                    for name in place.names:
+                        _commands(benchmark, place, ONE_BY_ONE, [name])
+                    place.pass_day(choice.changed)
+                _commands(benchmark, place, COMMAND, place.names)
     benchmark.report(FLOOR, (), choice.save, choice.compare)
 
 
 def _floor(benchmark: Benchmark, place: Place) -> None:
     """Ask for the pages of every entity, parse them, and keep nothing."""
-    with Source.open(read_settings()) as source, benchmark.step(FLOOR, servers=place.sandbox.pids):
+    with Source.open(read_settings()) as source, benchmark.step(FLOOR, beside=place.beside):
         for _ in place.names:
             pages = scan(source, source.describe(WIDE))
             rows = sum(page.rows for page in pages)
@@ -107,7 +114,7 @@ def measure_sync(
     with session() as opened:
         slices = range(1, opened.settings.slices + 1) if by_slice else [None]
         for slice_ in slices:
-            with benchmark.step(step, servers=place.sandbox.pids):
+            with benchmark.step(step, beside=place.beside):
                 done = run_sync(
                     opened.instance,
                     opened.database,
@@ -128,28 +135,30 @@ def _stages(benchmark: Benchmark, step: str, batches: tuple[Batch, ...]) -> None
         benchmark.add_stage(step, stage, sum(batch.seconds.get(stage, 0.0) for batch in batches))
 
 
-def _commands(benchmark: Benchmark, place: Place) -> None:
-    """Sync by the command, in a process that begins with nothing loaded; one for each entity, at once."""
+def _commands(benchmark: Benchmark, place: Place, step: str, names: Sequence[str]) -> None:
+    """Sync by the command, in processes that begin with nothing loaded: one for each entity, at once."""
     program = "from syncflow_dagster.cli import main; main()"
     arguments = [sys.executable, "-c", program, "sync", "--full", "--json"]
-    before, began = cpu_of(place.sandbox.pids), time.perf_counter()
+    before, began = place.beside(), time.perf_counter()
     children = [
         subprocess.Popen([*arguments, name], stdout=subprocess.PIPE)  # noqa: S603  # our own command
-        for name in place.names
+        for name in names
     ]
     cpu, peak = 0.0, 0.0
     for child in children:
         assert child.stdout is not None  # noqa: S101  # piped above
         with child.stdout as output:
-            line = json.loads(output.read())
+            line = json.loads(
+                output.readline()
+            )  # its last: what it holds then is what it held at most
+            peak = max(peak, peak_since(child.pid))
+            output.read()
         _, status, used = os.wait4(child.pid, 0)
         child.returncode = os.waitstatus_to_exitcode(status)
         _refuse_unfinished(line["entity"], line["status"], None)
         cpu += used.ru_utime + used.ru_stime
-        peak = max(peak, used.ru_maxrss / 1024)
     seconds = time.perf_counter() - began
-    servers = cpu_of(place.sandbox.pids) - before
-    benchmark.add(COMMAND, Measured(seconds, cpu, peak, servers))
+    benchmark.add(step, Measured(seconds, cpu, peak, place.beside() - before))
 
 
 def _refuse_unfinished(entity: str, status: str, error: str | None) -> None:

@@ -4,7 +4,6 @@ Belongs here: the commands.
 Does not belong here: the API (``syncflow_dagster.api``).
 """
 
-import ipaddress
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -16,6 +15,7 @@ from starlette.types import ASGIApp
 
 from syncflow_core.bridge.database import Database
 from syncflow_core.errors import ConfigError
+from syncflow_core.loopback import is_loopback
 from syncflow_core.settings import Settings, read_settings
 from syncflow_dagster.api.app import create_app
 from syncflow_dagster.api.gateway import DagsterGateway
@@ -34,12 +34,12 @@ def run(*, host: str, port: int, dagster_url: str, ui: bool) -> None:
         dagster_url: Dagster's webserver.
         ui: Whether this process is that webserver, too, on the same port.
     """
-    if ui and not _is_loopback(host):
+    if ui and not is_loopback(host):
         raise ConfigError("Dagster's UI has no login: with --ui the host is this machine's alone")
     settings = read_settings()
     prepare(settings)
     log_to_stderr(settings, server=True)
-    verifier = verifier_of(settings, loopback=_is_loopback(host))
+    verifier = verifier_of(settings, loopback=is_loopback(host))
     with Database.open(settings) as database:
         database.check_schema()
         gateway = DagsterGateway(f"http://127.0.0.1:{port}" if ui else dagster_url)
@@ -72,12 +72,3 @@ def token(*, name: str, role: str, days: float) -> None:
     sys.stdout.write(
         issue(settings, secret, name=name, role=allowed, life=life, now=utc_now()) + "\n"
     )
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

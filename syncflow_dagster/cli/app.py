@@ -274,7 +274,7 @@ def migrate(
         bool, typer.Option("--down", help="Remove schema bridge and all in it.")
     ] = False,
 ) -> None:
-    """Bring the bridge database's schema up to this version."""
+    """Bring the bridge database's schema, and Dagster's tables beside it, up to this version."""
     from syncflow_dagster.cli.database import migrate as run
 
     run(down=down)
@@ -320,15 +320,29 @@ def token(
 @app.command()
 def sandbox(
     *,
+    host: Annotated[
+        str,
+        typer.Option(help="Address to listen on; others need SYNCFLOW_SANDBOX_PASSWORD."),
+    ] = "127.0.0.1",
     rows: Annotated[int, typer.Option(min=1_000, help="Rows of the seeded ERP.")] = 50_000,
     seed: Annotated[int, typer.Option(help="The same seed makes the same ERP.")] = 1,
     apismith_port: Annotated[int, typer.Option(help="0: any free port.")] = 8007,
     schedulehub_port: Annotated[int, typer.Option(help="0: any free port.")] = 5180,
+    entities: Annotated[
+        bool, typer.Option("--entities", help="Declare its entities, where none is declared.")
+    ] = False,
 ) -> None:
     """Run the sandbox: APISmith over a seeded ERP, and ScheduleHub, as real servers. Ctrl-C ends it."""
     from syncflow_dagster.cli.sandbox import run
 
-    run(rows=rows, seed=seed, apismith_port=apismith_port, schedulehub_port=schedulehub_port)
+    run(
+        host=host,
+        rows=rows,
+        seed=seed,
+        apismith_port=apismith_port,
+        schedulehub_port=schedulehub_port,
+        entities=entities,
+    )
 
 
 @app.command()

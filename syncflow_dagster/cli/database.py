@@ -1,24 +1,36 @@
-"""``syncflow migrate``: the bridge database's schema, up and down.
+"""``syncflow migrate``: the bridge database's schema, up and down, and Dagster's own tables.
 
 Belongs here: the command.
-Does not belong here: the migrations (``migrations/``).
+Does not belong here: the migrations (``migrations/``, and Dagster's).
 """
+
+import sys
+from contextlib import redirect_stdout
 
 from syncflow_core.bridge import schema
 from syncflow_core.bridge.database import Database
 from syncflow_core.settings import read_settings
 from syncflow_dagster.cli.show import console
-from syncflow_dagster.home import prepare
+from syncflow_dagster.home import open_instance, prepare
 
 
 def migrate(*, down: bool) -> None:
-    """Bring the schema to this code's version, or remove it."""
+    """Bring the schema to this code's version, or remove it; with an address, Dagster's tables too.
+
+    Dagster makes its tables when it is first opened: on a server here, by one process and by a role
+    that may, so that all others find them. In the home there are no roles.
+    """
     settings = read_settings()
     prepare(settings)
     with Database.open(settings) as database:
         if down:
             schema.downgrade(database.url)
             console().print("schema bridge is gone")
-        else:
-            schema.upgrade(database.url)
-            console().print("schema bridge is up to date")
+            return
+        schema.upgrade(database.url)
+        console().print("schema bridge is up to date")
+    if settings.database_url is not None:
+        # what Dagster prints meanwhile is progress
+        with open_instance(settings) as instance, redirect_stdout(sys.stderr):
+            instance.upgrade()
+        console().print("Dagster's history is up to date")

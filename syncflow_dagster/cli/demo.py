@@ -9,7 +9,6 @@ Source: product.md 10 and 11.
 
 import os
 import time
-from importlib.resources import files
 from pathlib import Path
 
 import httpx
@@ -18,24 +17,17 @@ import sqlalchemy as sa
 from syncflow_core.bridge import schema
 from syncflow_core.bridge.database import Database
 from syncflow_core.bridge.entities import apply_entities, load_entities
-from syncflow_core.entities_file import parse_entities
-from syncflow_core.entity import Entity
 from syncflow_core.errors import ConfigError
 from syncflow_core.parents import lineage
+from syncflow_core.private import make_folder
 from syncflow_core.sandbox import Sandbox
 from syncflow_core.sandbox.compare import compare
 from syncflow_core.settings import Settings, read_settings
-from syncflow_dagster.cli.sandbox import environment, start
+from syncflow_dagster.cli.sandbox import demo_entities, environment, start
 from syncflow_dagster.cli.show import batch_table, console, progress_bars
 from syncflow_dagster.cli.sync import quiet_dagster
 from syncflow_dagster.home import DEMO_MARK, open_instance, prepare
 from syncflow_dagster.launch import Run, run_sync
-
-
-def demo_entities() -> list[Entity]:
-    """The entities of the sandbox's ERP."""
-    file = files("syncflow_core.sandbox") / "entities.yaml"
-    return parse_entities(file.read_text(encoding="utf-8"), "entities.yaml")
 
 
 def run(*, rows: int, seed: int) -> int:
@@ -119,7 +111,7 @@ def _claim(home: Path) -> None:
             f"{home} is not the demo's, and the demo empties its home: "
             "set SYNCFLOW_HOME to another folder"
         )
-    home.mkdir(parents=True, exist_ok=True, mode=0o700)
+    make_folder(home)
     (home / DEMO_MARK).touch()
 
 

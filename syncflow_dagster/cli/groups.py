@@ -5,14 +5,30 @@ Does not belong here: the single commands (``app``), the work (the module named 
 """
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 entities_app = typer.Typer(
     help="Declare entities: apply, export, list, accept.", no_args_is_help=True
 )
-bench_app = typer.Typer(help="Measure on seeded data, on this machine.", no_args_is_help=True)
+
+
+class WholeByDefault(TyperGroup):
+    """A group whose command ``whole`` is meant where none is named."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:  # noqa: ANN401  # typer's own
+        """Name it."""
+        if not args or (args[0].startswith("-") and args[0] != "--help"):
+            args = ["whole", *args]
+        return super().parse_args(ctx, args)
+
+
+bench_app = typer.Typer(
+    cls=WholeByDefault,
+    help="Measure on seeded data, on this machine; the whole where no part is named.",
+)
 
 Save = Annotated[Path | None, typer.Option(help="Write the numbers to this JSON file.")]
 Compare = Annotated[

@@ -5,29 +5,68 @@ Does not belong here: the servers (``syncflow_core.sandbox``).
 """
 
 import signal
+from importlib.resources import files
 from types import FrameType
 
 from syncflow_core.bridge.database import Database
-from syncflow_core.errors import UnavailableError
+from syncflow_core.bridge.entities import apply_entities, load_entities
+from syncflow_core.entities_file import parse_entities
+from syncflow_core.entity import Entity
+from syncflow_core.errors import ConfigError, UnavailableError
+from syncflow_core.loopback import is_loopback
 from syncflow_core.sandbox import Sandbox, SandboxError
-from syncflow_core.sandbox.process import PASSWORD, USERNAME
-from syncflow_core.settings import Settings, read_settings
+from syncflow_core.sandbox.process import LOOPBACK, PASSWORD, USERNAME
+from syncflow_core.settings import read_settings
 from syncflow_dagster.cli.show import console
 from syncflow_dagster.home import prepare
 
 
-def start(
-    database: Database, *, rows: int | None, seed: int, apismith_port: int, schedulehub_port: int
+def start(  # each is an option of the command
+    database: Database,
+    *,
+    rows: int | None,
+    seed: int,
+    apismith_port: int,
+    schedulehub_port: int,
+    host: str = LOOPBACK,
+    password: str = PASSWORD,
 ) -> Sandbox:
     """The sandbox, running on this database.
 
     Raises:
         UnavailableError: A server did not come up.
+        ConfigError: Others reach it, and it has no password of its own.
     """
+    if password == PASSWORD and not is_loopback(host):
+        raise ConfigError(
+            f"on {host} others reach the sandbox: set SYNCFLOW_SANDBOX_PASSWORD, for everybody "
+            "knows its usual one"
+        )
     try:
-        return Sandbox.start(database.url, apismith_port, schedulehub_port, rows=rows, seed=seed)
+        return Sandbox.start(
+            database.url,
+            apismith_port,
+            schedulehub_port,
+            rows=rows,
+            seed=seed,
+            host=host,
+            password=password,
+        )
     except (SandboxError, OSError) as error:
         raise UnavailableError(f"sandbox: {error}", system="sandbox") from error
+
+
+def demo_entities() -> list[Entity]:
+    """The entities of the sandbox's ERP."""
+    file = files("syncflow_core.sandbox") / "entities.yaml"
+    return parse_entities(file.read_text(encoding="utf-8"), "entities.yaml")
+
+
+def declare(database: Database) -> None:
+    """Declare the sandbox's entities, where none is declared."""
+    with database.begin() as connection:
+        if not load_entities(connection, enabled=None):
+            apply_entities(connection, demo_entities())
 
 
 def environment(sandbox: Sandbox) -> dict[str, str]:
@@ -42,31 +81,46 @@ def environment(sandbox: Sandbox) -> dict[str, str]:
     }
 
 
-def run(*, rows: int, seed: int, apismith_port: int, schedulehub_port: int) -> None:
+def run(  # each is an option of the command
+    *, host: str, rows: int, seed: int, apismith_port: int, schedulehub_port: int, entities: bool
+) -> None:
     """Start both servers, say how to use them, wait for Ctrl-C or SIGTERM."""
-    settings: Settings = read_settings()
+    settings = read_settings()
     prepare(settings)
     screen = console()
-    with Database.open(settings) as database:
-        screen.print(f"seeding an ERP of {rows:,} rows (seed {seed}) unless it is there already")
-        signal.signal(signal.SIGTERM, _interrupt)
-        with start(
-            database,
-            rows=rows,
-            seed=seed,
-            apismith_port=apismith_port,
-            schedulehub_port=schedulehub_port,
-        ) as sandbox:
-            screen.print(f"APISmith     {sandbox.apismith_url}  (/docs)")
-            screen.print(f"ScheduleHub  {sandbox.schedulehub_url}  (/docs)")
-            screen.print("In another terminal:")
-            for name, value in environment(sandbox).items():
-                screen.print(f"  export {name}={value}")
-            screen.print(f"User {USERNAME}, password {PASSWORD}. Ctrl-C ends both.")
-            try:
+    signal.signal(signal.SIGTERM, _interrupt)
+    password = settings.sandbox_password.get_secret_value() or PASSWORD
+    try:
+        with Database.open(settings) as database:
+            if entities:
+                database.check_schema()
+                declare(database)
+            screen.print(
+                f"seeding an ERP of {rows:,} rows (seed {seed}) unless it is there already"
+            )
+            with start(
+                database,
+                rows=rows,
+                seed=seed,
+                apismith_port=apismith_port,
+                schedulehub_port=schedulehub_port,
+                host=host,
+                password=password,
+            ) as sandbox:
+                screen.print(f"APISmith     {sandbox.apismith_url}  (/docs)")
+                screen.print(f"ScheduleHub  {sandbox.schedulehub_url}  (/docs)")
+                if password == PASSWORD:
+                    screen.print("In another terminal:")
+                    for name, value in environment(sandbox).items():
+                        screen.print(f"  export {name}={value}")
+                screen.print(
+                    f"User {USERNAME}, password "
+                    + (PASSWORD if password == PASSWORD else "that of SYNCFLOW_SANDBOX_PASSWORD")
+                    + ". Ctrl-C ends both."
+                )
                 sandbox.wait()
-            except KeyboardInterrupt:
-                screen.print("ending")
+    except KeyboardInterrupt:
+        screen.print("ending")
 
 
 def _interrupt(_number: int, _frame: FrameType | None) -> None:

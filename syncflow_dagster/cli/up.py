@@ -25,12 +25,11 @@ import httpx
 
 from syncflow_core.bridge import schema
 from syncflow_core.bridge.database import Database
-from syncflow_core.bridge.entities import apply_entities, load_entities
 from syncflow_core.errors import ConfigError, UnavailableError
+from syncflow_core.private import make_file
 from syncflow_core.sandbox import Sandbox
 from syncflow_core.settings import Settings, read_settings
-from syncflow_dagster.cli.demo import demo_entities
-from syncflow_dagster.cli.sandbox import environment, start
+from syncflow_dagster.cli.sandbox import declare, environment, start
 from syncflow_dagster.cli.show import console
 from syncflow_dagster.home import prepare
 from syncflow_dagster.logs import is_json, log_to_stderr
@@ -108,9 +107,8 @@ def run(*, ui_port: int, api_port: int, rows: int) -> int:
 
 def _sandbox(database: Database, rows: int) -> Sandbox:
     """The sandbox as the demo left it, or a new one; its entities where none is declared."""
+    declare(database)
     with database.begin() as connection:
-        if not load_entities(connection, enabled=None):
-            apply_entities(connection, demo_entities())
         seeded = connection.exec_driver_sql(
             "SELECT to_regclass('erp.state') IS NOT NULL"
         ).scalar_one()
@@ -171,15 +169,18 @@ def _servers(
 
 def _process(settings: Settings, command: Sequence[str]) -> subprocess.Popen[bytes]:
     """Start it in a group of its own; what it says goes to ``up.log``."""
-    log = (settings.home_path / "up.log").open("ab")
-    return subprocess.Popen(  # noqa: S603  # this interpreter, Dagster's modules and our own
-        command,
-        cwd=os.environ["DAGSTER_HOME"],
-        stdout=log,
-        stderr=log,
-        start_new_session=True,
-        preexec_fn=_end_with_parent,  # noqa: PLW1509  # one prctl; no thread holds a lock here
-    )
+    log = settings.home_path / "up.log"
+    if not log.exists():
+        make_file(log)
+    with log.open("ab") as said:
+        return subprocess.Popen(  # noqa: S603  # this interpreter, Dagster's modules and our own
+            command,
+            cwd=os.environ["DAGSTER_HOME"],
+            stdout=said,
+            stderr=said,
+            start_new_session=True,
+            preexec_fn=_end_with_parent,  # noqa: PLW1509  # one prctl; no thread holds a lock here
+        )
 
 
 def _end_with_parent() -> None:

@@ -18,6 +18,7 @@ from syncflow_core.pages import Page
 from syncflow_core.sandbox import database, store
 from syncflow_core.sandbox.store import Row
 from syncflow_core.settings import read_settings
+from syncflow_core.stages import absent
 
 pytestmark = pytest.mark.e2e
 
@@ -54,7 +55,11 @@ def swept(place: Place) -> Place:
     return place
 
 
-def test_what_no_slice_of_a_sweep_saw_is_deleted_after_the_last_one(swept: Place) -> None:
+@pytest.mark.parametrize("piece", [absent.PIECE, 100], ids=["whole", "piece by piece"])
+def test_what_no_slice_of_a_sweep_saw_is_deleted_after_the_last_one(
+    swept: Place, monkeypatch: pytest.MonkeyPatch, piece: int
+) -> None:
+    monkeypatch.setattr(absent, "PIECE", piece)
     delete(swept, [10, 3_500, 6_999])
     runs = [swept.sync(slice_=number) for number in range(1, 8)]
 

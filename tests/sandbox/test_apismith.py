@@ -120,6 +120,19 @@ def test_pages_of_any_size_make_the_whole_table_in_key_order(
     assert ids(execute(apismith, offset=things, limit=10)) == []
 
 
+def test_asking_for_the_order_that_rows_have_anyway_changes_no_page(
+    apismith: httpx.Client, things: int
+) -> None:
+    key = [{"field": "ID", "direction": "asc"}]
+    for offset in range(0, things, 700):
+        asked = execute(apismith, offset=offset, limit=700, sort=key).json()
+        assert asked["data"] == execute(apismith, offset=offset, limit=700).json()["data"]
+    backwards = execute(
+        apismith, offset=things - 10, limit=10, sort=[{"field": "ID", "direction": "desc"}]
+    ).json()["data"]
+    assert backwards == execute(apismith, limit=10).json()["data"][::-1]
+
+
 def test_older_installations_page_by_number(apismith: httpx.Client, things: int) -> None:
     answer = execute(apismith, page=2, page_size=10)
 

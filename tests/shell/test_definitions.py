@@ -6,7 +6,7 @@ from pathlib import Path
 import dagster as dg
 
 from syncflow_core.entity import Entity, ParentRef
-from syncflow_dagster.cli.demo import demo_entities
+from syncflow_dagster.cli.sandbox import demo_entities
 from syncflow_dagster.definitions import build
 
 FRESH = """

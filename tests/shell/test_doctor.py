@@ -439,3 +439,19 @@ def test_a_home_that_others_may_read_is_a_warning(place: Place, tmp_path: Path) 
 
     assert (found["home"]["status"], status) == ("warn", 0)
     assert found["home"]["mend"] == f"chmod 700 {home}"
+
+
+def test_a_file_of_secrets_that_others_may_read_is_a_warning(place: Place) -> None:
+    file = place.home / ".env"
+    file.write_text("SYNCFLOW_SLICES=7\n")
+    try:
+        file.chmod(0o640)
+        opened, _ = told(place)
+        file.chmod(0o600)
+        closed, _ = told(place)
+    finally:
+        file.unlink()
+
+    assert opened["configuration"]["status"] == "warn"
+    assert opened["configuration"]["mend"] == f"chmod 600 {file}"
+    assert "configuration" not in closed

@@ -99,3 +99,10 @@ def test_the_reason_tells_the_numbers_and_the_limit(
 
     changes = [each.replace(" ", " of 1000 known records would be ") for each in held]
     assert verdict.reason == f"{' and '.join(changes)} ({limit})"
+
+
+def test_as_many_as_the_share_says_are_not_more_than_it() -> None:
+    brake = Brake(rows=0, share=0.29)
+
+    assert not judge(brake, known=100, incoming=71, updates=0, deletes=29).deletes
+    assert judge(brake, known=100, incoming=70, updates=0, deletes=30).deletes

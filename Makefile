@@ -14,7 +14,7 @@ export UV_SYSTEM_CERTS ?= true
 export UV_COMPILE_BYTECODE ?= true
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo up test fuzz torture nights check format lint types imports docs reference compare lock sbom licences clean
+.PHONY: demo up test coverage mutants fuzz torture nights check format lint types imports docs reference compare lock sbom licences clean
 
 demo: $(INSTALLED)  ## sync a seeded ERP three times and prove that hub and ERP are equal
 	$(BIN)/syncflow demo
@@ -26,6 +26,19 @@ test: $(INSTALLED)  ## the whole suite, in parallel
 	$(BIN)/pytest -n 3 --dist loadscope --no-loadscope-reorder --ignore tests/shell/test_openapi.py
 	# its tests have one name, by which those of one module would be made once
 	$(BIN)/pytest -q -n 3 tests/shell/test_openapi.py
+
+coverage: $(INSTALLED)  ## the same, measured: fails under 80 % of all, or 95 % of a pure module; slow
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest -n 3 --dist loadscope --no-loadscope-reorder --timeout 900 \
+		--ignore tests/shell/test_openapi.py
+	$(BIN)/coverage run -m pytest -q -n 3 --timeout 900 tests/shell/test_openapi.py
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report --skip-covered --fail-under 80
+	$(BIN)/python .ci/covered.py
+
+mutants: $(INSTALLED)  ## changes the code of the decisions bit by bit; what no test notices is listed; a quarter of an hour
+	$(BIN)/mutmut run
+	$(BIN)/mutmut results
 
 nights: $(INSTALLED)  ## fourteen nights under the real daemon and a moved clock (needs faketime); takes minutes
 	SYNCFLOW_SWEEPS=2x7 $(BIN)/pytest -q tests/e2e/test_sweeps.py
@@ -89,5 +102,5 @@ $(COMPARED)/.installed: $(COMPARED_LOCK) $(INSTALLED)
 	@touch $@
 
 clean:  ## remove what was installed and what the demo left
-	rm -rf $(VENV) $(COMPARED) site .cache .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(COMPARED) site mutants .cache .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	if [ -e .syncflow/demo ]; then rm -rf .syncflow; fi

@@ -17,6 +17,7 @@ from syncflow_core.bridge.embedded import EmbeddedServer
 
 # how long an example takes says something of the machine alone
 hypothesis.settings.register_profile("untimed", deadline=None)
+hypothesis.settings.register_profile("mutants", deadline=None, max_examples=20, derandomize=True)
 hypothesis.settings.load_profile("untimed")
 
 URL = os.environ.get("SYNCFLOW_TEST_DATABASE_URL")

@@ -28,7 +28,7 @@ def refusals(place: Place) -> list[SyncFlowError]:
         lambda: place.put("batch/part", b""),
         lambda: place.get("batch/part"),
         lambda: place.read("batch/part"),
-        lambda: place.touched(),
+        place.touched,
         lambda: place.forget("batch"),
     ):
         with pytest.raises(SyncFlowError) as raised:

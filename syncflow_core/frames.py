@@ -13,13 +13,14 @@ import logging
 import uuid
 from collections import OrderedDict
 from collections.abc import Collection, Iterable, Iterator
+from functools import cached_property
 from typing import Final
 
 import msgspec
 import polars as pl
 
 from syncflow_core.errors import SyncFlowError
-from syncflow_core.places import place_of
+from syncflow_core.places import Place, place_of
 
 KEPT_BYTES: Final = 1_500_000_000
 """Frames kept in memory besides their files, over all frame sets of the process (estimated size)."""
@@ -50,17 +51,18 @@ class FrameStore:
     """Frame sets in one place.
 
     Args:
-        address: A folder, as a path or a ``file://`` URI, or a bucket's URI; a folder is made when the first
-            frame is written.
-
-    Raises:
-        ConfigError: The URI is of another kind, or the bucket cannot be asked with what is installed and set.
+        address: A folder, as a path or a ``file://`` URI, or a bucket's URI. Nothing is looked at or made before
+            the first frame: one that cannot be used is the error of the batch that it stops.
     """
 
     def __init__(self, address: str) -> None:
-        self._place = place_of(address)
+        self._address = address
         self._kept: OrderedDict[str, pl.DataFrame] = OrderedDict()
         self._kept_bytes = 0
+
+    @cached_property
+    def _place(self) -> Place:
+        return place_of(self._address)
 
     def write(self, scope: str, name: str, parts: Iterable[pl.DataFrame]) -> FrameRef:
         """Write a frame set part by part; empty parts are passed over, save that one part always stands.

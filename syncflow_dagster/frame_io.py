@@ -8,6 +8,9 @@ A run that is taken up again from a failed op reads what the run left that it co
 Source: dagster.md 3; design.md, "The way of a record" 2.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import dagster as dg
 import msgspec
 from pydantic import PrivateAttr
@@ -17,6 +20,7 @@ from syncflow_core.frames import HANDOVER
 from syncflow_core.places import Place, place_of
 from syncflow_core.settings import read_settings
 from syncflow_core.stages.work import Staged
+from syncflow_dagster.failures import as_failure
 
 
 class FrameIOManager(dg.ConfigurableIOManager):
@@ -33,7 +37,9 @@ class FrameIOManager(dg.ConfigurableIOManager):
 
     def handle_output(self, context: dg.OutputContext, obj: object) -> None:
         """Write the hand-over, whole or not at all; an op that ends a graph hands over nothing."""
-        if obj is not None:
+        if obj is None:
+            return
+        with _told():
             self.place.put(_name(context), msgspec.json.encode(obj))
 
     def load_input(self, context: dg.InputContext) -> Staged:
@@ -41,12 +47,25 @@ class FrameIOManager(dg.ConfigurableIOManager):
         if context.upstream_output is None:
             raise SyncFlowError("an op was started without the one before it")
         name = _name(context.upstream_output)
-        try:
-            return msgspec.json.decode(self.place.get(name), type=Staged)
-        except FileNotFoundError as error:
-            raise SyncFlowError(
-                f"hand-over {name.rpartition('/')[2]} of an earlier run is gone: start the sync from its first op"
-            ) from error
+        with _told():
+            try:
+                return msgspec.json.decode(self.place.get(name), type=Staged)
+            except FileNotFoundError as error:
+                raise SyncFlowError(
+                    f"hand-over {name.rpartition('/')[2]} of an earlier run is gone: start the sync from "
+                    "its first op"
+                ) from error
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """Say in Dagster's words why there is no hand-over: the batch is closed with them (``resources``)."""
+    try:
+        yield
+    except OSError as error:
+        raise as_failure(SyncFlowError(f"hand-over: {error}")) from error
+    except SyncFlowError as error:
+        raise as_failure(error) from error
 
 
 def _name(context: dg.OutputContext) -> str:

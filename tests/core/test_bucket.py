@@ -1,5 +1,6 @@
 """What the refusals of object storage mean, against a real S3 server and a port where none listens."""
 
+import os
 import sys
 
 import polars as pl
@@ -35,6 +36,14 @@ def refusals(place: Place) -> list[SyncFlowError]:
             ask()
         refused.append(raised.value)
     return refused
+
+
+def test_what_is_sent_in_several_pieces_is_one_object(s3: S3) -> None:
+    place, large = place_of(s3.bucket()), os.urandom(12_000_000)
+
+    place.put("batch/part", large)
+
+    assert place.get("batch/part") == large
 
 
 def test_a_bucket_that_does_not_exist_is_for_a_person_to_correct() -> None:

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -58,13 +59,13 @@ def started() -> Iterator[S3]:
     with subprocess.Popen(
         [sys.executable, str(Path(__file__))],
         env={**os.environ, "AWS_DEFAULT_REGION": "us-east-1"},
+        stdin=subprocess.PIPE,  # it ends with it, however this process ends
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
     ) as process:
         assert process.stdout is not None
         yield S3(f"http://127.0.0.1:{int(process.stdout.readline())}")
-        process.kill()
 
 
 if __name__ == "__main__":
@@ -75,4 +76,5 @@ if __name__ == "__main__":
         "127.0.0.1", 0, DomainDispatcherApplication(create_backend_app), threaded=True
     )
     print(server.port, flush=True)  # noqa: T201  # for whom started it
-    server.serve_forever()
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    sys.stdin.read()

@@ -10,7 +10,11 @@ COMPARED_LOCK := syncflow_dagster/bench/others/requirements.lock
 # The certificates that this machine trusts, as pip uses them.
 export UV_SYSTEM_CERTS ?= true
 
-.PHONY: demo up test fuzz torture nights browser check format lint types imports docs reference compare lock sbom licences clean
+# Each process of a test, a demo or a launched run would compile what it imports, for seconds.
+export UV_COMPILE_BYTECODE ?= true
+unexport PYTHONDONTWRITEBYTECODE
+
+.PHONY: demo up test coverage mutants fuzz torture nights check format lint types imports docs reference compare lock sbom licences clean
 
 demo: $(INSTALLED)  ## sync a seeded ERP three times and prove that hub and ERP are equal
 	$(BIN)/syncflow demo
@@ -23,11 +27,21 @@ test: $(INSTALLED)  ## the whole suite, in parallel
 	# its tests have one name, by which those of one module would be made once
 	$(BIN)/pytest -q -n 3 tests/shell/test_openapi.py
 
+coverage: $(INSTALLED)  ## the same, measured: fails under 80 % of all, or 95 % of a pure module; slow
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest -n 3 --dist loadscope --no-loadscope-reorder --timeout 900 \
+		--ignore tests/shell/test_openapi.py
+	$(BIN)/coverage run -m pytest -q -n 3 --timeout 900 tests/shell/test_openapi.py
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report --skip-covered --fail-under 80
+	$(BIN)/python .ci/covered.py
+
+mutants: $(INSTALLED)  ## changes the code of the decisions bit by bit; what no test notices is listed; a quarter of an hour
+	$(BIN)/mutmut run
+	$(BIN)/mutmut results
+
 nights: $(INSTALLED)  ## fourteen nights under the real daemon and a moved clock (needs faketime); takes minutes
 	SYNCFLOW_SWEEPS=2x7 $(BIN)/pytest -q tests/e2e/test_sweeps.py
-
-browser: $(INSTALLED)  ## Dagster's UI in a real browser (needs chromium)
-	SYNCFLOW_BROWSER=1 $(BIN)/pytest -q tests/e2e/test_browser.py
 
 fuzz: $(INSTALLED)  ## many requests of every kind to every call of the API, against its own description
 	SYNCFLOW_FUZZ=$${SYNCFLOW_FUZZ:-300} $(BIN)/pytest -q -n 2 --timeout 3600 tests/shell/test_openapi.py
@@ -88,5 +102,5 @@ $(COMPARED)/.installed: $(COMPARED_LOCK) $(INSTALLED)
 	@touch $@
 
 clean:  ## remove what was installed and what the demo left
-	rm -rf $(VENV) $(COMPARED) site .cache .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(COMPARED) site mutants .cache .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	if [ -e .syncflow/demo ]; then rm -rf .syncflow; fi

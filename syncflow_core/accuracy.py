@@ -13,8 +13,8 @@ CONFIDENCE: Final = 0.95
 _STEPS: Final = 60  # halvings of the interval: more than a double's digits
 
 
-def lower_bound(right: int, checked: int, confidence: float = CONFIDENCE) -> float:
-    """The share of right records that the whole has at least, with this confidence.
+def lower_bound(right: int, checked: int) -> float:
+    """The share of right records that the whole has at least, with ``CONFIDENCE``.
 
     It is the share at which so many right records or more come out of a sample of this size only as
     often as the confidence leaves open. Nothing checked says nothing: 0.
@@ -27,7 +27,7 @@ def lower_bound(right: int, checked: int, confidence: float = CONFIDENCE) -> flo
     low, high = 0.0, 1.0
     for _ in range(_STEPS):
         share = (low + high) / 2
-        if _at_least(right, checked, share) < 1 - confidence:
+        if _at_least(right, checked, share) < 1 - CONFIDENCE:
             low = share
         else:
             high = share
@@ -36,8 +36,6 @@ def lower_bound(right: int, checked: int, confidence: float = CONFIDENCE) -> flo
 
 def _at_least(right: int, checked: int, share: float) -> float:
     """How often *right* or more of *checked* are right where the whole's share is *share*."""
-    if share in (0.0, 1.0):
-        return share
     logs = (
         math.lgamma(checked + 1)
         - math.lgamma(n + 1)

@@ -7,6 +7,7 @@ Source: product.md 4, "Brake".
 """
 
 from dataclasses import dataclass
+from decimal import Decimal
 
 from syncflow_core.entity import Brake
 
@@ -80,4 +81,5 @@ def judge(  # each is a number of its own
 
 
 def _too_many(brake: Brake, changes: int, known: int) -> bool:
-    return changes > brake.rows and changes > brake.share * known
+    # as it was written: in binary, 0.29 of 100 are less than 29
+    return changes > brake.rows and changes > Decimal(str(brake.share)) * known

@@ -214,4 +214,6 @@ def _text(fault: Any) -> str:  # noqa: ANN401  # pydantic's ErrorDetails
         return "SyncFlow knows no such key"
     if fault["type"] == "missing":
         return "is missing"
+    if fault["type"] == "model_type":
+        return "input should be keys with their values"
     return message[:1].lower() + message[1:]

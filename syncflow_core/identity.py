@@ -217,7 +217,7 @@ def split_collided(
         The rows whose key is their own, and the others in the shape ``columns.REJECTED``.
     """
     before = known.select(KEY_HASH, pl.col(REFERENCE).alias("#before"))
-    joined = incoming.join(before, on=KEY_HASH, how="left", maintain_order="left")
+    joined = incoming.join(before, on=KEY_HASH, maintain_order="left")
     suspects = joined.filter(pl.col(REFERENCE) != pl.col("#before"))
     mine, theirs = _key_parts(pl.col(REFERENCE)), _key_parts(pl.col("#before"))
     other = (_key_names(mine) == _key_names(theirs)) & (mine != theirs)
@@ -250,8 +250,6 @@ def _filed(rows: pl.DataFrame, rule: str, message: str) -> pl.DataFrame:
 
 def _marked(frame: pl.DataFrame, names: Sequence[str]) -> frozenset[str]:
     """Those of the columns that hold a mark anywhere."""
-    if not names:
-        return frozenset()
     found = frame.select(pl.col(name).str.contains(_MARKS).any() for name in names)
     return frozenset(name for name in names if found[name].item())
 

@@ -272,7 +272,7 @@ def resolve(
     parked = frame.filter(pl.col(ROW).is_in(parked_rows.implode()))
     ready = frame.filter(~pl.col(ROW).is_in(parked_rows.implode()))
     own = [name for name, parent in references.items() if parent.entity == entity]
-    waves, held, absent_own = _waves(ready, own, acknowledged.get(entity))
+    waves, held, absent_own = _waves(ready, own, entity, acknowledged)
     missing += absent_own
     shape = {ROW: pl.UInt32, "reference": pl.String, "parent": pl.Binary}
     return Resolved(
@@ -288,12 +288,12 @@ def _without(frame: pl.DataFrame, column: str, rows: pl.Series) -> pl.DataFrame:
 
 
 def _waves(
-    ready: pl.DataFrame, own: Sequence[str], acknowledged: pl.Series | None
+    ready: pl.DataFrame, own: Sequence[str], entity: str, acknowledged: Mapping[str, pl.Series]
 ) -> tuple[list[pl.DataFrame], pl.DataFrame, list[pl.DataFrame]]:
     """Sort rows by their self-references: waves, rows held back, missing parents."""
     if not own or ready.is_empty():
         return ([ready] if ready.height else []), ready.clear(), []
-    landed = acknowledged if acknowledged is not None else pl.Series([], dtype=pl.Binary)
+    landed = acknowledged[entity]
     waves: list[pl.DataFrame] = []
     rest = ready
     while rest.height and len(waves) < WAVES:

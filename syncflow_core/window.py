@@ -81,8 +81,8 @@ class Window:
             now: Aware.
         """
         today = now.astimezone(self.zone).date()
-        openings = (self.bounds(today + days * DAY)[0] for days in (-1, 0, 1, 2))
-        return next(opens for opens in openings if opens > now)
+        opens, _ = self.bounds(today)
+        return opens if opens > now else self.bounds(today + DAY)[0]
 
 
 def slices_due(slices: int, nights: int, done: int, elapsed: int) -> range:

@@ -9,6 +9,7 @@ import hypothesis
 import psycopg
 import pytest
 from buckets import S3, started
+from dagster_postgres import DagsterPostgresStorage
 from psycopg import sql
 
 from syncflow_core.bridge import schema
@@ -17,6 +18,7 @@ from syncflow_core.bridge.embedded import EmbeddedServer
 
 # how long an example takes says something of the machine alone
 hypothesis.settings.register_profile("untimed", deadline=None)
+hypothesis.settings.register_profile("mutants", deadline=None, max_examples=20, derandomize=True)
 hypothesis.settings.load_profile("untimed")
 
 URL = os.environ.get("SYNCFLOW_TEST_DATABASE_URL")
@@ -43,9 +45,11 @@ def server_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def template(server_url: str) -> Iterator[str]:
-    """The name of a database that has all migrations."""
+    """The name of a database that has all migrations, and the tables that Dagster would make on its first use."""
     with _fresh(server_url) as name:
-        schema.upgrade(_at(server_url, name))
+        url = _at(server_url, name)
+        schema.upgrade(url)
+        DagsterPostgresStorage(url.replace("://", "+psycopg2://", 1))
         yield name
 
 

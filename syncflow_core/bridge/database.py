@@ -6,6 +6,7 @@ Does not belong here: statements (one module per table group), the server itself
 Source: product.md 1 ("pooling, a health check, and a clear error when the database is away").
 """
 
+import functools
 import json
 import secrets
 import time
@@ -13,13 +14,15 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Self, TypeVar
+from typing import Any, Self, TypeVar, cast
 
+import adbc_driver_postgresql
 import polars as pl
 import psycopg
 import pyarrow as pa
 import sqlalchemy as sa
-from adbc_driver_postgresql import dbapi as adbc
+from adbc_driver_manager import AdbcConnection, AdbcDatabase
+from adbc_driver_manager import dbapi as adbc
 
 from syncflow_core.bridge import schema
 from syncflow_core.bridge.address import driver_url, place, plain_url, translated
@@ -156,7 +159,7 @@ class Database:
         self._embedded_runs()
         with (
             translated(self.url),
-            adbc.connect(self._adbc_url()) as connection,
+            _arrow_connection(self._adbc_url()) as connection,
             connection.cursor() as cursor,
         ):
 
@@ -219,6 +222,30 @@ class Database:
             .replace("+-c", "%20-c")
             .replace("-c+", "-c%20")
         )
+
+
+def _arrow_connection(url: str) -> adbc.Connection:
+    """A new connection of Arrow's driver; it leaves what it knows of the server to the next one."""
+    # of the database that it is given it does nothing but close it
+    kept = cast("AdbcDatabase", _Kept())
+    return adbc.Connection(kept, AdbcConnection(_arrow_database(url)))
+
+
+@functools.lru_cache(maxsize=8)
+def _arrow_database(url: str) -> AdbcDatabase:
+    """What the driver knows of a server: its types, for which it asks longer than for most answers.
+
+    It holds no connection, so that neither a server's end nor a fork is any of its business.
+    """
+    known: AdbcDatabase = adbc_driver_postgresql.connect(url)
+    return known
+
+
+class _Kept:
+    """In the place of the database that a connection would close with itself."""
+
+    def close(self) -> None:
+        """Others use it too."""
 
 
 def _beside(work: Callable[[], T], cancel: Callable[[], object]) -> T:

@@ -6,6 +6,7 @@ Does not belong here: what the tables are (``tables``), connecting (``database``
 Source: product.md 1 and 14; style.md, Tests 7.
 """
 
+import functools
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -59,7 +60,7 @@ def check_schema(connection: sa.Connection) -> None:
         ConfigError: It is older (then ``syncflow migrate`` helps) or newer than this code.
     """
     _refuse_newer(connection)
-    found, head = _revision(connection), _scripts().get_current_head()
+    found, (head, _) = _revision(connection), _revisions()
     if found != head:
         raise ConfigError(
             f"the database's schema ({found or 'none'}) is older than this code ({head}): "
@@ -85,11 +86,11 @@ def drift(connection: sa.Connection) -> list[object]:
 
 def _refuse_newer(connection: sa.Connection) -> None:
     found = _revision(connection)
-    known = {script.revision for script in _scripts().walk_revisions()}
+    head, known = _revisions()
     if found is not None and found not in known:
         raise ConfigError(
             f"the database's schema ({found}) is newer than this code "
-            f"({_scripts().get_current_head()}): install a newer SyncFlow",
+            f"({head}): install a newer SyncFlow",
             system="database",
         )
 
@@ -122,8 +123,13 @@ def _revision(connection: sa.Connection) -> str | None:
     return None if found is None else str(found)
 
 
-def _scripts() -> ScriptDirectory:
-    return ScriptDirectory.from_config(_config())
+@functools.cache  # each sync asks, and to read the scripts is to execute them
+def _revisions() -> tuple[str | None, frozenset[str]]:
+    """The newest revision of this code, and all."""
+    scripts = ScriptDirectory.from_config(_config())
+    return scripts.get_current_head(), frozenset(
+        script.revision for script in scripts.walk_revisions()
+    )
 
 
 def _config() -> Config:

@@ -8,6 +8,7 @@ Source: product.md 11.
 
 import contextlib
 import json
+import ssl
 import subprocess
 import sys
 from collections.abc import Callable
@@ -169,7 +170,7 @@ def _port(process: subprocess.Popen[bytes]) -> int:
 def _check_health(url: str) -> None:
     """The port is bound already, so the request waits in the backlog until the server is up."""
     try:
-        httpx.get(f"{url}/api/v1/health", timeout=START_S, trust_env=False).raise_for_status()
+        _call("GET", f"{url}/api/v1/health")
     except httpx.HTTPError as error:
         raise SandboxError(f"{url} does not answer: {error}") from error
 
@@ -180,8 +181,15 @@ def _send_references(url: str) -> None:
         for model in tables.MODELS.values()
         for name, parent in model.parents.items()
     ]
-    answer = httpx.post(f"{url}/sandbox/references", json=references, trust_env=False)
-    answer.raise_for_status()
+    _call("POST", f"{url}/sandbox/references", json=references)
+
+
+def _call(method: str, url: str, json: object = None) -> None:
+    """A request on loopback: it needs none of the machine's certificates, which take long to read."""
+    trust = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    httpx.request(
+        method, url, json=json, timeout=START_S, trust_env=False, verify=trust
+    ).raise_for_status()
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

@@ -3,14 +3,12 @@
 from datetime import UTC, datetime
 from uuid import UUID, uuid4
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from syncflow_core.alerts import (
-    DEVIATION,
-    ROWS_LEAST,
     SCANS,
-    SCANS_LEAST,
     Alert,
     Change,
     Condition,
@@ -64,18 +62,27 @@ def test_who_looks_twice_finds_no_change_whatever_the_order_and_the_words(
     assert {uid for uid, _ in changes.stays} == {alert.uid for alert in alerts}
 
 
-@given(
-    st.integers(0, 10_000), st.lists(st.integers(0, 10_000), min_size=SCANS_LEAST, max_size=SCANS)
+@pytest.mark.parametrize(
+    ("rows", "earlier", "usual"),
+    [
+        (499, [1000, 980, 1020], 1000),
+        (500, [1000, 980, 1020], None),  # half as many is not yet far
+        (1501, [1000, 980, 1020], 1000),
+        (1500, [1000, 980, 1020], None),
+        (0, [100, 99, 100], 100),
+        (0, [99, 99, 99], None),  # a small table
+        (100, [9, 9, 9], 9),  # it was one
+        (0, [1000, 1000], None),  # too few scans
+        (0, [10, 1000, 1000, 1000], 1000),  # one scan that was odd itself
+        (375, [100, 200, 300, 1000], None),  # the middle of the two in the middle is 250
+        (376, [100, 200, 300, 1000], 250),
+        (1000, [1000] * 3 + [9000] * 4 + [1000] * 9, 9000),  # the last seven alone count
+    ],
 )
 def test_a_count_deviates_where_it_is_far_from_the_median_of_no_small_table(
-    rows: int, earlier: list[int]
+    rows: int, earlier: list[int], usual: int | None
 ) -> None:
-    ordered = sorted(earlier)
-    half = len(ordered) // 2
-    median = ordered[half] if len(ordered) % 2 else (ordered[half - 1] + ordered[half]) / 2
-    far = abs(rows - median) > DEVIATION * median and max(rows, median) >= ROWS_LEAST
-
-    assert (usual_rows(rows, earlier) is not None) == far
+    assert usual_rows(rows, earlier) == usual
 
 
 def test_a_level_that_holds_becomes_the_usual_one() -> None:

@@ -3,8 +3,9 @@
 import pytest
 
 from syncflow_core.catalog import Api, Column
-from syncflow_core.contract import contract_of, drift
+from syncflow_core.contract import agree, contract_of, drift
 from syncflow_core.entity import Entity, Field, Rowversion
+from syncflow_core.errors import DriftError
 from syncflow_core.transforms import Transform
 
 BEFORE = {"ID": "NUMBER(9)", "NAME": "VARCHAR2(40)", "QTY": "NUMBER(12,2)", "RV": "TIMESTAMP(6)"}
@@ -73,6 +74,19 @@ def test_a_new_column_is_reported() -> None:
     found = drift(BEFORE, api(**BEFORE, NEW="DATE"), KEEP)
 
     assert (found.broken, found.reported) == ((), ("NEW (DATE) is new",))
+
+
+def test_a_broken_contract_stops_the_entity_and_says_what_to_do() -> None:
+    with pytest.raises(DriftError) as stopped:
+        agree(BEFORE, without("NAME"), KEEP)
+
+    assert (stopped.value.system, stopped.value.entity) == ("apismith", "t")
+    assert "NAME (VARCHAR2(40)) is gone; nothing was read or written" in str(stopped.value)
+    assert str(stopped.value).endswith("syncflow entities accept t")
+
+
+def test_what_is_only_reported_stops_nothing() -> None:
+    assert agree(BEFORE, api(**BEFORE, NEW="DATE"), KEEP).reported == ("NEW (DATE) is new",)
 
 
 def test_the_type_says_its_precision_wherever_apismith_does() -> None:

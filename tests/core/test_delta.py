@@ -3,7 +3,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from syncflow_core.brake import judge
 from syncflow_core.columns import (
     DATA_HASH,
     KEY_HASH,
@@ -13,8 +12,14 @@ from syncflow_core.columns import (
     ROW,
     ROWVERSION,
 )
-from syncflow_core.delta import KNOWN_DATA_HASH, OLDER, classify, gone
-from syncflow_core.entity import Brake
+from syncflow_core.delta import (
+    ADVANCED,
+    KNOWN_DATA_HASH,
+    KNOWN_PARENT_REFS,
+    OLDER,
+    classify,
+    gone,
+)
 from syncflow_core.errors import ContractError
 
 Line = tuple[str, str, str | None, str]
@@ -69,6 +74,7 @@ def test_another_parent_is_a_change_though_the_data_is_the_same() -> None:
     )
 
     assert ops(found) == ["update"]
+    assert found[KNOWN_PARENT_REFS].to_list() == ['{"p":"01"}']
 
 
 def test_an_older_row_never_overwrites_a_newer_one() -> None:
@@ -95,8 +101,34 @@ def test_a_source_that_was_restored_is_taken_at_its_word() -> None:
     assert found[OLDER].to_list() == [True]
 
 
+def test_a_rowversion_has_advanced_where_it_is_newer_or_the_known_one_is_none() -> None:
+    found = classify(
+        incoming(
+            ("newer", "1", "10", "{}"),
+            ("same", "1", "9", "{}"),
+            ("older", "1", "8", "{}"),
+            ("first", "1", "9", "{}"),
+            ("never", "1", None, "{}"),
+            ("lost", "1", None, "{}"),
+            ("new record", "1", "9", "{}"),
+        ),
+        known(
+            ("newer", "1", "9", "{}"),
+            ("same", "1", "9", "{}"),
+            ("older", "1", "9", "{}"),
+            ("first", "1", None, "{}"),
+            ("never", "1", None, "{}"),
+            ("lost", "1", "9", "{}"),
+        ),
+        kind="integer",
+        guarded=True,
+    ).sort(ROW)
+
+    assert found[ADVANCED].to_list() == [True, False, False, True, False, False, False]
+
+
 def test_two_rows_of_one_key_are_refused() -> None:
-    with pytest.raises(ContractError):
+    with pytest.raises(ContractError, match=r"^two incoming rows share a business key$"):
         classify(
             incoming(("a", "1", None, "{}"), ("a", "2", None, "{}")),
             known(),
@@ -133,25 +165,3 @@ def test_applying_the_verdicts_makes_the_target_equal(
         del after[key.decode()]
 
     assert after == source
-
-
-@pytest.mark.parametrize(
-    ("known_rows", "fetched", "updates", "deletes", "held"),
-    [
-        (1000, 899, 0, 101, (True, False)),
-        (1000, 900, 0, 100, (False, False)),
-        (10_000, 9_899, 0, 101, (False, False)),
-        (50, 10, 0, 40, (False, False)),
-        (1000, 1000, 101, 0, (False, True)),
-        (1000, 900, 200, 200, (True, True)),
-        (5, 0, 0, 5, (True, False)),
-        (0, 0, 0, 0, (False, False)),
-    ],
-)
-def test_the_brake_needs_both_numbers_and_an_empty_source_never_deletes(
-    known_rows: int, fetched: int, updates: int, deletes: int, held: tuple[bool, bool]
-) -> None:
-    verdict = judge(Brake(), known=known_rows, incoming=fetched, updates=updates, deletes=deletes)
-
-    assert (verdict.deletes, verdict.updates) == held
-    assert (verdict.reason is None) == (held == (False, False))

@@ -93,6 +93,20 @@ def test_all_faults_are_told_at_once_with_line_and_key() -> None:
             '    fields: [{source: A, transform: [{replace: {old: "(", regex: true}}]}]',
             "'(' is no regular expression",
         ),
+        (
+            "    fields: [{target: x}]",
+            "needs a source, a constant, a concat, a coalesce or a default",
+        ),
+        ("    fields: [{default: x}]", "needs a target, for it has no source to take a name from"),
+        ("    fields: [{source: '#x'}]", "'#x' is no name: names are not empty"),
+        ("    fields: [{source: A, target: ''}]", "'' is no name: names are not empty"),
+        ("    fields: [{source: '^A.*$'}]", "'^A.*$' is no name: it reads as a pattern of names"),
+        ("    fields: [{source: A}, {source: B, target: a}]", "two fields have the target a"),
+        ("    business_key: [A, B, A]", "business_key names a column twice"),
+        (
+            "    schedule: {background: {window: '19:00-19:00'}}",
+            "the window 19:00-19:00 is never closed",
+        ),
         ("    fields: &e [*e]", "cannot be read"),
         ("    description: !!python/object:os.system {}", "cannot be read"),
     ],
@@ -119,6 +133,15 @@ def test_a_word_of_python_is_no_name() -> None:
             "f.yaml:5: entities.0.api: the key stands twice",
         ),
         (
+            "version: 1\nentities: [orders]\n",
+            "f.yaml:2: entities[1]: input should be keys with their values",
+        ),
+        ("version: 1\nentities: x\n", "f.yaml:2: entities: input should be a valid list"),
+        (
+            "version: 1\nentities:\n  - {name: a}\n  - name: b\n    collection: a\n",
+            "f.yaml:5: entities[b].collection: 'a' is entity a's; each would delete the other's records",
+        ),
+        (
             "version: 1\nentities:\n  - {name: a}\n  - {name: a}\n",
             "f.yaml:4: entities[a].name: another entity has this name",
         ),
@@ -130,3 +153,9 @@ def test_a_word_of_python_is_no_name() -> None:
 )
 def test_a_broken_file_says_where_and_what(text: str, expected: str) -> None:
     assert expected in faults(text)
+
+
+def test_a_key_with_nothing_behind_it_is_not_given() -> None:
+    (entity,) = parse_entities("version: 1\nentities:\n  - name: a\n    group:\n", "f.yaml")
+
+    assert entity == Entity(name="a")

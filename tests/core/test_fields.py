@@ -1,3 +1,6 @@
+import re
+from typing import Any
+
 import pytest
 
 from syncflow_core.catalog import Api, Column
@@ -83,3 +86,38 @@ def test_a_type_that_nobody_knows_must_be_declared() -> None:
 
     declared = Entity(name="orders", fields=[Field(source="GEO", type="json")])
     assert shape_of(declared, api).field("geo").type == "json"
+
+
+@pytest.mark.parametrize(
+    ("api", "entity", "fault"),
+    [
+        ({"business_key_columns": ()}, {}, "business_key: neither declared nor known to APISmith"),
+        ({}, {"unmapped": "drop"}, "business_key: no field carries 'ORDER_NO' (unmapped: drop)"),
+        (
+            {},
+            {"rowversion": {"column": "GONE"}},
+            "rowversion: the source has no column 'GONE'",
+        ),
+        (
+            {},
+            {"fields": [{"source": "ROWVERSION", "pii": "mask"}]},
+            "rowversion: 'ROWVERSION' is personal data (pii)",
+        ),
+        ({"rowversion_column": None}, {}, "delta: rowversion needs a rowversion column"),
+        (
+            {"columns": (*API.columns, Column(name="UID", data_type="NUMBER(9)"))},
+            {},
+            "fields: column UID would become the hub's own 'uid'; map it",
+        ),
+        (
+            {"columns": (*API.columns, Column(name="GEO", data_type="SDO_GEOMETRY"))},
+            {"fields": [{"source": "GEO", "target": "place"}]},
+            "fields.place: SDO_GEOMETRY is no type that SyncFlow knows; declare a type",
+        ),
+    ],
+)
+def test_what_source_and_declaration_do_not_make_together_is_refused(
+    api: dict[str, Any], entity: dict[str, Any], fault: str
+) -> None:
+    with pytest.raises(ConfigError, match=re.escape(fault)):
+        shape_of(Entity.model_validate({"name": "orders", **entity}), API.model_copy(update=api))

@@ -97,7 +97,7 @@ def test_handed_over_is_what_was_put_last(address: str) -> None:
     assert place.get("handover/run/step.json") == b"[1]"
 
 
-def test_no_part_is_seen_before_it_is_whole(tmp_path: Path) -> None:
+def test_what_is_written_leaves_its_parts_and_nothing_else(tmp_path: Path) -> None:
     FrameStore(str(tmp_path)).write("batch", "raw", parts())
 
     assert sorted(path.name for path in tmp_path.rglob("*") if path.is_file()) == [

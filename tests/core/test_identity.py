@@ -16,7 +16,6 @@ from syncflow_core.columns import DATA_HASH, KEY_HASH, REFERENCE, REJECTED, ROW,
 from syncflow_core.entity import Entity
 from syncflow_core.fields import Shape, shape_of
 from syncflow_core.identity import (
-    ENCODING_VERSION,
     add_identity,
     data_hash,
     data_text,
@@ -27,6 +26,7 @@ from syncflow_core.identity import (
     reference_text,
     split_collided,
     split_duplicates,
+    text_hash_expr,
 )
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -80,14 +80,6 @@ def test_the_reference_packages_give_the_published_hashes(case: dict[str, Any]) 
     assert case["expected"] == found[case["algorithm"]]
 
 
-def test_the_encoding_has_a_version() -> None:
-    assert ENCODING_VERSION == 1
-
-
-def test_a_null_is_the_bare_name_and_an_empty_text_is_not() -> None:
-    assert data_text({"b": None, "a": ""}) == "a=|b"
-
-
 def test_the_reference_is_in_key_order() -> None:
     assert (
         reference_text({"line_no": "2", "order_no": "WO1"}, ("order_no", "line_no"))
@@ -131,6 +123,12 @@ def test_a_parents_key_hash_is_the_hash_of_the_parents_own_key() -> None:
     assert found.to_list() == [key_hash({"order_no": "WO|1", "line_no": "1"}), None, None]
 
 
+def test_a_text_has_the_hash_of_the_reference_and_null_has_none() -> None:
+    found = pl.DataFrame({"text": ["{}", None]}).select(text_hash_expr(pl.col("text")))
+
+    assert found.to_series().to_list() == [xxhash.xxh3_128_digest(b"{}"), None]
+
+
 def test_hashes_have_the_binary_widths_of_the_database() -> None:
     found = add_identity(frame([("a", "1", None, None, None)]), shape())
 
@@ -143,6 +141,42 @@ def test_an_empty_frame_gets_the_same_columns() -> None:
 
     assert found.schema[KEY_HASH] == pl.Binary
     assert split_duplicates(found, shape()).kept.height == 0
+
+
+def test_where_no_key_repeats_nothing_is_identical_and_nothing_is_filed() -> None:
+    found = split_duplicates(add_identity(frame([("a", "1", "n", None, "1")]), shape()), shape())
+
+    assert found.identical.schema == {ROW: pl.UInt32}
+    assert found.losers.schema == REJECTED
+    assert (found.kept.height, found.identical.height, found.losers.height) == (1, 0, 0)
+
+
+@pytest.mark.parametrize("notes", [("x", "y"), ("y", "x")])
+def test_a_row_without_a_rowversion_loses_against_one_that_has_one(notes: tuple[str, str]) -> None:
+    rows = frame([("a", "1", notes[0], None, None), ("a", "1", notes[1], None, "1")])
+
+    found = split_duplicates(add_identity(rows, shape()), shape())
+
+    assert found.kept["note"].to_list() == [notes[1]]
+
+
+def test_what_is_filed_says_which_record_it_is_and_why() -> None:
+    number = "N" * 600
+    rows = frame([(number, "1", "old", None, "1"), (number, "1", "new", None, "2")])
+
+    found = split_duplicates(add_identity(rows, shape()), shape())
+
+    assert found.losers.to_dicts() == [
+        {
+            ROW: 0,
+            "stage": "identity",
+            "layer": None,
+            "rule": "duplicate_key",
+            "column": None,
+            "value": f"order_no={number}"[:500],
+            "message": "another row of this key is newer, or wins by its data hash",
+        }
+    ]
 
 
 def test_volatile_fields_do_not_change_the_data_hash() -> None:
@@ -218,7 +252,10 @@ def test_two_keys_with_one_hash_are_both_filed() -> None:
     found = split_duplicates(forced, shape())
 
     assert found.kept["order_no"].to_list() == ["c"]
-    assert found.losers["rule"].to_list() == ["key_collision", "key_collision"]
+    assert (
+        found.losers.select("rule", "message").rows()
+        == [("key_collision", "another key has the same key hash")] * 2
+    )
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -237,25 +274,32 @@ def known_references(*pairs: tuple[bytes, str | None]) -> pl.DataFrame:
 
 
 @pytest.mark.parametrize(
-    ("before", "collides"),
+    ("reference", "before", "collides"),
     [
-        ("order_no=a|line_no=1", False),
-        ("line_no=1|order_no=a", False),  # the key's fields in another order
-        ("order_no=a|line_no=2", True),
-        ("order_no=a\\|line_no=1|line_no=1", True),
-        ("part=a", False),  # some other program's text
-        (None, False),
+        ("order_no=a|line_no=1", "order_no=a|line_no=1", False),
+        ("order_no=a|line_no=1", "line_no=1|order_no=a", False),  # the fields in another order
+        ("order_no=a|line_no=1", "order_no=a|line_no=2", True),
+        ("order_no=a|line_no=1", "line_no=2|order_no=a", True),
+        ("order_no=a|line_no=1", "order_no=a\\|line_no=1|line_no=1", True),
+        ("order_no=a\\\\|line_no=1", "line_no=2|order_no=a\\\\", True),  # the value ends in a mark
+        ("order_no=a|line_no=1", "part=a", False),  # some other program's text
+        ("order_no=a|line_no=1", "plant=a|part=1", False),
+        ("a\\=b=1", "a\\=c=1", False),  # a mark in a name
+        ("order_no=a|line_no=1", None, False),
     ],
 )
 def test_a_key_hash_that_the_target_knows_as_another_keys_is_a_collision(
+    reference: str,
     before: str | None,
     collides: bool,  # noqa: FBT001  # the table's last column
 ) -> None:
-    rows = add_identity(frame([("a", "1", "n", None, None)]), shape())
+    key = b"\x00" * 16
+    rows = pl.DataFrame({KEY_HASH: [key], REFERENCE: [reference]}).with_row_index(ROW)
 
-    kept, filed = split_collided(rows, known_references((rows[KEY_HASH][0], before)))
+    kept, filed = split_collided(rows, known_references((key, before)))
 
-    assert (kept.height, filed.height) == ((0, 1) if collides else (1, 0))
+    assert kept.height == (0 if collides else 1)
+    assert filed["rule"].to_list() == (["key_collision"] if collides else [])
     assert filed.schema == REJECTED
 
 

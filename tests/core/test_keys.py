@@ -6,11 +6,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from syncflow_core.catalog import Api, Column
-from syncflow_core.columns import KEY_HASH, ROW
+from syncflow_core.columns import KEY_HASH, KEY_SOURCE, REFERENCE, ROW
 from syncflow_core.entity import Entity
 from syncflow_core.fields import Shape, shape_of
 from syncflow_core.identity import key_hash, reference_text
-from syncflow_core.keys import keys_of, source_keys, values_of
+from syncflow_core.keys import (
+    key_sources,
+    keys_of,
+    source_keys,
+    values_of,
+    with_plain_references,
+)
 
 
 def shape() -> Shape:
@@ -75,3 +81,36 @@ def test_a_time_in_a_key_is_spelled_as_the_source_sent_it_alone() -> None:
     )
 
     assert found == [{"AT": "08-DEC-25"}]
+
+
+def test_the_key_of_a_raw_row_is_kept_as_it_came_or_not_at_all() -> None:
+    rows = [
+        '{"NO":" \u00c4","LINE":1.50,"QTY":"x"}',
+        '{"NO":"A"}',  # a part of the key
+        '{"NO":"A","LINE":null}',
+        '{"NO":"A","LINE":[1]}',
+        '["A","1"]',
+        '{"NO":',
+        None,
+    ]
+
+    assert key_sources(rows, shape()) == ['{"NO": " \u00c4", "LINE": "1.50"}', *[None] * 6]
+
+
+def test_a_reference_that_hides_its_key_is_spelled_anew_where_the_sent_key_is_known() -> None:
+    hashes = [key_hash({"no": no, "line": "1"}) for no in "ABC"]
+    hidden = [f"no=***|line=1 [{found.hex()}]" for found in hashes]
+    named = pl.DataFrame(
+        {
+            KEY_HASH: hashes,
+            REFERENCE: ["no=A [1]|line=1", hidden[1], hidden[2]],
+            KEY_SOURCE: [None, '{"NO":" B","LINE":"01"}', '{"OLD":"C"}'],
+        },
+        schema_overrides={KEY_SOURCE: pl.String},
+    )
+
+    found = with_plain_references(named, shape())
+
+    assert found[REFERENCE].to_list() == ["no=A [1]|line=1", "no=B|line=1", None]
+    assert found.drop(REFERENCE).equals(named.drop(REFERENCE))
+    assert with_plain_references(named[:1], shape()).equals(named[:1])

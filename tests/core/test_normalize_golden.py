@@ -87,8 +87,8 @@ def test_what_came_out_comes_out_again_unchanged(name: str) -> None:
             )
 
 
-def test_there_are_at_least_four_hundred_cases_with_labels_that_differ() -> None:
-    labels = [parameter.id for parameter in CASES]
+@pytest.mark.parametrize("name", FILES)
+def test_the_labels_of_a_file_differ(name: str) -> None:
+    labels = [case["label"] for case in json.loads((GOLDEN / f"{name}.json").read_text())]
 
-    assert len(labels) >= 400
-    assert all(case.values[0]["label"] for case in CASES)  # type: ignore[index]  # pytest types them loosely
+    assert len(set(labels)) == len(labels) > 50

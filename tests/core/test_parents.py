@@ -1,3 +1,5 @@
+from collections.abc import Mapping, Sequence
+
 import polars as pl
 import pytest
 from hypothesis import given
@@ -8,6 +10,7 @@ from syncflow_core.entity import Entity, Field, ParentRef
 from syncflow_core.errors import ConfigError
 from syncflow_core.identity import key_hash
 from syncflow_core.parents import (
+    WAVES,
     Resolved,
     add_parent_refs,
     lineage,
@@ -16,8 +19,11 @@ from syncflow_core.parents import (
     refs_expr,
     refs_text,
     refs_without,
+    refuse_other_keys,
     resolve,
 )
+
+SITE = ParentRef(entity="sites", key={"code": "site"})
 
 
 def entity(name: str, /, *required: str, **parents: str) -> Entity:
@@ -64,16 +70,25 @@ def test_a_cycle_without_a_nullable_reference_is_refused_and_named() -> None:
 
 
 def test_a_self_reference_that_can_never_be_null_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"parts\.up refers to parts itself"):
+    with pytest.raises(ConfigError) as refused:
         lineage([entity("parts", "up_id", up="parts")])
 
+    assert refused.value.entity == "parts"
+    assert str(refused.value) == (
+        "parents: parts.up refers to parts itself and can never be NULL: no record could be the first"
+    )
 
-def test_a_reference_in_the_business_key_cannot_be_null() -> None:
+
+@pytest.mark.parametrize(
+    "fields", [[Field(source="X_ID")], [Field(source="X_ID", target="x")], []], ids=len
+)
+def test_a_reference_in_the_business_key_cannot_be_null(fields: list[Field]) -> None:
+    target = "x" if fields and fields[0].target else "x_id"
     child = Entity(
         name="a",
         business_key=["X_ID"],
-        fields=[Field(source="X_ID")],
-        parents={"x": ParentRef(entity="b", key={"id": "x_id"})},
+        fields=fields,
+        parents={"x": ParentRef(entity="b", key={"id": target})},
     )
 
     found = lineage([child, entity("b", y="a")])
@@ -83,6 +98,20 @@ def test_a_reference_in_the_business_key_cannot_be_null() -> None:
 
 def test_a_parent_that_is_not_among_the_entities_orders_nothing() -> None:
     assert lineage([entity("a", x="elsewhere")]).order == ("a",)
+
+
+def test_a_reference_that_is_not_made_of_its_parents_whole_key_is_refused() -> None:
+    keys = {"order": "ord", "line": "line"}
+    child = Entity(name="c", parents={"line": ParentRef(entity="lines", key=keys)})
+
+    refuse_other_keys(child, {"lines": ["line", "order"]})
+    with pytest.raises(ConfigError) as refused:
+        refuse_other_keys(child, {"lines": ["order", "no"]})
+
+    assert refused.value.entity == "c"
+    assert str(refused.value) == (
+        "entity c: parents.line: the key of lines is order, no, not order, line"
+    )
 
 
 @given(st.lists(st.tuples(st.integers(0, 7), st.integers(0, 7)), max_size=20))
@@ -113,6 +142,17 @@ def test_a_reference_hashes_the_parents_key_from_the_childs_fields_and_null_need
     assert found[PARENT_REFS].to_list() == [f'{{"order":"{expected.hex()}"}}', '{"order":null}']
 
 
+def test_references_are_written_as_those_read_one_by_one_are() -> None:
+    parents = {"part": ParentRef(entity="p", key={"no": "a"}), "order": SITE}
+    found = add_parent_refs(pl.DataFrame({"a": ["1", "2"], "site": [None, "s"]}), parents)
+
+    held: list[dict[str, str | None]] = [
+        {"part": key_hash({"no": "1"}).hex(), "order": None},
+        {"part": key_hash({"no": "2"}).hex(), "order": key_hash({"code": "s"}).hex()},
+    ]
+    assert found[PARENT_REFS].to_list() == [refs_text(record, parents) for record in held]
+
+
 def test_an_entity_without_parents_has_empty_references() -> None:
     assert add_parent_refs(pl.DataFrame({"a": ["1"]}), {})[PARENT_REFS].to_list() == ["{}"]
 
@@ -135,39 +175,44 @@ def test_left_out_references_are_nulled_and_the_others_stay() -> None:
 
 
 def test_a_parents_key_hash_comes_back_out_of_the_references() -> None:
-    frame = pl.DataFrame({"t": ['{"a":"0aff"}', '{"a":null}']})
+    frame = pl.DataFrame({"t": ['{"a":"0aff"}', '{"a":null}', '{"a":"another program\'s"}']})
 
     assert frame.select(parent_in_refs(pl.col("t"), "a")).to_series().to_list() == [
         b"\x0a\xff",
+        None,
         None,
     ]
 
 
 SELF = {"parent": ParentRef(entity="parts", key={"no": "parent_no"})}
-OTHER = {"site": ParentRef(entity="sites", key={"code": "site"})}
+NONE = '{"parent":null}'
+TWIN = {"twin": ParentRef(entity="parts", key={"no": "twin_no"})}
+OTHER = {"site": SITE}
 
 
-def rows(*links: tuple[str, str | None], reference: str = "parent") -> pl.DataFrame:
-    return pl.DataFrame(
-        {
-            ROW: pl.Series(range(len(links)), dtype=pl.UInt32),
-            KEY_HASH: [key.encode() for key, _ in links],
-            parent_column(reference): [None if p is None else p.encode() for _, p in links],
-        },
-        schema_overrides={parent_column(reference): pl.Binary},
-    )
+def rows(*links: tuple[str | None, ...], references: Sequence[str] = ("parent",)) -> pl.DataFrame:
+    """Rows of a key and, behind it, the key of each reference's parent."""
+    names = [KEY_HASH, *map(parent_column, references)]
+    text = pl.DataFrame(list(links), schema=dict.fromkeys(names, pl.String), orient="row")
+    return text.cast(pl.Binary).with_row_index(ROW)
 
 
 def keys(frame: pl.DataFrame) -> set[str]:
     return {key.decode() for key in frame[KEY_HASH]}
 
 
-def resolve_parts(frame: pl.DataFrame, *landed: str) -> Resolved:
+def missing(found: Resolved) -> set[tuple[int, str, bytes]]:
+    return set(found.missing.rows())
+
+
+def resolve_parts(
+    frame: pl.DataFrame, *landed: str, references: Mapping[str, ParentRef] = SELF
+) -> Resolved:
     return resolve(
         frame,
-        references=SELF,
+        references=references,
         entity="parts",
-        deferred=frozenset({("parts", "parent")}),
+        deferred=frozenset(("parts", name) for name in references),
         acknowledged={"parts": pl.Series([key.encode() for key in landed], dtype=pl.Binary)},
     )
 
@@ -178,6 +223,26 @@ def test_a_chain_goes_in_waves_whatever_its_order() -> None:
     assert [keys(wave) for wave in found.waves] == [{"a"}, {"b"}, {"c"}]
     assert found.parked.is_empty()
     assert found.missing.is_empty()
+
+
+def test_nothing_to_push_makes_no_wave_and_misses_nothing() -> None:
+    found = resolve_parts(rows())
+
+    assert found.waves == ()
+    assert found.missing.schema == {ROW: pl.UInt32, "reference": pl.String, "parent": pl.Binary}
+
+
+def test_a_chain_that_is_too_deep_goes_on_without_its_references() -> None:
+    chain = [("0", None), *((str(n), str(n - 1)) for n in range(1, WAVES + 2))]
+
+    found = resolve_parts(rows(*chain))
+
+    *waves, rest = found.waves
+    assert [keys(wave) for wave in waves] == [{str(n)} for n in range(WAVES)]
+    assert keys(rest) == {str(WAVES), str(WAVES + 1)}
+    # the first of the rest finds its parent in the wave before
+    assert rest[PARENT_REFS].to_list() == [f'{{"parent":"{str(WAVES - 1).encode().hex()}"}}', NONE]
+    assert missing(found) == {(WAVES + 1, "parent", str(WAVES).encode())}
 
 
 def test_a_parent_that_is_acknowledged_needs_no_wave() -> None:
@@ -191,20 +256,58 @@ def test_a_missing_parent_parks_the_row_and_everything_below_it() -> None:
 
     assert [keys(wave) for wave in found.waves] == [{"a"}]
     assert keys(found.parked) == {"b", "c"}
-    assert set(found.missing["parent"].to_list()) == {b"lost", b"b"}
+    assert missing(found) == {(0, "parent", b"lost"), (1, "parent", b"b")}
+
+
+def test_of_a_row_that_waits_those_parents_are_missing_that_are_not_there() -> None:
+    found = resolve_parts(
+        rows(("b", "lost", None), ("c", "a", "gone"), references=["parent", "twin"]),
+        "a",
+        references={**SELF, **TWIN},
+    )
+
+    assert found.waves == ()
+    assert missing(found) == {(0, "parent", b"lost"), (1, "twin", b"gone")}
+
+
+def test_rows_that_wait_for_one_that_is_not_here_are_told_from_those_that_wait_on_each_other() -> (
+    None
+):
+    found = resolve_parts(rows(("a", "b"), ("b", "a"), ("c", "lost")))
+
+    assert [keys(wave) for wave in found.waves] == [{"a", "b"}]
+    assert keys(found.parked) == {"c"}
+    assert missing(found) == {(0, "parent", b"b"), (1, "parent", b"a"), (2, "parent", b"lost")}
+
+
+def test_each_reference_is_looked_at_whatever_the_ones_before_it_say() -> None:
+    found = resolve(
+        rows(("a", None, "o1", "s2"), references=["parent", "owner", "site"]),
+        references={**SELF, "owner": ParentRef(entity="owners", key={"id": "owner"}), **OTHER},
+        entity="parts",
+        deferred=frozenset({("parts", "parent")}),
+        acknowledged={
+            "parts": pl.Series([], dtype=pl.Binary),
+            "owners": pl.Series([b"o1"]),
+            "sites": pl.Series([b"s1"]),
+        },
+    )
+
+    assert keys(found.parked) == {"a"}
+    assert missing(found) == {(0, "site", b"s2")}
 
 
 def test_rows_that_wait_on_each_other_go_without_the_reference_first() -> None:
     found = resolve_parts(rows(("a", "b"), ("b", "a"), ("c", "a")))
 
     assert [keys(wave) for wave in found.waves] == [{"a", "b", "c"}]
-    assert found.waves[0][PARENT_REFS].to_list() == ['{"parent":null}'] * 3
+    assert found.waves[0][PARENT_REFS].to_list() == [NONE] * 3
     assert sorted(found.missing["parent"].to_list()) == [b"a", b"a", b"b"]
 
 
 def test_a_missing_parent_of_another_entity_parks() -> None:
     found = resolve(
-        rows(("a", "s1"), ("b", "s2"), reference="site"),
+        rows(("a", "s1"), ("b", "s2"), references=["site"]),
         references=OTHER,
         entity="parts",
         deferred=frozenset(),
@@ -217,7 +320,7 @@ def test_a_missing_parent_of_another_entity_parks() -> None:
 
 def test_a_missing_parent_behind_a_deferred_reference_leaves_the_reference_out() -> None:
     found = resolve(
-        rows(("a", "s1"), ("b", "s2"), reference="site"),
+        rows(("a", "s1"), ("b", "s2"), references=["site"]),
         references=OTHER,
         entity="parts",
         deferred=frozenset({("parts", "site")}),
@@ -226,7 +329,7 @@ def test_a_missing_parent_behind_a_deferred_reference_leaves_the_reference_out()
 
     assert [keys(wave) for wave in found.waves] == [{"a", "b"}]
     assert found.waves[0].sort(KEY_HASH)[parent_column("site")].to_list() == [b"s1", None]
-    assert found.missing["parent"].to_list() == [b"s2"]
+    assert missing(found) == {(1, "site", b"s2")}
 
 
 @given(

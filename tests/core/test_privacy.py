@@ -142,3 +142,34 @@ def test_viewers_see_no_hidden_value_of_what_is_kept_whole() -> None:
 def test_a_row_that_is_no_object_is_hidden_whole_where_anything_is_hidden() -> None:
     assert EACH.json('["a@b.c"]') is None
     assert NOTHING.json('["a@b.c"]') == '["a@b.c"]'
+
+
+def test_a_frame_is_hidden_as_its_rows_are() -> None:
+    rows = [{"MAIL": "a@b.c", "PHONE": "123", "NOTE": "secret", "CITY": "Ulm"}]
+
+    assert EACH.frame(pl.DataFrame(rows), {**EACH.columns, "GONE": "mask"}).to_dicts() == [
+        EACH.row(rows[0])
+    ]
+
+
+def test_a_record_of_the_hub_is_hidden_with_the_reference_that_it_has() -> None:
+    record = {"mail": "a@b.c", "erp_ref_str": "mail=a@b.c|city=Ulm", "erp_key_hash": RECORD.hex()}
+
+    assert EACH.row(record)["erp_ref_str"] == f"mail={MASK}|city=Ulm [{RECORD.hex()}]"
+    assert EACH.reference(None) is None
+
+
+def test_where_nothing_is_hidden_references_and_errors_stay_as_they_are() -> None:
+    frame = pl.DataFrame({"r": ["city=Ulm"], "k": [RECORD]})
+    said = "schedulehub refused POST /people (422): city: 'Ulm'"
+
+    assert frame.select(EACH.references(pl.col("r"), pl.col("k"), ["city"])).to_series()[0] == (
+        "city=Ulm"
+    )
+    assert NOTHING.told(said) == said
+    assert str(NOTHING.error(SyncFlowError(said), "people")) == said
+
+
+@pytest.mark.parametrize("record", ["{", "[1]", None])
+def test_of_a_record_that_cannot_be_read_no_quoted_word_is_told(record: str | None) -> None:
+    assert EACH.words("'a@b.c' is taken", record) == "'***' is taken"

@@ -45,7 +45,10 @@ def test_each_kind_has_its_exact_order(kind: RowversionKind) -> None:
 
 @pytest.mark.parametrize("kind", ORDERED)
 def test_the_newest_is_the_last_in_order(kind: RowversionKind) -> None:
-    assert newest(pl.Series([None, *reversed(ORDERED[kind]), None]), kind) == ORDERED[kind][-1]
+    first, *others = ORDERED[kind]
+
+    for texts in ([None, *others, first], [None, *reversed(others), None, first]):
+        assert newest(pl.Series(texts), kind) == others[-1]
 
 
 def test_there_is_no_newest_of_nothing() -> None:
@@ -98,6 +101,20 @@ def test_padding_makes_no_hex_newer() -> None:
     pair = pl.DataFrame({"a": ["0007d1"], "b": ["7d1"]})
 
     assert pair.select(is_newer(pl.col("a"), pl.col("b"), "hex")).item() is False
+
+
+def test_a_timestamp_with_and_one_without_a_zone_compare_as_if_both_were_utc() -> None:
+    pair = pl.DataFrame({"a": ["2025-12-08T10:30:00.1Z"], "b": ["2025-12-08T10:30:00.1"]})
+    a, b = pl.col("a"), pl.col("b")
+
+    found = pair.select(is_newer(a, b, "timestamp").alias("a"), is_newer(b, a, "timestamp"))
+    assert found.row(0) == (False, False)
+
+
+def test_what_is_no_integer_is_neither_newer_nor_older_than_one() -> None:
+    pair = pl.DataFrame({"a": ["v1"], "b": ["1"]})  # the kind was another one when it was sent
+
+    assert pair.select(is_newer(pl.col("a"), pl.col("b"), "integer")).item() is None
 
 
 def test_null_is_neither_newer_nor_older() -> None:

@@ -1,6 +1,9 @@
 """When the window is open, on every kind of night; each slice once, whichever nights are missed."""
 
-from datetime import UTC, date, datetime, timedelta
+import time as clock
+from collections.abc import Iterator
+from datetime import UTC, date, datetime, time, timedelta
+from zoneinfo import ZoneInfo
 
 import pytest
 from hypothesis import given
@@ -15,6 +18,12 @@ ALL = Window.of("06:00-06:00", "Europe/Berlin")
 
 def at(text: str) -> datetime:
     return datetime.fromisoformat(text).replace(tzinfo=NIGHT.zone)
+
+
+def test_a_window_is_read_from_its_text_and_its_zone() -> None:
+    assert Window.of("19:00-07:30", "Europe/Berlin") == Window(
+        time(19), time(7, 30), ZoneInfo("Europe/Berlin")
+    )
 
 
 @pytest.mark.parametrize(
@@ -59,6 +68,47 @@ def test_the_hour_that_comes_twice_is_inside_both_times() -> None:
     first = datetime(2026, 10, 25, 0, 30, tzinfo=UTC)
 
     assert {NIGHT.night(first), NIGHT.night(first + timedelta(hours=1))} == {date(2026, 10, 24)}
+
+
+@pytest.mark.parametrize(
+    ("window", "moment", "evening"),
+    [
+        (NIGHT, "2026-05-05T07:00", date(2026, 5, 4)),  # it has just closed
+        (NIGHT, "2026-05-05T06:59", date(2026, 5, 3)),  # one is on
+        (NIGHT, "2026-05-05T23:00", date(2026, 5, 4)),
+        (DAY, "2026-05-05T12:29", date(2026, 5, 4)),
+        (DAY, "2026-05-05T12:30", date(2026, 5, 5)),
+    ],
+)
+def test_the_last_night_is_the_one_that_closed_last(
+    window: Window, moment: str, evening: date
+) -> None:
+    assert window.last_night(at(moment)) == evening
+
+
+def test_a_night_that_opens_now_has_opened() -> None:
+    assert NIGHT.next_opening(at("2026-05-05T19:00")) == at("2026-05-06T19:00")
+
+
+@pytest.fixture(params=["Etc/GMT+12", "Pacific/Kiritimati"])
+def elsewhere(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A machine in another zone than the window's."""
+    with monkeypatch.context() as patch:
+        patch.setenv("TZ", request.param)
+        clock.tzset()
+        yield
+    clock.tzset()
+
+
+@pytest.mark.usefixtures("elsewhere")
+def test_the_zone_of_the_machine_says_nothing() -> None:
+    assert [moment.utcoffset() for moment in NIGHT.bounds(date(2026, 5, 5))] == [timedelta(0)] * 2
+    for hour in range(24):
+        now = at(f"2026-05-05T{hour:02}:00")
+        today, next_day = date(2026, 5, 5), date(2026, 5, 6)
+        assert DAY.night(now) == (today if 8 <= hour <= 12 else None)
+        assert DAY.last_night(now) == (today if hour > 12 else date(2026, 5, 4))
+        assert DAY.next_opening(now) == DAY.bounds(today if hour < 8 else next_day)[0]
 
 
 SINCE, UNTIL = datetime(2025, 1, 1), datetime(2028, 1, 1)  # noqa: DTZ001  # hypothesis adds the zone

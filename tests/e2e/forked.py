@@ -28,6 +28,10 @@ FORKS.set_forkserver_preload(
         "syncflow_dagster.cli.app",
         "syncflow_dagster.cli.sync",
         "syncflow_dagster.definitions",
+        # what a server imports only when it starts
+        "anyio._backends._asyncio",
+        "pydantic.v1",
+        "uvicorn.lifespan.on",
     ]
 )
 

@@ -105,7 +105,7 @@ class Place:
 def opened(url: str, folder: Path) -> Iterator[Place]:
     """One over a database that has all migrations; both sandbox servers end with the block."""
     with (
-        Sandbox.start(url, one_process=True, spawn=_server) as sandbox,
+        Sandbox.start(url, one_process=True, spawn=_started) as sandbox,
         Database(url) as database,
         dg.DagsterInstance.ephemeral() as instance,
         pytest.MonkeyPatch.context() as monkeypatch,
@@ -121,9 +121,20 @@ def opened(url: str, folder: Path) -> Iterator[Place]:
         yield Place(folder, url, database, sandbox, instance, {**os.environ, **variables})
 
 
-def _server(arguments: list[str]) -> Any:
-    main = "syncflow_core.sandbox.server:main"
-    return Forked(main, arguments, dict(os.environ), Path.cwd(), errors=False)
+def _started(arguments: list[str]) -> Any:
+    """Not a ``Popen``, but it has what is used of one."""
+    return _Server(arguments)
+
+
+class _Server(Forked):
+    """The sandbox's servers; their orderly end takes longer than what some tests do with them."""
+
+    def __init__(self, arguments: list[str]) -> None:
+        main = "syncflow_core.sandbox.server:main"
+        super().__init__(main, arguments, dict(os.environ), Path.cwd(), errors=False)
+
+    def terminate(self) -> None:
+        self.kill()
 
 
 def lines(output: str) -> list[dict[str, Any]]:

@@ -1,5 +1,6 @@
 """Dagster's own servers over one test's SyncFlow: webserver, daemon and API, each a process group."""
 
+import functools
 import os
 import socket
 import subprocess
@@ -65,6 +66,11 @@ class Servers:
         }
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
 
+    @functools.cached_property
+    def instance(self) -> dg.DagsterInstance:
+        """Dagster's storage, as the servers have it: opened once, for it is asked again and again."""
+        return dg.DagsterInstance.from_config(str(self.home))
+
     def start(self, name: str) -> None:
         self.processes[name] = self.spawn(self.commands[name])
 
@@ -81,7 +87,8 @@ class Servers:
 
     def await_answers(self) -> None:
         await_answer(f"http://127.0.0.1:{self.ui}/server_info")
-        await_answer(f"http://127.0.0.1:{self.port}/api/v1/health")
+        if "api" in self.processes:
+            await_answer(f"http://127.0.0.1:{self.port}/api/v1/health")
 
     def launch(self, job: str) -> str:
         selector = {
@@ -116,30 +123,34 @@ class Servers:
 
     def is_settled(self) -> bool:
         """Whether no run goes on, and none that failed is still to be taken up by Dagster itself."""
-        with dg.DagsterInstance.from_config(str(self.home)) as instance:
-            return all(
-                run.is_finished
-                and (run.tags.get(WILL_RETRY_TAG) != "true" or AUTO_RETRY_RUN_ID_TAG in run.tags)
-                for run in instance.get_runs()
-            )
+        return all(
+            run.is_finished
+            and (run.tags.get(WILL_RETRY_TAG) != "true" or AUTO_RETRY_RUN_ID_TAG in run.tags)
+            for run in self.instance.get_runs()
+        )
 
     def status_of(self, run: str) -> dg.DagsterRunStatus:
-        with dg.DagsterInstance.from_config(str(self.home)) as instance:
-            found = instance.get_run_by_id(run)
+        found = self.instance.get_run_by_id(run)
         assert found is not None
         return found.status
 
+    def begun(self, run: str) -> set[str]:
+        """The ops of the run that have begun."""
+        return {item.step_key for item in self.instance.get_run_step_stats(run) if item.start_time}
+
 
 @contextmanager
-def serving(place: Place) -> Iterator[Servers]:
-    """All three, until the block ends; whatever they started ends with them."""
+def serving(place: Place, *, api: bool = True) -> Iterator[Servers]:
+    """All three, or Dagster's own two, until the block ends; whatever they started ends with them."""
     running = Servers(place)
     try:
         for name in running.commands:
-            running.start(name)
+            if api or name != "api":
+                running.start(name)
         running.await_answers()
         yield running
     finally:
+        running.instance.dispose()
         for process in running.processes.values():
             end(process)
 

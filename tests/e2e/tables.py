@@ -1,14 +1,25 @@
 """Small tables made by hand in the sandbox's ERP, and what its hub holds of them."""
 
-from collections.abc import Sequence
-from typing import Any
+import ssl
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, LiteralString
 
 import httpx
 from place import Place
+from psycopg import sql
 
 from syncflow_core.entity import ParentRef
 from syncflow_core.sandbox import database, store
 from syncflow_core.sandbox.store import ColumnInfo, Row
+
+LOCAL = httpx.Client(
+    trust_env=False,
+    # on loopback nobody needs the machine's certificates, which take longer to read than most answers
+    verify=ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT),
+    # the servers of one test are not those of the next
+    limits=httpx.Limits(max_keepalive_connections=0),
+)
 
 
 def table(
@@ -34,6 +45,29 @@ def table(
         )
 
 
+@contextmanager
+def lost(place: Place, name: str, condition: LiteralString) -> Iterator[None]:
+    """The rows of the table that fulfil the condition are not in the source until the block ends."""
+    rows, where = sql.Identifier("erp", f"t_{name}"), sql.SQL(condition)
+
+    def change(statement: LiteralString) -> None:
+        counted: LiteralString = (
+            "; UPDATE erp.tables SET version = version + 1, "
+            "row_count = (SELECT count(*) FROM {rows}) WHERE name = {name}"
+        )
+        with database.connect(place.url) as connection:
+            connection.execute(
+                sql.SQL(statement + counted).format(rows=rows, where=where, name=sql.Literal(name))
+            )
+
+    change(
+        "CREATE TABLE erp.lost AS SELECT * FROM {rows} WHERE {where}; "
+        "DELETE FROM {rows} WHERE {where}"
+    )
+    yield
+    change("INSERT INTO {rows} OVERRIDING SYSTEM VALUE SELECT * FROM erp.lost; DROP TABLE erp.lost")
+
+
 def hub(place: Place, collection: str) -> dict[str, str]:
     """Live records: reference to the document's text."""
     with database.connect(place.url) as connection:
@@ -46,10 +80,9 @@ def hub(place: Place, collection: str) -> dict[str, str]:
 
 
 def references(place: Place, *known: tuple[str, str, str]) -> None:
-    httpx.post(
+    LOCAL.post(
         f"{place.sandbox.schedulehub_url}/sandbox/references",
         json=[{"collection": c, "name": n, "parent": p} for c, n, p in known],
-        trust_env=False,
     ).raise_for_status()
 
 
@@ -67,10 +100,10 @@ def effects(place: Place) -> int:
 
 def faults(url: str, *rules: dict[str, Any]) -> None:
     """Put these faults in the place of those that the sandbox's server at *url* has."""
-    httpx.post(f"{url}/sandbox/faults", json=list(rules), trust_env=False).raise_for_status()
+    LOCAL.post(f"{url}/sandbox/faults", json=list(rules)).raise_for_status()
 
 
 def hits(url: str) -> int:
     """How often the server's faults have struck."""
-    states = httpx.get(f"{url}/sandbox/faults", trust_env=False).json()
+    states = LOCAL.get(f"{url}/sandbox/faults").json()
     return sum(int(state["hits"]) for state in states)

@@ -1,12 +1,10 @@
 """Dagster's UI in a real browser, as an operator uses it: launch, watch, stop, go on, backfill, approve."""
 
-import os
 import re
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import dagster as dg
 import pytest
 from place import Place
 from servers import Servers, serving
@@ -33,8 +31,9 @@ WAIT_MS = 60_000
 pytestmark = [
     pytest.mark.e2e,
     pytest.mark.browser,
-    pytest.mark.skipif("SYNCFLOW_BROWSER" not in os.environ, reason="takes minutes: make browser"),
-    pytest.mark.skipif(not CHROMIUM.exists(), reason="needs Debian's Chromium"),
+    pytest.mark.skipif(
+        not CHROMIUM.exists(), reason="needs Debian's Chromium: apt-get install chromium"
+    ),
 ]
 playwright = pytest.importorskip("playwright.sync_api")
 Page = playwright.Page
@@ -54,7 +53,7 @@ def place(shared_place: Place) -> Place:
 
 @pytest.fixture(scope="module")
 def servers(place: Place) -> Iterator[Servers]:
-    with serving(place) as running:
+    with serving(place, api=False) as running:
         yield running
 
 
@@ -104,12 +103,6 @@ def until(done: Callable[[], bool]) -> None:
         time.sleep(0.3)
 
 
-def steps(servers: Servers, run: str) -> set[str]:
-    """The ops that the run executed."""
-    with dg.DagsterInstance.from_config(str(servers.home)) as instance:
-        return {item.step_key for item in instance.get_run_step_stats(run) if item.start_time}
-
-
 def test_a_sync_is_launched_and_watched_and_its_asset_tells_what_it_did(
     servers: Servers, page: Page
 ) -> None:
@@ -128,7 +121,7 @@ def test_a_sync_is_launched_and_watched_and_its_asset_tells_what_it_did(
     for group in ("apismith", "schedulehub"):
         page.get_by_text(group, exact=True).first.wait_for()
 
-    assert steps(servers, run) == {
+    assert servers.begun(run) == {
         f"itm.{stage}" for stage in ("fetch", "normalize", "identity", "delta", "resolve", "push")
     }
 
@@ -140,7 +133,7 @@ def test_a_run_is_terminated_while_the_source_says_nothing(
         place.sandbox.apismith_url, {"match": {"path": "/itm/execute"}, "action": {"hang": True}}
     )
     run = launch(page, "sync_itm")
-    until(lambda: "itm.fetch" in steps(servers, run))
+    until(lambda: "itm.fetch" in servers.begun(run))
     page.reload(
         wait_until="domcontentloaded"
     )  # whether it can be ended was asked when it was queued
@@ -171,7 +164,7 @@ def test_a_failed_run_goes_on_from_the_op_that_failed(
     page.wait_for_function(f"() => location.href !== {failed!r}")
     page.get_by_text("Success", exact=True).first.wait_for()
 
-    assert steps(servers, page.url.rpartition("/")[2]) == {"itm.push"}
+    assert servers.begun(page.url.rpartition("/")[2]) == {"itm.push"}
     assert "id=N" in hub(place, "itm")
 
 

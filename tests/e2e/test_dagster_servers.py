@@ -200,7 +200,7 @@ def test_a_run_is_terminated_within_seconds_whoever_says_nothing(
     changed(place, f"stop-{op}")
     with silent(place, system):
         run = servers.launch("sync_itm")
-        until(lambda: f"itm.{op}" in begun(servers, run))
+        until(lambda: f"itm.{op}" in servers.begun(run))
         asked = time.monotonic()
         servers.terminate(run)
         until(lambda: servers.status_of(run) is dg.DagsterRunStatus.CANCELED)
@@ -215,12 +215,6 @@ def test_a_run_is_terminated_within_seconds_whoever_says_nothing(
     assert inserted_twice(place.url) == updated_twice(place.url) == []
 
 
-def begun(servers: Servers, run: str) -> set[str]:
-    """The ops of the run that have begun."""
-    with dg.DagsterInstance.from_config(str(servers.home)) as instance:
-        return {item.step_key for item in instance.get_run_step_stats(run) if item.start_time}
-
-
 def test_a_failed_sync_of_the_command_line_goes_on_from_the_op_that_failed(
     place: Place, servers: Servers
 ) -> None:
@@ -229,14 +223,13 @@ def test_a_failed_sync_of_the_command_line_goes_on_from_the_op_that_failed(
     faults(url, {"match": {"path": "/itm/batch/"}, "action": {"status": 403}})
     assert place.command("sync", "itm", "--full", DAGSTER_HOME=str(servers.home)).returncode == 1
     faults(url)
-    with dg.DagsterInstance.from_config(str(servers.home)) as instance:
-        (failed,) = instance.get_runs(limit=1)
+    (failed,) = servers.instance.get_runs(limit=1)
 
     run = servers.again(failed.run_id)
     until(lambda: servers.status_of(run) is dg.DagsterRunStatus.SUCCESS)
 
     assert failed.tags["dagster/will_retry"] == "false"
-    assert begun(servers, run) == {"itm.push"}
+    assert servers.begun(run) == {"itm.push"}
     assert {json.loads(text)["name"] for text in hub(place, "itm").values()} == {"again"}
 
 
@@ -289,7 +282,7 @@ def test_a_sync_that_the_api_starts_is_the_same_in_api_dagster_and_command_line(
     assert there["status"] in {"pending", "running"}
     assert (done["status"], done["counts"]["updated"]) == ("completed", 10)
     until(lambda: servers.status_of(done["run_id"]) is dg.DagsterRunStatus.SUCCESS)
-    assert begun(servers, done["run_id"]) >= {"itm.fetch", "itm.push"}
+    assert servers.begun(done["run_id"]) >= {"itm.fetch", "itm.push"}
     (line,) = lines(place.command("status", "itm", "--json").stdout)
     assert line["last_batch"]["batch"] == done["batch_uid"]
     assert line["last_batch"]["counts"] == done["counts"]
@@ -319,7 +312,7 @@ def test_a_sync_that_the_api_stops_ends_as_stopped(
     changed(place, "halt")
     with silent(place, "schedulehub"):
         batch = api.post("/sync/start", json={"entities": ["itm"]}).json()["batch_uid"]
-        until(lambda: "itm.push" in begun(servers, status(api, batch)["run_id"] or ""))
+        until(lambda: "itm.push" in servers.begun(status(api, batch)["run_id"] or ""))
         stopping = api.post(f"/sync/stop/{batch}")
         done = ended(api, batch)
     again = api.post(f"/sync/stop/{batch}")

@@ -4,7 +4,7 @@ ARG PYTHON=python:3.11-slim-bookworm
 
 FROM ${PYTHON} AS build
 # Run launchers and executors that this installation needs, of those that requirements.lock pins:
-# dagster-docker, dagster-k8s, dagster-celery, dagster-celery-k8s.
+# dagster-docker, dagster-k8s, dagster-celery, dagster-celery-k8s. And obstore, for frames in a bucket.
 ARG LAUNCHERS=""
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore UV_NO_CACHE=1
 WORKDIR /build

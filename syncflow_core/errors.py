@@ -15,7 +15,7 @@ class SyncFlowError(Exception):
 
     Args:
         message: One line: what was attempted, what came back, what to do.
-        system: Whose side: ``apismith``, ``schedulehub``, ``database`` or ``None`` for SyncFlow's own.
+        system: Whose side: ``apismith``, ``schedulehub``, ``database``, ``frames`` or ``None`` for SyncFlow's own.
         entity: The entity concerned, where there is one.
     """
 

@@ -200,7 +200,9 @@ class Settings(BaseSettings):
     installation: Annotated[str, Field(max_length=63), AfterValidator(_one_line)] = "syncflow"
     """What alerts call this SyncFlow, where there are several."""
     frames_uri: str | None = None
-    """Where staged frames lie; unset, in the home."""
+    """Where staged frames lie: a folder, or a bucket (``s3://bucket/prefix``, ``gs://bucket/prefix``,
+    ``az://container/prefix``; needs the extra ``objects``, and credentials in the variables of its vendor);
+    unset, in the home."""
     sandbox_password: SecretStr = SecretStr(SANDBOX_PASSWORD)
     """Of ``syncflow sandbox``; one of your own where others reach it."""
     api_secret: SecretStr | None = None

@@ -1,6 +1,6 @@
 """How an error of the core becomes Dagster's, and one of Dagster's storage the core's.
 
-Belongs here: the translations, and a look at the bridge under them.
+Belongs here: the translations, also back from what a run's log keeps, and a look at the bridge under them.
 Does not belong here: catching (``ops``).
 
 Source: style.md 5, "Errors".
@@ -8,6 +8,7 @@ Source: style.md 5, "Errors".
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import dagster as dg
 import psycopg2
@@ -28,6 +29,27 @@ def as_failure(error: SyncFlowError) -> dg.Failure:
         },
         allow_retries=isinstance(error, UnavailableError),
     )
+
+
+@dataclass(frozen=True)
+class Broken:
+    """What ended an op."""
+
+    message: str
+    unavailable: bool
+
+
+def broken(instance: dg.DagsterInstance, run_id: str, entity: str) -> Broken | None:
+    """What ended an op of the entity in a run, as its log has it; None where none failed with a failure of ours."""
+    for entry in instance.all_logs(run_id, of_type=dg.DagsterEventType.STEP_FAILURE):
+        event = entry.dagster_event
+        if event is None or (event.step_key or "").partition(".")[0] != entity:
+            continue
+        told = event.step_failure_data.user_failure_data
+        if told is not None and told.description is not None:
+            away = told.metadata.get("error") == dg.MetadataValue.text(UnavailableError.__name__)
+            return Broken(told.description, away)
+    return None
 
 
 @contextmanager

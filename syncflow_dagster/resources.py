@@ -32,6 +32,7 @@ from syncflow_core.limiter import Limiter
 from syncflow_core.schedulehub import Target
 from syncflow_core.settings import read_settings
 from syncflow_dagster.abandoned import mark
+from syncflow_dagster.failures import broken
 from syncflow_dagster.unbegun import close_unbegun
 
 logger = logging.getLogger(__name__)
@@ -151,15 +152,20 @@ class BridgeResource(dg.ConfigurableResource[Database]):
         if self._database is None:
             return
         for batch, lease in self._leases.items():
+            ended = None
+            if context.run is not None and context.instance is not None:
+                ended = broken(context.instance, context.run.run_id, lease.entity)
+            why = "the run ended between two of its ops; the next sync does it all"
             try:
                 with self._database.begin() as connection:
                     batches.close_batch(
                         connection,
                         batch,
-                        "stopped",
+                        "failed" if ended else "stopped",
                         Counts(),
                         now=dt.datetime.now(tz=dt.UTC),
-                        error="the run ended between two of its ops; the next sync does it all",
+                        proof={"unavailable": ended.unavailable} if ended else None,
+                        error=ended.message if ended else why,
                     )
             except UnavailableError as error:
                 logger.warning("batch %s stays open until the next sync: %s", batch, error)

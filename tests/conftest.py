@@ -8,6 +8,7 @@ from uuid import uuid4
 import hypothesis
 import psycopg
 import pytest
+from buckets import S3, started
 from dagster_postgres import DagsterPostgresStorage
 from psycopg import sql
 
@@ -99,3 +100,10 @@ class _fresh:  # noqa: N801  # used like a function
 
 def _at(server_url: str, name: str) -> str:
     return f"{server_url.rpartition('/')[0]}/{name}"
+
+
+@pytest.fixture(scope="session")
+def s3() -> Iterator[S3]:
+    """An S3 server, for tests that keep frames in a bucket."""
+    with started() as server:
+        yield server

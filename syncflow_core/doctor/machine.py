@@ -1,12 +1,13 @@
 """What is SyncFlow's own on this machine: the environment, the home, room on the disks.
 
-Belongs here: looking at them; nothing is made.
+Belongs here: looking at them; nothing is made, save an object in a bucket of staged frames, for a moment.
 Does not belong here: the database in the home (``bridge``), Dagster's folder (``syncflow_dagster.daemon``).
 
 Source: product.md 10; design.md, "Fixed interfaces", Environment.
 """
 
 import os
+import secrets
 import shutil
 import stat
 from collections.abc import Callable
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from syncflow_core.doctor.checks import Check, Seen
-from syncflow_core.frames import FrameStore
+from syncflow_core.places import Folder, Place, place_of
 from syncflow_core.settings import Settings
 
 NEEDED: Final = tuple(
@@ -29,6 +30,8 @@ LEAST_FREE: Final = 2_000_000_000
 """Bytes: a million rows of 16 columns are staged in 0.7 of them, twice while a stage hands over."""
 FULL: Final = 100_000_000
 """Bytes: below, the embedded database and the frames of a small sync do not fit."""
+BUCKET_PATIENCE_S: Final = 2.0
+"""A bucket that has not answered by then is away, for who asks the doctor."""
 
 
 class Configuration:
@@ -76,8 +79,8 @@ def machine_checks(settings: Settings) -> tuple[Check, ...]:
         Check("disk.home", lambda: disk_seen(home), f"make room on the disk of {home}"),
         Check(
             "disk.frames",
-            lambda: disk_seen(FrameStore(settings.frames_path).root),
-            "make room there, or set SYNCFLOW_FRAMES_URI to a folder on a larger disk",
+            lambda: frames_seen(place_of(settings.frames_path, patience_s=BUCKET_PATIENCE_S)),
+            "set SYNCFLOW_FRAMES_URI to a folder with room, or to a bucket that answers and may be written",
         ),
     )
 
@@ -106,6 +109,21 @@ def disk_seen(folder: Path) -> Seen:
     if free < LEAST_FREE:
         return Seen(f"{words}, less than {LEAST_FREE / 1e9:.0f} GB", "warn")
     return Seen(words)
+
+
+def frames_seen(place: Place) -> Seen:
+    """Whether the folder's disk has room; of a bucket, whether it takes an object, gives it back and lets it go."""
+    if isinstance(place, Folder):
+        return disk_seen(place.root)
+    scope, content = f"doctor-{secrets.token_hex(8)}", secrets.token_bytes(8)
+    place.put(f"{scope}/probe", content)
+    try:
+        same = place.get(f"{scope}/probe") == content
+    finally:
+        place.forget(scope)
+    if not same:
+        return Seen(f"{place} gives back something else than what was written", "fail")
+    return Seen(f"{place}: written, read and removed")
 
 
 def _given(settings: Settings, name: str) -> bool:

@@ -152,6 +152,22 @@ def test_XD07_staged_frames_without_room_fail_the_batch_with_words(changed: Plac
     assert "Traceback" not in said
 
 
+def test_XD07_a_hand_over_that_cannot_be_written_fails_the_batch_with_words(
+    changed: Place,
+) -> None:
+    frames = changed.home / "frames-without-hand-over"
+    frames.mkdir()
+    (frames / "handover").touch()  # no folder can be made there
+
+    ended = changed.command("sync", "fdb", "--json", SYNCFLOW_FRAMES_URI=str(frames))
+
+    assert ended.returncode == 1
+    assert lines(ended.stdout)[0]["status"] == "failed"
+    assert "hand-over: " in ended.stderr
+    assert str(frames / "handover") in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
 @contextmanager
 def small_disk(folder: Path, megabytes: int) -> Iterator[Path]:
     """A file system of so many megabytes; skips where nobody may mount one."""

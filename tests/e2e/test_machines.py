@@ -1,11 +1,11 @@
-"""Run workers on two machines: they share PostgreSQL and the frame store, and nothing else.
+"""Run workers on two machines: they share PostgreSQL and the place of the frames, and nothing else.
 
 A worker is what Dagster's run launchers start in a container or a pod: ``dagster api execute_run``.
 """
 
 import json
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +13,7 @@ from pathlib import Path
 import dagster as dg
 import psycopg
 import pytest
+from buckets import S3
 from dagster._core.code_pointer import ModuleCodePointer
 from dagster._core.definitions.job_base import InMemoryJob
 from dagster._core.execution.api import create_execution_plan
@@ -49,6 +50,8 @@ class Machine:
 
     place: Place
     folder: Path
+    frames: Mapping[str, str]
+    """The variables that say where frames lie."""
 
     def work(
         self, run: dg.DagsterRun, instance: dg.DagsterInstance, at: Failpoint | None = None
@@ -58,7 +61,7 @@ class Machine:
         environment = {
             **self.place.environment,
             "SYNCFLOW_HOME": str(self.folder / "home"),
-            "SYNCFLOW_FRAMES_URI": str(self.place.home / "frames"),
+            **self.frames,
         }
         assert run.job_code_origin is not None
         arguments = ExecuteRunArgs(
@@ -76,8 +79,13 @@ class Machine:
 
 
 @pytest.fixture
-def machines(place: Place, tmp_path: Path) -> list[Machine]:
-    return [Machine(place, tmp_path / name) for name in ("one", "two")]
+def machines(request: pytest.FixtureRequest, place: Place, tmp_path: Path) -> list[Machine]:
+    """Two; they share a folder, or a bucket where a test asks for one."""
+    frames = {"SYNCFLOW_FRAMES_URI": str(place.home / "frames")}
+    if getattr(request, "param", "folder") == "bucket":
+        s3: S3 = request.getfixturevalue("s3")
+        frames = {"SYNCFLOW_FRAMES_URI": s3.bucket(), **s3.environment}
+    return [Machine(place, tmp_path / name, frames) for name in ("one", "two")]
 
 
 @pytest.fixture
@@ -158,6 +166,7 @@ def test_a_sweep_is_shared_out_among_machines(
     assert effects(place) == 3_000 + 500 + 5
 
 
+@pytest.mark.parametrize("machines", ["folder", "bucket"], indirect=True)
 def test_another_machine_takes_up_what_a_dead_one_staged(
     place: Place, machines: list[Machine], instance: dg.DagsterInstance
 ) -> None:

@@ -3,6 +3,7 @@
 import re
 import threading
 from collections.abc import Iterator
+from contextlib import nullcontext
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 import httpx
 import psycopg
 import pytest
+from buckets import NOBODY_S_PORT, S3
 from dagster._daemon.types import DaemonHeartbeat
 from place import Place, lines, opened
 from tables import faults, link, table
@@ -19,10 +21,11 @@ from syncflow_core.apismith import Source
 from syncflow_core.doctor.checks import Check, Finding, made, make
 from syncflow_core.doctor.clocks import FAR_S, TOO_FAR_S
 from syncflow_core.doctor.entities import SAMPLE
-from syncflow_core.doctor.machine import disk_seen
+from syncflow_core.doctor.machine import disk_seen, machine_checks
 from syncflow_core.doctor.systems import System
 from syncflow_core.entity import Entity, Field, ParentRef
 from syncflow_core.errors import UnavailableError
+from syncflow_core.places import place_of
 from syncflow_core.sandbox import database
 from syncflow_core.settings import Settings, read_settings
 from syncflow_dagster.home import open_instance
@@ -127,7 +130,7 @@ def test_what_is_well_is_told_line_by_line_and_nothing_is_written(place: Place) 
         ),
         ({"DATABASE_URL": "password"}, "database", "SYNCFLOW_DATABASE_URL", 1),
         ({"DATABASE_URL": ""}, "database", "syncflow migrate", 1),
-        ({"FRAMES_URI": "s3://bucket"}, "disk.frames", "SYNCFLOW_FRAMES_URI", 1),
+        ({"FRAMES_URI": "ftp://host"}, "disk.frames", "SYNCFLOW_FRAMES_URI", 1),
         ({"HOME": "/dev/null"}, "home", "SYNCFLOW_HOME", 1),
     ],
     ids=lambda value: str(value) if not isinstance(value, dict) else next(iter(value)),
@@ -151,6 +154,43 @@ def test_one_wrong_variable_is_one_line_with_its_advice_and_its_status(
     for item in found.values():
         if item["status"] == "skipped":
             assert "see" in item["seen"], item
+
+
+def frames(uri: str) -> Finding:
+    checks = machine_checks(read_settings(frames_uri=uri))
+    return make(next(check for check in checks if check.name == "disk.frames"))
+
+
+def test_a_bucket_of_frames_is_written_read_and_left_as_it_was(
+    s3: S3, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in s3.environment.items():
+        monkeypatch.setenv(name, value)
+    uri = s3.bucket()
+
+    found = frames(uri)
+
+    assert (found.status, found.seen) == ("ok", f"{uri}: written, read and removed")
+    assert place_of(uri).touched() == {}
+
+
+@pytest.mark.parametrize("wrong", ["away", "missing", "refused"])
+def test_a_bucket_of_frames_that_cannot_be_used_fails_with_its_own_status(
+    s3: S3, monkeypatch: pytest.MonkeyPatch, wrong: str
+) -> None:
+    away = {"AWS_ENDPOINT_URL": NOBODY_S_PORT} if wrong == "away" else {}
+    for name, value in {**s3.environment, **away}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr("syncflow_core.doctor.machine.BUCKET_PATIENCE_S", 0.01)
+    uri = "s3://nobody-made-it" if wrong == "missing" else s3.bucket()
+
+    with s3.knowing_nobody() if wrong == "refused" else nullcontext():
+        found = frames(uri)
+
+    assert found.status == "fail"
+    assert f"SYNCFLOW_FRAMES_URI {uri}: cannot write there" in found.seen
+    assert "SYNCFLOW_FRAMES_URI" in found.mend
+    assert found.exit_status == (4 if wrong == "away" else 1)
 
 
 def test_what_needs_something_that_is_not_there_is_skipped_and_says_so(place: Place) -> None:

@@ -22,7 +22,7 @@ import polars as pl
 from syncflow_core.errors import SyncFlowError
 from syncflow_core.places import Place, place_of
 
-KEPT_BYTES: Final = 1_500_000_000
+KEPT_BYTES: Final = 500_000_000
 """Frames kept in memory besides their files, over all frame sets of the process (estimated size)."""
 
 HANDOVER: Final = "handover"

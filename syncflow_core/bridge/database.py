@@ -151,10 +151,17 @@ class Database:
             session.autocommit = True
         return session
 
-    def frame(self, query: str, parameters: Sequence[object] = ()) -> pl.DataFrame:
+    def frame(
+        self, query: str, parameters: Sequence[object] = (), *, sought: pl.Series | None = None
+    ) -> pl.DataFrame:
         """The rows of *query* (parameters as ``$1``) as a frame, through Arrow, in its own transaction.
 
         ``bytea`` is Binary and ``text`` String; cast other types in the query (``uid::text``).
+
+        Args:
+            query: One SELECT.
+            parameters: Its parameters.
+            sought: Binary, distinct: the query finds them in the temporary table ``sought (key_hash)``.
         """
         self._embedded_runs()
         with (
@@ -164,6 +171,10 @@ class Database:
         ):
 
             def fetch() -> pa.Table:
+                if sought is not None:
+                    keys = pa.table({"key_hash": sought.to_arrow().cast(pa.binary())})
+                    cursor.adbc_ingest("sought", keys, mode="create", temporary=True)
+                    cursor.execute("ANALYZE sought")
                 cursor.execute(query, list(parameters) or None)
                 return cursor.fetch_arrow_table()
 

@@ -200,7 +200,12 @@ def close_references(
 def waiting_for(
     connection: sa.Connection, parent_entity: str, key_hashes: pl.Series
 ) -> pl.DataFrame:
-    """The children, waiting or dead, of these parents: shape :data:`PENDING`."""
+    """The children, waiting or dead, of these parents: shape :data:`PENDING`.
+
+    Where nobody waits for the entity its keys, perhaps a million, are not staged.
+    """
+    if not _has_open(connection, parent_entity, by="parent_entity"):
+        return pl.DataFrame(schema=PENDING)
     stage_keys(connection, key_hashes)
     return load_frame(
         connection,
@@ -345,9 +350,11 @@ def cancel_deletes(connection: sa.Connection, entity: str, key_hashes: pl.Series
     return done.rowcount
 
 
-def _has_open(connection: sa.Connection, entity: str) -> bool:
+def _has_open(
+    connection: sa.Connection, entity: str, by: Literal["entity", "parent_entity"] = "entity"
+) -> bool:
     query = sa.text(
         "SELECT EXISTS (SELECT FROM bridge.pending_children AS p "  # noqa: S608  # a constant
-        f"WHERE p.entity = :entity AND {_OPEN})"
+        f"WHERE p.{by} = :entity AND {_OPEN})"
     )
     return bool(connection.execute(query, {"entity": entity}).scalar_one())

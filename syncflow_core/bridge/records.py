@@ -33,6 +33,11 @@ _SAVED: Final = {
     columns.KEY_SOURCE: "key_source",
     DIGESTS: "field_digests",
 }
+# no references at all are NULL on the wire: a million times the same two characters cost a tenth
+_KNOWN: Final = (
+    "SELECT key_hash, data_hash, rowversion, nullif(parent_refs, '{}') AS parent_refs "
+    "FROM bridge.synced_records WHERE entity = $1 AND NOT deleted"
+)
 _STAGED: Final = (
     "entity text, key_hash bytea, data_hash bytea, parent_refs text, rowversion text, "
     "hub_uid uuid, reference text, key_source text, field_digests bytea, batch uuid"
@@ -55,30 +60,25 @@ def load_known(
     Returns:
         Shape ``columns.KNOWN``, one line per key hash, in no order.
     """
-    below, bounds = ("", [low]) if high is None else (" AND key_hash < $3", [low, high])
-    # no references at all are NULL on the wire: a million times the same two characters cost a tenth
-    frame = database.frame(
-        "SELECT key_hash, data_hash, rowversion, nullif(parent_refs, '{}') AS parent_refs "
-        "FROM bridge.synced_records WHERE entity = $1 AND NOT deleted AND key_hash >= $2" + below,
-        [entity, *bounds],
+    if high is None:
+        return _known(database.frame(f"{_KNOWN} AND key_hash >= $2", [entity, low]))
+    bounds = [entity, low, high]
+    return _known(database.frame(f"{_KNOWN} AND key_hash >= $2 AND key_hash < $3", bounds))
+
+
+def load_known_among(database: Database, entity: str, key_hashes: pl.Series) -> pl.DataFrame:
+    """Those of *key_hashes*, which are distinct, that the hub holds alive: as :func:`load_known`."""
+    found = database.frame(
+        _KNOWN.replace(" WHERE", " JOIN sought USING (key_hash) WHERE"), [entity], sought=key_hashes
     )
+    return _known(found)
+
+
+def _known(frame: pl.DataFrame) -> pl.DataFrame:
     return (
         frame.rename(_KNOWN_NAMES)
         .cast(columns.KNOWN)
         .with_columns(pl.col(columns.PARENT_REFS).fill_null("{}"))
-    )
-
-
-def load_known_among(connection: sa.Connection, entity: str, key_hashes: pl.Series) -> pl.DataFrame:
-    """Those of *key_hashes* that the hub holds alive, as :func:`load_known`: for a part of the records."""
-    stage_keys(connection, key_hashes)
-    return load_frame(
-        connection,
-        "SELECT encode(key_hash, 'hex'), encode(data_hash, 'hex'), rowversion, parent_refs "
-        "FROM staged_keys JOIN bridge.synced_records USING (key_hash) "
-        "WHERE entity = :entity AND NOT deleted",
-        columns.KNOWN,
-        {"entity": entity},
     )
 
 

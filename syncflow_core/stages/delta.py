@@ -124,8 +124,8 @@ def _known(connections: Connections, staged: Staged, keys: pl.Series) -> tuple[p
     if staged.kind == "full":
         known = records.load_known(connections.database, staged.name)
         return known, known.height
+    known = records.load_known_among(connections.database, staged.name, keys)
     with connections.database.begin() as connection:
-        known = records.load_known_among(connection, staged.name, keys)
         return known, records.count_known(connection, staged.name)
 
 

@@ -21,7 +21,7 @@ from syncflow_core.delta import gone
 from syncflow_core.stages.lookup import look_again
 from syncflow_core.stages.work import Connections, Staged
 
-PIECE: Final = 1_000_000
+PIECE: Final = 250_000
 """Known records that are held at once at a sweep's end."""
 
 
@@ -122,7 +122,7 @@ def _after_slice(  # each is a part of the question
         slices = sweeps.load_slices(connection, staged.name)
         whole = len(slices) == staged.order.of
         everything = sweeps.load_seen(connection, staged.name) if whole else seen.clear()
-        known = records.count_known(connection, staged.name)
+        known = records.count_known(connection, staged.name) if whole else 0
         if staged.order.dry_run:
             kept.rollback()
     if not whole:

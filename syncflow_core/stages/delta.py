@@ -7,6 +7,7 @@ adopting (``adopt``), who is gone (``absent``).
 Source: product.md 4.
 """
 
+import functools
 from collections.abc import Callable, Iterator
 from datetime import datetime
 
@@ -75,7 +76,8 @@ def find_changes(
         notes += why
         changed = changed.filter(~pl.col(ROW).is_in(held.updates[ROW].implode()))
         if not staged.order.dry_run:
-            notes += withhold(connections, staged, held, live, reason, lease, now())
+            all_known = live() if held.updates.height or held.deletes.height else 0
+            notes += withhold(connections, staged, held, all_known, reason, lease, now())
             _keep_up(connections, staged, verdicts, incoming, lease, guarded=guarded)
             if (
                 held.deletes.is_empty()
@@ -115,18 +117,25 @@ def find_changes(
     return staged.having(seconds=seconds)
 
 
-def _known(connections: Connections, staged: Staged, keys: pl.Series) -> tuple[pl.DataFrame, int]:
-    """What is known of the records that the batch may change, and how many are known in all.
+def _known(
+    connections: Connections, staged: Staged, keys: pl.Series
+) -> tuple[pl.DataFrame, Callable[[], int]]:
+    """What is known of the records that the batch may change; and what counts all that are known.
 
     A batch that read everything compares with all of them: who is not among the rows may be gone. A part
-    of the rows is compared with its own records alone, so that memory follows the part.
+    of the rows is compared with its own records alone, so that memory follows the part; all are counted
+    only where the brake wants to know, for that takes as long as all are many.
     """
     if staged.kind == "full":
         known = records.load_known(connections.database, staged.name)
-        return known, known.height
-    known = records.load_known_among(connections.database, staged.name, keys)
-    with connections.database.begin() as connection:
-        return known, records.count_known(connection, staged.name)
+        return known, lambda: known.height
+
+    @functools.cache
+    def count() -> int:
+        with connections.database.begin() as connection:
+            return records.count_known(connection, staged.name)
+
+    return records.load_known_among(connections.database, staged.name, keys), count
 
 
 def _with_uids(connections: Connections, staged: Staged, rows: pl.DataFrame) -> pl.DataFrame:
@@ -141,7 +150,7 @@ def _braked(
     staged: Staged,
     changed: pl.DataFrame,
     absence: Absence,
-    known: int,
+    known: Callable[[], int],
 ) -> tuple[Held, pl.DataFrame, str | None, list[str]]:
     """What the brake holds back, the records to delete, why it holds, and what a person should know.
 
@@ -149,9 +158,11 @@ def _braked(
     """
     updates, waiting = _not_withheld(connections, staged, changed.filter(pl.col(OP) == "update"))
     fresh, again = _not_waiting(connections, staged, absence)
+    brake = staged.shape.entity.brake
+    many = max(updates.height, fresh.height) > brake.rows or not absence.rows
     verdict = judge(
-        staged.shape.entity.brake,
-        known=known,
+        brake,
+        known=known() if many else 0,  # few are let through however many are known
         incoming=absence.rows,
         updates=updates.height,
         deletes=fresh.height,

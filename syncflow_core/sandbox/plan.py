@@ -14,7 +14,7 @@ from typing import cast
 
 from psycopg import sql
 
-from syncflow_core.sandbox.database import Pool, Utf8Loader
+from syncflow_core.sandbox.database import Connection, Pool, Utf8Loader
 from syncflow_core.sandbox.wire import hash_bytes
 
 MARK = 1_000
@@ -136,6 +136,18 @@ class Plan:
             return total, offset, None
         mark = min(offset // MARK, len(marks) - 1)
         return total, offset - mark * MARK, marks[mark]
+
+    def _uids_of(
+        self, connection: Connection, identity: int, key_hashes: list[bytes]
+    ) -> dict[bytes, str]:
+        """The uids of the records of these key hashes, deleted ones too."""
+        if not key_hashes:
+            return {}
+        rows = connection.execute(
+            "SELECT key_hash, uid FROM hub.records WHERE collection = %s AND key_hash = ANY(%b)",
+            [identity, key_hashes],
+        )
+        return {cast("bytes", key_hash): str(uid) for key_hash, uid in rows}
 
     def _changed(self, identity: int) -> None:
         with self._lock:

@@ -268,17 +268,6 @@ class Records(Plan):
                 fail(outcome, 409, "the key hash is there already").uid = there[item.key_hash]
         correct_doubles(accepted, outcomes)
 
-    def _uids_of(
-        self, connection: Connection, identity: int, key_hashes: list[bytes]
-    ) -> dict[bytes, str]:
-        if not key_hashes:
-            return {}
-        rows = connection.execute(
-            "SELECT key_hash, uid FROM hub.records WHERE collection = %s AND key_hash = ANY(%b)",
-            [identity, key_hashes],
-        )
-        return {cast("bytes", key_hash): str(uid) for key_hash, uid in rows}
-
     def _link(
         self,
         connection: Connection,

@@ -159,7 +159,8 @@ def _braked(
     updates, waiting = _not_withheld(connections, staged, changed.filter(pl.col(OP) == "update"))
     fresh, again = _not_waiting(connections, staged, absence)
     brake = staged.shape.entity.brake
-    many = max(updates.height, fresh.height) > brake.rows or not absence.rows
+    emptied = fresh.height > 0 and not absence.rows
+    many = emptied or max(updates.height, fresh.height) > brake.rows
     verdict = judge(
         brake,
         known=known() if many else 0,  # few are let through however many are known

@@ -3,7 +3,8 @@
 Belongs here: writing and reading frames by reference, and forgetting old ones.
 Does not belong here: what is in them (``columns``, ``stages``), folders and buckets (``places``).
 
-A frame set is a name with an Arrow IPC file, or object, for each part under it.
+A frame set is a name with an Arrow IPC file, or object, for each part under it. A set may hold no more
+than the columns that a stage adds to another set: both are read side by side.
 Within one process the frames written last are kept in memory too.
 
 Source: design.md, "The way of a record" 2.
@@ -41,9 +42,13 @@ class FrameRef(msgspec.Struct, frozen=True):
     """Its name in the place of staged frames."""
     parts: tuple[str, ...]
     rows: int
+    beside: "FrameRef | None" = None
+    """The set that has the other columns of the same rows, part by part."""
+    added: tuple[str, ...] = ()
+    """The columns that lie here, where there is a set beside."""
 
     def part_paths(self) -> list[str]:
-        """The name of each part, in order."""
+        """The name of each part that lies here, in order."""
         return [f"{self.path}/{name}" for name in self.parts]
 
 
@@ -64,7 +69,14 @@ class FrameStore:
     def _place(self) -> Place:
         return place_of(self._address)
 
-    def write(self, scope: str, name: str, parts: Iterable[pl.DataFrame]) -> FrameRef:
+    def write(
+        self,
+        scope: str,
+        name: str,
+        parts: Iterable[pl.DataFrame],
+        *,
+        beside: FrameRef | None = None,
+    ) -> FrameRef:
         """Write a frame set part by part; empty parts are passed over, save that one part always stands.
 
         Args:
@@ -72,10 +84,12 @@ class FrameStore:
             name: The frame set's name within it. A set of the same name is not overwritten: each
                 write has a name of its own, so a reader of the old one is not disturbed.
             parts: Frames of one schema.
+            beside: The set that these columns are added to: as many parts, of the same rows.
         """
         path = f"{scope}/{name}-{uuid.uuid4().hex[:8]}"
         names: list[str] = []
         rows = 0
+        added: tuple[str, ...] = ()
         pending: pl.DataFrame | None = None
         for part in parts:
             if pending is None or pending.is_empty():
@@ -89,7 +103,8 @@ class FrameStore:
         if pending is not None:
             names.append(self._write_part(path, len(names), pending))
             rows += pending.height
-        return FrameRef(path, tuple(names), rows)
+            added = tuple(pending.columns) if beside is not None else ()
+        return FrameRef(path, tuple(names), rows, beside, added)
 
     def _write_part(self, path: str, index: int, frame: pl.DataFrame) -> str:
         name = f"part-{index:05d}.arrow"
@@ -110,14 +125,28 @@ class FrameStore:
             last: Nobody of this process reads it again: each part leaves memory after its turn, so that
                 what is made of a set does not stand beside all of it. Where it lies it stays.
         """
-        for path in ref.part_paths():
-            yield self._read(path)
+        for at in range(len(ref.parts)):
+            yield self._part(ref, at)
             if last:
-                self._let_go(path)
+                self._let_go_part(ref, at)
 
     def read(self, ref: FrameRef, columns: list[str] | None = None) -> pl.DataFrame:
         """All parts of a frame set as one frame, of these columns alone where they are named."""
-        return pl.concat([self._read(path, columns) for path in ref.part_paths()], how="vertical")
+        return pl.concat(
+            [self._part(ref, at, columns) for at in range(len(ref.parts))], how="vertical"
+        )
+
+    def _part(self, ref: FrameRef, at: int, columns: list[str] | None = None) -> pl.DataFrame:
+        path = ref.part_paths()[at]
+        if ref.beside is None:
+            return self._read(path, columns)
+        if columns is None:
+            return pl.concat([self._part(ref.beside, at), self._read(path)], how="horizontal")
+        here = [name for name in columns if name in ref.added]
+        there = [name for name in columns if name not in ref.added]
+        halves = [self._part(ref.beside, at, there)] if there else []
+        halves += [self._read(path, here)] if here else []
+        return pl.concat(halves, how="horizontal").select(columns)
 
     def _read(self, path: str, columns: list[str] | None = None) -> pl.DataFrame:
         kept = self._kept.get(path)
@@ -139,8 +168,13 @@ class FrameStore:
 
     def drop(self, ref: FrameRef) -> None:
         """Forget a frame set in memory; where it lies it stays until the scope is forgotten."""
-        for path in ref.part_paths():
-            self._let_go(path)
+        for at in range(len(ref.parts)):
+            self._let_go_part(ref, at)
+
+    def _let_go_part(self, ref: FrameRef, at: int) -> None:
+        self._let_go(ref.part_paths()[at])
+        if ref.beside is not None:
+            self._let_go_part(ref.beside, at)
 
     def _let_go(self, path: str) -> None:
         kept = self._kept.pop(path, None)

@@ -14,6 +14,7 @@ import logging
 import uuid
 from collections import OrderedDict
 from collections.abc import Collection, Iterable, Iterator
+from concurrent.futures import Future
 from functools import cached_property
 from typing import Final
 
@@ -21,6 +22,7 @@ import msgspec
 import polars as pl
 
 from syncflow_core.errors import SyncFlowError
+from syncflow_core.logs import Threads
 from syncflow_core.places import Place, place_of
 
 KEPT_BYTES: Final = 500_000_000
@@ -64,6 +66,9 @@ class FrameStore:
         self._address = address
         self._kept: OrderedDict[str, pl.DataFrame] = OrderedDict()
         self._kept_bytes = 0
+        # a gigabyte takes the system a fifth of a second: meanwhile the run goes on to its end
+        self._removing = Threads(1, thread_name_prefix="forget")
+        self._removals: list[Future[None]] = []
 
     @cached_property
     def _place(self) -> Place:
@@ -182,16 +187,25 @@ class FrameStore:
             self._kept_bytes -= int(kept.estimated_size())
 
     def forget(self, scope: str) -> None:
-        """Remove every frame set of a scope, in memory and where it lies.
+        """Remove every frame set of a scope: in memory at once, where it lies in a thread, until ``close``.
 
         A place that refuses, or is away, ends nothing: what is left is old one day (``forget_older``).
         """
         for path in [path for path in self._kept if path.startswith(f"{scope}/")]:
             self._let_go(path)
+        self._removals.append(self._removing.submit(self._remove, scope))
+
+    def _remove(self, scope: str) -> None:
         try:
             self._place.forget(scope)
         except SyncFlowError as error:
             logger.warning("the staged frames of batch %s are left to tidy: %s", scope, error)
+
+    def close(self) -> None:
+        """Wait until what is forgotten is gone."""
+        self._removing.shutdown()
+        for removal in self._removals:
+            removal.result()
 
     def forget_older(self, than: float, keep: Collection[str]) -> int:
         """Remove what runs that died left behind: scopes, and hand-over of runs, of long ago.

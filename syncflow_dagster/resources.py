@@ -207,6 +207,12 @@ class FramesResource(dg.ConfigurableResource[FrameStore]):
             self._store = FrameStore(read_settings().frames_path)
         return self._store
 
+    def teardown_after_execution(self, context: dg.InitResourceContext) -> None:
+        """Wait until the frames of what has ended are gone."""
+        if self._store is not None:
+            self._store.close()
+            self._store = None
+
 
 def resources() -> dict[str, object]:
     """The resources by the keys that the ops ask for."""

@@ -36,13 +36,12 @@ from syncflow_core.columns import (
     PARENT_REFS,
     REFERENCE,
     ROW,
-    ROWVERSION,
 )
 from syncflow_core.content import content_hashes
 from syncflow_core.contract import agree
 from syncflow_core.errors import ConfigError
 from syncflow_core.fields import Shape, shape_of
-from syncflow_core.identity import add_identity
+from syncflow_core.identity import add_identity, split_duplicates
 from syncflow_core.keys import keys_of, source_keys, with_plain_references
 from syncflow_core.normalize import normalize
 from syncflow_core.parents import refs_text
@@ -339,11 +338,10 @@ def _source_rows(
     ]
     rows = connections.source.look_up(shape.api, keys).frame.unique().with_row_index(ROW)
     result = normalize(rows, shape)
-    found = add_identity(result.accepted, shape).select(KEY_HASH, DATA_HASH, ROWVERSION)
-    newest = found.unique(KEY_HASH, keep="last", maintain_order=True)
+    found = split_duplicates(add_identity(result.accepted, shape), shape)
     refused = rows.filter(pl.col(ROW).is_in(result.rejected[ROW].implode()))
     rejected = keys_of(refused, shape)[KEY_HASH]
-    return newest.select(KEY_HASH, DATA_HASH), rejected
+    return found.kept.select(KEY_HASH, DATA_HASH), rejected
 
 
 def _held_by_hub(connections: Connections, shape: Shape, sample: pl.DataFrame) -> pl.DataFrame:

@@ -56,7 +56,7 @@ _LAST: Final = sa.text(
             ORDER BY started_at DESC LIMIT 1) AS newest) AS read
     CROSS JOIN LATERAL (
         SELECT DISTINCT ON (kind = 'retry') uid, kind, status, dagster_run_id, finished_at,
-            rejected, failed, error = 'parent not synced' AS orphan,
+            coalesce((proof ->> 'parent_not_synced')::boolean, false) AS parent_not_synced,
             coalesce((proof ->> 'unavailable')::boolean, false) AS unavailable,
             coalesce((proof ->> 'died')::boolean, false) AS died,
             coalesce((proof ->> 'asked_to_stop')::boolean, false) AS asked_to_stop,
@@ -202,7 +202,7 @@ def _said_of(row: sa.Row[*tuple[object, ...]]) -> str | None:
     if row.status == "failed":
         reason = (
             (row.died and "its process died")
-            or (row.orphan and "a parent was not synced")
+            or (row.parent_not_synced and "a parent was not synced")
             or (row.unavailable and "a system did not answer")
             or f"syncflow status {row.name} tells why"
         )

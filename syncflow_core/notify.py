@@ -36,6 +36,7 @@ from syncflow_core.answers import retry_after
 from syncflow_core.breaker import Breaker
 from syncflow_core.errors import ConfigError, ContractError, RejectedError, UnavailableError
 from syncflow_core.limiter import Limits
+from syncflow_core.loopback import is_loopback
 from syncflow_core.repeats import Repeats
 from syncflow_core.settings import Settings
 
@@ -51,7 +52,6 @@ LIMITS: Final = Limits(
 )
 """Of one change to one receiver: who does not take it now is told at the next look."""
 _RETRIABLE: Final = frozenset({408, 425, 429})
-_LOOPBACK: Final = frozenset({"127.0.0.1", "localhost", "::1"})
 _SUBMISSION: Final = {"smtp": 587, "smtps": 465}
 
 
@@ -179,7 +179,7 @@ class Webhook:
         client = httpx.AsyncClient(
             timeout=httpx.Timeout(LIMITS.read_s, connect=LIMITS.connect_s),
             follow_redirects=False,
-            trust_env=self._url.host not in _LOOPBACK,  # a proxy is for what lies outside
+            trust_env=not is_loopback(self._url.host),  # a proxy is for what lies outside
             verify=httpx.create_ssl_context(),
             transport=self._transport,
         )
@@ -344,7 +344,7 @@ class Mail:
         watch.start()
         try:
             session.ehlo()
-            far = scheme == "smtp" and self._host not in _LOOPBACK
+            far = scheme == "smtp" and not is_loopback(self._host)
             if far and (user or session.has_extn("starttls")):
                 session.starttls(context=trust)
             if user:

@@ -231,15 +231,6 @@ class Lease:
                 entity=self.entity,
             )
 
-    def assign(self, connection: sa.Connection, batch: UUID) -> None:
-        """Say for which batch the lease is held."""
-        connection.execute(
-            sa.text(
-                "UPDATE bridge.leases SET batch = :batch WHERE entity = :entity AND fence = :fence"
-            ),
-            {"batch": batch, "entity": self.entity, "fence": self.fence},
-        )
-
     def release(self) -> None:
         """Give the lease back; repeating does nothing, and a lost lease is let go silently."""
         if self._ended.is_set():

@@ -7,7 +7,7 @@ Source: product.md 1 and 7.
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from datetime import date, datetime, time
 from zoneinfo import ZoneInfo
 
@@ -66,17 +66,6 @@ def window_of(night: Night, time_zone: str) -> Window:
     """The entity's window, in its own zone or the installation's."""
     zone = ZoneInfo(night.time_zone or time_zone)
     return Window(night.window_start, night.window_end, zone)
-
-
-def save_progress(
-    connection: sa.Connection, entity: str, progress: Progress, now: datetime
-) -> None:
-    """Replace how far the entity's sweep has come."""
-    connection.execute(
-        background_sync_schedule.update()
-        .where(background_sync_schedule.c.entity == entity)
-        .values(**asdict(progress), updated_at=now)
-    )
 
 
 def note_slice(

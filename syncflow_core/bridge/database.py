@@ -9,7 +9,6 @@ Source: product.md 1 ("pooling, a health check, and a clear error when the datab
 import functools
 import json
 import secrets
-import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -58,7 +57,6 @@ class Health:
     """``host:port/database``."""
     server: str
     """PostgreSQL's version."""
-    latency_s: float
     embedded: bool
 
 
@@ -181,17 +179,13 @@ class Database:
             frame = pl.from_arrow(_beside(fetch, cursor.adbc_cancel))
         return frame if isinstance(frame, pl.DataFrame) else frame.to_frame()
 
-    def health(self, clock: Callable[[], float] = time.monotonic) -> Health:
+    def health(self) -> Health:
         """One round trip on a pooled connection; raises as :meth:`begin` does."""
         with self.begin() as connection:
-            start = clock()
             version = connection.scalar(sa.text("SHOW server_version"))
-            return Health(
-                place=self.place,
-                server=str(version),
-                latency_s=clock() - start,
-                embedded=self._server is not None,
-            )
+        return Health(
+            place=self.place, server=str(version), embedded=self._server is not None
+        )
 
     def check_schema(self) -> None:
         """Raise ConfigError unless the database has exactly this code's schema."""

@@ -171,6 +171,8 @@ class Settings(BaseSettings):
     """The password for it."""
     apismith_pagination: Literal["offset", "page"] = "offset"
     """``page`` for installations of APISmith that count pages instead of rows."""
+    apismith_pages: Literal["json", "ndjson", "arrow"] = "json"
+    """The form of pages that APISmith is asked for; one that does not know it answers JSON."""
     schedulehub_url: BaseUrl = None
     """Where ScheduleHub is, with or without ``/api/v1``."""
     schedulehub_username: str = ""

@@ -53,9 +53,8 @@ class RejectedError(SyncFlowError):
         *,
         status: int,
         system: str | None = None,
-        entity: str | None = None,
     ) -> None:
-        super().__init__(message, system=system, entity=entity)
+        super().__init__(message, system=system)
         self.status = status
 
 

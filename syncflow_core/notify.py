@@ -127,7 +127,6 @@ class Webhook:
     Args:
         url: Where; it is in no message, for it may hold a secret.
         secret: Signs the body; empty: nobody does.
-        transport: What carries requests instead of the network.
         sleep: Waits before the second try.
     """
 
@@ -138,12 +137,10 @@ class Webhook:
         url: str,
         secret: str = "",
         *,
-        transport: httpx.AsyncBaseTransport | None = None,
         sleep: Callable[[float], object] | None = None,
     ) -> None:
         self._url = httpx.URL(url)
         self._secret = secret
-        self._transport = transport
         self._repeats = _repeats(sleep or threading.Event().wait)
         self._place = f"the webhook at {self._url.host}"
 
@@ -181,7 +178,6 @@ class Webhook:
             follow_redirects=False,
             trust_env=not is_loopback(self._url.host),  # a proxy is for what lies outside
             verify=httpx.create_ssl_context(),
-            transport=self._transport,
         )
         async with asyncio.timeout(LIMITS.deadline_s), client:
             request = client.build_request("POST", self._url, content=body, headers=headers)

@@ -183,9 +183,7 @@ class Database:
         """One round trip on a pooled connection; raises as :meth:`begin` does."""
         with self.begin() as connection:
             version = connection.scalar(sa.text("SHOW server_version"))
-        return Health(
-            place=self.place, server=str(version), embedded=self._server is not None
-        )
+        return Health(place=self.place, server=str(version), embedded=self._server is not None)
 
     def check_schema(self) -> None:
         """Raise ConfigError unless the database has exactly this code's schema."""

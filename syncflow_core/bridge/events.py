@@ -19,6 +19,7 @@ from syncflow_core import columns
 from syncflow_core.bridge.bulk import copy_in
 from syncflow_core.bridge.tables import record_events
 
+
 @dataclass(frozen=True)
 class Event:
     """One thing that happened to one record."""

@@ -16,7 +16,6 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable
 from datetime import datetime
 from types import TracebackType
 from typing import Final, Self
@@ -158,7 +157,7 @@ class Lease:
         self._thread.start()
 
     @classmethod
-    def acquire(  # noqa: PLR0913  # the seams of time are three of them
+    def acquire(
         cls,
         database: Database,
         entity: str,
@@ -168,8 +167,6 @@ class Lease:
         wait_s: float = WAIT_S,
         frozen_s: float = FROZEN_S,
         heartbeat_s: float = HEARTBEAT_S,
-        clock: Callable[[], float] = time.monotonic,
-        sleep: Callable[[float], None] = time.sleep,  # noqa: TID251  # the seam itself
     ) -> "Lease":
         """Become the one who syncs *entity*, waiting at most *wait_s* seconds for who does.
 
@@ -186,7 +183,7 @@ class Lease:
             # A session of its own: it must neither return to the pool nor count against it.
             connection.detach()
             try:
-                _wait(connection, entity, wait_s, frozen_s, clock=clock, sleep=sleep)
+                _wait(connection, entity, wait_s, frozen_s)
                 fence, dead = _take(connection, entity, batch, run_id)
             except BaseException:
                 connection.close()
@@ -277,17 +274,9 @@ class Lease:
         return done.rowcount == 1
 
 
-def _wait(
-    connection: sa.Connection,
-    entity: str,
-    wait_s: float,
-    frozen_s: float,
-    *,
-    clock: Callable[[], float],
-    sleep: Callable[[float], None],
-) -> None:
+def _wait(connection: sa.Connection, entity: str, wait_s: float, frozen_s: float) -> None:
     """Return holding the entity's advisory lock."""
-    deadline = clock() + wait_s
+    deadline = time.monotonic() + wait_s
     while not connection.execute(_TRY, {"entity": entity}).scalar_one():
         holder = connection.execute(_HOLDER, {"entity": entity}).first()
         if holder is not None and holder.silent_s > frozen_s:
@@ -298,10 +287,11 @@ def _wait(
                 holder.silent_s,
             )
             connection.execute(_TERMINATE, {"pid": holder.pid, "name": holder.application_name})
-        elif clock() >= deadline:
+        elif time.monotonic() >= deadline:
             raise _busy(entity, None if holder is None else holder.holder, wait_s)
         connection.commit()  # pg_stat_activity is a snapshot of the transaction
-        sleep(min(POLL_S, max(deadline - clock(), 0.01)))
+        left = max(deadline - time.monotonic(), 0.01)
+        time.sleep(min(POLL_S, left))  # noqa: TID251  # what another process does is waited for
 
 
 def _take(

@@ -11,7 +11,7 @@ their content, so it sees too what was changed in the hub behind its hash.
 Source: product.md 13.
 """
 
-import random
+import secrets
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -190,7 +190,6 @@ def reconcile_sample(
     *,
     now: Callable[[], datetime],
     repair: bool = False,
-    draw: random.Random | None = None,
 ) -> Reconciled:
     """Ask source and hub for some records, drawn by chance, and compare what they hold.
 
@@ -201,7 +200,6 @@ def reconcile_sample(
         now: The clock for what is kept.
         repair: Whether what the hub really holds of those that differ is taken over; a plan that is made
             then sets them right.
-        draw: The chance; the machine's own where None.
     """
     started = now()
     name = order.entity
@@ -224,7 +222,7 @@ def reconcile_sample(
             agree(registered.contract, api, entity)
         shape = shape_of(entity, api)
         expected = records.load_expected(connections.database, name)
-        seed = (draw or random.SystemRandom()).randrange(2**32)
+        seed = secrets.randbelow(2**32)
         sample = _askable(expected.sample(min(size, expected.height), seed=seed), shape)
         rows, rejected = _source_rows(connections, shape, sample)
         held = _held_by_hub(connections, shape, sample)

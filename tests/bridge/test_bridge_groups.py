@@ -519,9 +519,7 @@ def test_a_slice_that_is_done_is_saved_beside_the_declared_window(
         for number, rows, night in ((1, 10, first), (2, 30, second), (3, 20, second)):
             seen = Slice(number, 7, batch, rows, complete=True, unkeyed=0, head=(), tail=())
             sweeps.save_slice(connection, "orders", seen, keys(number), NOW)
-            schedules.note_slice(
-                connection, "orders", number, night=night, ends=False, now=NOW
-            )
+            schedules.note_slice(connection, "orders", number, night=night, ends=False, now=NOW)
         (under_way,) = schedules.load_nights(connection, ["orders"])
         sweeps.end_sweep(connection, "orders", NOW)
         schedules.note_slice(connection, "orders", 7, night=second, ends=True, now=NOW)
@@ -538,4 +536,7 @@ def test_a_slice_that_is_done_is_saved_beside_the_declared_window(
     )
     assert ended.progress == Progress(None, 0, 1, 7, second, None, None)
     assert (ended.window_start, ended.window_end, ended.nights) == (time(19), time(7), 7)
-    assert (others.entity, others.progress) == ("lines", Progress(None, 0, 0, None, None, None, None))
+    assert (others.entity, others.progress) == (
+        "lines",
+        Progress(None, 0, 0, None, None, None, None),
+    )

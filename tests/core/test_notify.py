@@ -218,9 +218,7 @@ def test_a_password_goes_over_tls_to_a_server_that_is_trusted_alone(
 
 def test_a_password_is_not_sent_to_a_server_without_tls() -> None:
     with mailbox() as box:
-        mail = Mail(
-            f"smtp://ops:tiger@{FAR}:{box.port}", sender="a@b.example", to="c@b.example"
-        )
+        mail = Mail(f"smtp://ops:tiger@{FAR}:{box.port}", sender="a@b.example", to="c@b.example")
 
         with pytest.raises(ConfigError, match="no STARTTLS"):
             mail.tell(change())

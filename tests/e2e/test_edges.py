@@ -274,8 +274,12 @@ def test_XF25_texts_of_megabytes_arrive_whole_and_one_absurd_number_costs_its_ro
 
 def test_each_form_of_pages_gives_the_same_records(place: Place) -> None:
     columns = {
-        **{"ID": "VARCHAR2(9)", "NAME": "VARCHAR2(99)", "N": "NUMBER", "D": "DATE"},
-        **{"F": "BINARY_DOUBLE", "RV": "NUMBER(38)"},
+        "ID": "VARCHAR2(9)",
+        "NAME": "VARCHAR2(99)",
+        "N": "NUMBER",
+        "D": "DATE",
+        "F": "BINARY_DOUBLE",
+        "RV": "NUMBER(38)",
     }
     whole = {"NAME": ' ä "x"\\\n\t', "D": "2025-12-08T10:30:00", "F": 0.1, "RV": 10**37}
     rows: list[Row] = [

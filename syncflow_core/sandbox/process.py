@@ -54,7 +54,6 @@ class Sandbox:
         seed: int = 1,
         username: str = USERNAME,
         password: str = PASSWORD,
-        durable: bool = False,
         one_process: bool = False,
         spawn: Callable[[list[str]], subprocess.Popen[bytes]] | None = None,
     ) -> "Sandbox":
@@ -70,7 +69,6 @@ class Sandbox:
             seed: Of the ERP.
             username: For both servers.
             password: For both servers.
-            durable: Whether the hub waits for the disk at each commit.
             one_process: Whether both share a process: it starts in half the time, and serves slower.
             spawn: Starts a process of ``sandbox.server`` with these arguments, its standard input and
                 output piped; a new interpreter where None.
@@ -88,14 +86,7 @@ class Sandbox:
                 else ((("apismith",), apismith_port), (("schedulehub",), schedulehub_port))
             )
             for names, port in wanted:
-                arguments = [
-                    *names,
-                    "--host",
-                    host,
-                    "--port",
-                    str(port),
-                    *(["--durable"] if durable else []),
-                ]
+                arguments = [*names, "--host", host, "--port", str(port)]
                 started.append((spawn or _spawn)(arguments))
                 undo.callback(_end, started[-1])
                 _tell(started[-1], secrets)

@@ -11,7 +11,6 @@ import pytest
 
 from syncflow_core.sandbox import Sandbox, SandboxError
 
-
 SUPERVISOR = """
 import json, sys
 from syncflow_core.sandbox import Sandbox

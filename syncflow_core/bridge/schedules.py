@@ -22,7 +22,7 @@ class Progress:
     """How far the sweep has come."""
 
     slice_size: int | None
-    """Rows; None until a sweep begins."""
+    """Rows of the largest slice that the sweep has read; None before its first."""
     current_offset: int
     sweep_number: int
     last_slice: int | None
@@ -71,7 +71,7 @@ def window_of(night: Night, time_zone: str) -> Window:
 def note_slice(
     connection: sa.Connection, entity: str, slice_: int, *, night: date, ends: bool, now: datetime
 ) -> None:
-    """Save that a slice is done: rows read, the sweep's number, whose night it was.
+    """Save that a slice is done: the rows that the sweep has read, the largest slice, whose night it was.
 
     Args:
         connection: In the transaction that has kept the slice (``sweeps.save_slice``), or ended the sweep.

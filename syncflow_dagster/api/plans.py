@@ -115,7 +115,7 @@ def list_plans(
     ] = None,
     limit: Annotated[int, Query(ge=1, le=MOST, description="At most so many.")] = 50,
 ) -> PlanList:
-    """List plans, newest first: those that are open, without a state."""
+    """List plans, newest first: those that are open or approved, without a state."""
     with database_of(request).begin() as connection:
         found = plans.list_plans(
             connection,

@@ -298,7 +298,9 @@ background_sync_schedule = sa.Table(
     sa.Column("window_end", sa.Time, nullable=False),
     sa.Column("time_zone", sa.Text, comment="null: the installation's"),
     sa.Column("nights", sa.Integer, nullable=False),
-    sa.Column("slice_size", sa.BigInteger, comment="rows; computed when a sweep begins"),
+    sa.Column(
+        "slice_size", sa.BigInteger, comment="rows of the largest slice that the sweep has read"
+    ),
     sa.Column("current_offset", sa.BigInteger, nullable=False, server_default="0"),
     sa.Column("sweep_number", sa.Integer, nullable=False, server_default="0"),
     sa.Column("last_slice", sa.Integer),

@@ -38,6 +38,7 @@ from syncflow_core.bridge.identifiers import new_uid
 from syncflow_core.bridge.leases import free_entities
 from syncflow_core.bridge.outages import systems_away
 from syncflow_core.bridge.tables import alerts
+from syncflow_core.bridge.tables.words import ENDED_WELL, quoted
 
 LOCK: Final = 0x53464C414C455254  # "SFLALERT"
 SETTLED_S: Final = 60
@@ -103,7 +104,7 @@ _GIVEN_UP: Final = sa.text(
     "FROM bridge.pending_children AS p JOIN bridge.entities AS e ON e.name = p.entity "
     "WHERE p.state = 'dead' AND e.enabled GROUP BY p.entity ORDER BY p.entity"
 )
-_ENDED_WELL: Final = "status IN ('completed', 'partial', 'withheld')"
+_ENDED_WELL: Final = f"status IN ({quoted(ENDED_WELL)})"
 # Slices are compared with the same slice of earlier sweeps. What was not proven, or empty, is not usual.
 _SCANS: Final = sa.text(
     f"""

@@ -32,7 +32,7 @@ import httpx
 import msgspec
 
 from syncflow_core.alerts import Change, one_line
-from syncflow_core.answers import retry_after
+from syncflow_core.answers import is_caused_by, retry_after
 from syncflow_core.breaker import Breaker
 from syncflow_core.errors import ConfigError, ContractError, RejectedError, UnavailableError
 from syncflow_core.limiter import Limits
@@ -161,7 +161,7 @@ class Webhook:
             with _unlogged(self._url):
                 return asyncio.run(self._post(body, headers))
         except (httpx.HTTPError, TimeoutError) as error:
-            if _is_caused_by(error, ssl.SSLCertVerificationError):
+            if is_caused_by(error, ssl.SSLCertVerificationError):
                 raise ConfigError(
                     f"{self._place} shows a certificate that is not trusted; "
                     "check SYNCFLOW_ALERT_WEBHOOK_URL and SSL_CERT_FILE",
@@ -216,14 +216,6 @@ def _unlogged(url: httpx.URL) -> Iterator[None]:
         yield
     finally:
         logger.removeFilter(filtered)
-
-
-def _is_caused_by(error: BaseException | None, kind: type[BaseException]) -> bool:
-    while error is not None:
-        if isinstance(error, kind):
-            return True
-        error = error.__cause__ or error.__context__
-    return False
 
 
 class Mail:

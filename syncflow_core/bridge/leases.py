@@ -16,6 +16,7 @@ import os
 import socket
 import threading
 import time
+from collections.abc import Callable
 from datetime import datetime
 from types import TracebackType
 from typing import Final, Self
@@ -167,6 +168,7 @@ class Lease:
         wait_s: float = WAIT_S,
         frozen_s: float = FROZEN_S,
         heartbeat_s: float = HEARTBEAT_S,
+        sleep: Callable[[float], None] = time.sleep,  # noqa: TID251  # the seam itself
     ) -> "Lease":
         """Become the one who syncs *entity*, waiting at most *wait_s* seconds for who does.
 
@@ -183,7 +185,7 @@ class Lease:
             # A session of its own: it must neither return to the pool nor count against it.
             connection.detach()
             try:
-                _wait(connection, entity, wait_s, frozen_s)
+                _wait(connection, entity, wait_s, frozen_s, sleep)
                 fence, dead = _take(connection, entity, batch, run_id)
             except BaseException:
                 connection.close()
@@ -274,7 +276,13 @@ class Lease:
         return done.rowcount == 1
 
 
-def _wait(connection: sa.Connection, entity: str, wait_s: float, frozen_s: float) -> None:
+def _wait(
+    connection: sa.Connection,
+    entity: str,
+    wait_s: float,
+    frozen_s: float,
+    sleep: Callable[[float], None],
+) -> None:
     """Return holding the entity's advisory lock."""
     deadline = time.monotonic() + wait_s
     while not connection.execute(_TRY, {"entity": entity}).scalar_one():
@@ -290,8 +298,7 @@ def _wait(connection: sa.Connection, entity: str, wait_s: float, frozen_s: float
         elif time.monotonic() >= deadline:
             raise _busy(entity, None if holder is None else holder.holder, wait_s)
         connection.commit()  # pg_stat_activity is a snapshot of the transaction
-        left = max(deadline - time.monotonic(), 0.01)
-        time.sleep(min(POLL_S, left))  # noqa: TID251  # what another process does is waited for
+        sleep(min(POLL_S, max(deadline - time.monotonic(), 0.01)))
 
 
 def _take(

@@ -77,20 +77,29 @@ def classify(
     newer = is_newer(pl.col(ROWVERSION), pl.col("#known_rowversion"), kind)
     unmarked = pl.col("#known") & pl.col("#known_rowversion").is_null()
     advanced = newer.fill_null(value=False) | (unmarked & pl.col(ROWVERSION).is_not_null())
-    return joined.select(
-        ROW,
-        KEY_HASH,
+    op = (
         pl.when(pl.col("#known").is_null())
         .then(pl.lit("insert"))
         .when(same | (older & guarded))
         .then(pl.lit("unchanged"))
         .otherwise(pl.lit("update"))
-        .cast(OPS)
-        .alias(OP),
-        KNOWN_DATA_HASH,
-        KNOWN_PARENT_REFS,
-        older.alias(OLDER),
-        advanced.fill_null(value=False).alias(ADVANCED),
+    )
+    # most rows are what is known to the last digit: comparing rowversions, which is dear, is for the others
+    equal = joined.select(
+        (same & pl.col(ROWVERSION).eq(pl.col("#known_rowversion"))).fill_null(value=False)
+    ).to_series()
+    no = pl.lit(value=False)
+
+    def labelled(label: pl.Expr, backwards: pl.Expr, forwards: pl.Expr) -> list[pl.Expr]:
+        known = [pl.col(KNOWN_DATA_HASH), pl.col(KNOWN_PARENT_REFS)]
+        marks = [backwards.alias(OLDER), forwards.fill_null(value=False).alias(ADVANCED)]
+        return [pl.col(ROW), pl.col(KEY_HASH), label.cast(OPS).alias(OP), *known, *marks]
+
+    return pl.concat(
+        [
+            joined.select(labelled(pl.lit("unchanged"), no, no)).filter(equal),
+            joined.filter(~equal).select(labelled(op, older, advanced)),
+        ]
     )
 
 

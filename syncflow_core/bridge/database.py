@@ -9,6 +9,7 @@ Source: product.md 1 ("pooling, a health check, and a clear error when the datab
 import functools
 import json
 import secrets
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -20,8 +21,11 @@ import polars as pl
 import psycopg
 import pyarrow as pa
 import sqlalchemy as sa
+import sqlalchemy.exc
 from adbc_driver_manager import AdbcConnection, AdbcDatabase
 from adbc_driver_manager import dbapi as adbc
+from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.pool import ConnectionPoolEntry
 
 from syncflow_core.bridge import schema
 from syncflow_core.bridge.address import driver_url, place, plain_url, translated
@@ -35,10 +39,15 @@ Session = psycopg.Connection[tuple[Any, ...]]
 POOL = 10  # connections kept by one process; the embedded server allows 100 in all
 POOL_OVERFLOW = 10
 POOL_WAIT_S = 30
+IDLE_S = 0.1  # a server does not start again within it
 CONNECT_TIMEOUT_S = 10
 TRIES = 4
 MET_ANOTHER = frozenset({"40001", "40P01"})  # SQLSTATEs: serialization failure, deadlock
 LOCK_TIMEOUT_S = 30  # a backup or an ALTER TABLE beside a sync ends in an error, not in a hang
+PAGE_COST = (
+    1.1  # of a page out of order: tables are mostly in memory, or on disks without a moving head.
+)
+# With PostgreSQL's own 4.0 ten thousand keys are sought by reading a million records: 170 ms, not 28.
 
 
 def driver_of(pooled: sa.PoolProxiedConnection) -> Session:
@@ -47,6 +56,27 @@ def driver_of(pooled: sa.PoolProxiedConnection) -> Session:
     if not isinstance(driver, psycopg.Connection):
         raise TypeError("the bridge database is reached through psycopg 3")
     return driver
+
+
+def ping_idle(engine: sa.Engine) -> None:
+    """Have the pool look whether a connection lives before it gives it out, unless it was used a moment ago.
+
+    SQLAlchemy's own ``pool_pre_ping`` asks each time, which is a fifth of what Dagster's events take.
+    """
+
+    @sa.event.listens_for(engine, "checkin")
+    def used(_: object, record: ConnectionPoolEntry) -> None:
+        record.info["used"] = time.monotonic()
+
+    @sa.event.listens_for(engine, "checkout")
+    def ping(connection: DBAPIConnection, record: ConnectionPoolEntry, _: object) -> None:
+        before = record.info.get("used")
+        if before is None or time.monotonic() - before < IDLE_S:
+            return
+        try:
+            engine.dialect.do_ping(connection)
+        except engine.dialect.loaded_dbapi.Error as error:
+            raise sqlalchemy.exc.InvalidatePoolError from error  # the pool connects anew
 
 
 @dataclass(frozen=True)
@@ -69,7 +99,6 @@ class Database:
         self._server = server
         self.engine = sa.create_engine(
             driver_url(url),
-            pool_pre_ping=True,
             pool_size=POOL,
             max_overflow=POOL_OVERFLOW,
             pool_timeout=POOL_WAIT_S,
@@ -79,12 +108,13 @@ class Database:
                 "connect_timeout": CONNECT_TIMEOUT_S,
                 # One name for all of this object's sessions: a lease's takeover ends them together.
                 "application_name": f"syncflow {secrets.token_hex(8)}",
-                "options": f"-c lock_timeout={LOCK_TIMEOUT_S}s -c timezone=UTC",
+                "options": _options(),
                 "keepalives_idle": 30,
                 "keepalives_interval": 10,
                 "keepalives_count": 3,
             },
         )
+        ping_idle(self.engine)
         if server is not None:
             sa.event.listen(self.engine, "do_connect", self._embedded_runs)
 
@@ -170,7 +200,7 @@ class Database:
 
             def fetch() -> pa.Table:
                 if sought is not None:
-                    keys = pa.table({"key_hash": sought.to_arrow().cast(pa.binary())})
+                    keys = pa.table({"key_hash": sought.sort().to_arrow().cast(pa.binary())})
                     cursor.adbc_ingest("sought", keys, mode="create", temporary=True)
                     cursor.execute("ANALYZE sought")
                 cursor.execute(query, list(parameters) or None)
@@ -218,13 +248,18 @@ class Database:
                 {
                     "connect_timeout": str(CONNECT_TIMEOUT_S),
                     "application_name": "syncflow",
-                    "options": f"-c lock_timeout={LOCK_TIMEOUT_S}s -c timezone=UTC",
+                    "options": _options(),
                 }
             )
             .render_as_string(hide_password=False)
             .replace("+-c", "%20-c")
             .replace("-c+", "-c%20")
         )
+
+
+def _options() -> str:
+    """What every session of SyncFlow's sets."""
+    return f"-c lock_timeout={LOCK_TIMEOUT_S}s -c timezone=UTC -c random_page_cost={PAGE_COST}"
 
 
 def _arrow_connection(url: str) -> adbc.Connection:

@@ -1,7 +1,7 @@
 """What a sample says of the whole: the share that is right, and how low the true one may be.
 
 Belongs here: the one-sided confidence bound of a share.
-Does not belong here: drawing the sample, judging its records (``stages.reconcile``).
+Does not belong here: drawing the sample (``stages.spot_check``), judging its records (``differences``).
 
 Source: product.md 13; C. Clopper and E. Pearson, Biometrika 26 (1934): the exact binomial bound.
 """

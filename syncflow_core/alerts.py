@@ -16,20 +16,20 @@ from datetime import datetime
 from typing import Final, Literal
 from uuid import UUID
 
-KINDS: Final = {
-    "failed": "an entity's last sync failed",
-    "stopped": "an entity's last sync was ended by something else than a person or a signal",
-    "partial": "an entity's last sync ended partial, or records of earlier ones are undelivered",
-    "withheld": "updates or deletes are withheld until a person approves them",
-    "system_away": "a system did not answer when it was asked last",
-    "in_doubt": "writes have no outcome, and nobody is at work who would ask for it",
-    "given_up": "records have waited for their parent through all their attempts",
-    "dead_letters": "dead letters are more than the check failed_within_limits allows",
-    "count_deviation": "a scan read far more or fewer rows than the scans before it",
-    "empty_source": "a whole scan read no row, and records are known",
-    "missed_night": "a night has closed without a run, or with slices left",
-    "test": "somebody tries the notifiers",
-}
+Kind = Literal[
+    "failed",  # an entity's last sync failed
+    "stopped",  # an entity's last sync was ended by something else than a person or a signal
+    "partial",  # an entity's last sync ended partial, or records of earlier ones are undelivered
+    "withheld",  # updates or deletes are withheld until a person approves them
+    "system_away",  # a system did not answer when it was asked last
+    "in_doubt",  # writes have no outcome, and nobody is at work who would ask for it
+    "given_up",  # records have waited for their parent through all their attempts
+    "dead_letters",  # dead letters are more than the check failed_within_limits allows
+    "count_deviation",  # a scan read far more or fewer rows than the scans before it
+    "empty_source",  # a whole scan read no row, and records are known
+    "missed_night",  # a night has closed without a run, or with slices left
+    "test",  # somebody tries the notifiers
+]
 """What is told of, and when."""
 
 DEVIATION: Final = 0.5
@@ -50,8 +50,7 @@ _WORD: Final = re.compile(r"[a-z][a-z0-9_]{0,49}")
 class Condition:
     """Something that is wrong now."""
 
-    kind: str
-    """One of :data:`KINDS`."""
+    kind: Kind
     subject: str
     """An entity or a system."""
     message: str
@@ -66,7 +65,7 @@ class Alert:
     """Something that was found wrong, and may be over."""
 
     uid: UUID
-    kind: str
+    kind: Kind
     subject: str
     message: str
     since: datetime
@@ -111,7 +110,7 @@ def compare(seen: Iterable[Condition], standing: Iterable[Alert]) -> Changes:
         seen: What is wrong now; of two that are alike the first counts.
         standing: The alerts that are not over, no two of them alike.
     """
-    now: dict[tuple[str, str], Condition] = {}
+    now: dict[tuple[Kind, str], Condition] = {}
     for condition in seen:
         now.setdefault((condition.kind, condition.subject), condition)
     before = {(alert.kind, alert.subject): alert.uid for alert in standing}

@@ -150,13 +150,13 @@ def _life_s(token: str) -> float | None:
 def unconnected(error: Exception, system: str, url: str) -> SyncFlowError:
     """What it means that no connection came about: a certificate that is not trusted, or nobody there."""
     variable = f"SYNCFLOW_{system.upper()}_URL"
-    if _cause(error, ssl.SSLCertVerificationError):
+    if is_caused_by(error, ssl.SSLCertVerificationError):
         return ConfigError(
             f"{system} at {url} shows a certificate that is not trusted: {error}; "
             f"check {variable} and SSL_CERT_FILE",
             system=system,
         )
-    reason = "connection refused" if _cause(error, ConnectionRefusedError) else str(error)
+    reason = "connection refused" if is_caused_by(error, ConnectionRefusedError) else str(error)
     reason = reason or "no connection in time"
     return UnavailableError(
         f"{system} at {url} does not answer ({reason}): is it running? check {variable}",
@@ -164,7 +164,8 @@ def unconnected(error: Exception, system: str, url: str) -> SyncFlowError:
     )
 
 
-def _cause(error: BaseException | None, kind: type[BaseException]) -> bool:
+def is_caused_by(error: BaseException | None, kind: type[BaseException]) -> bool:
+    """Whether the error, or what it came of, is of this kind."""
     while error is not None:
         if isinstance(error, kind):
             return True

@@ -37,8 +37,8 @@ LOOK_UP: Final = 200  # keys in one filter: Oracle takes at most 1,000 values in
 _NOT_FOUND = 404
 
 Pagination = Literal["offset", "page"]
-Wire = Literal["json", "ndjson", "arrow"]
-_ACCEPT: Mapping[Wire, str] = {
+Form = Literal["json", "ndjson", "arrow"]
+_ACCEPT: Mapping[Form, str] = {
     "json": JSON,
     "ndjson": f"{NDJSON}, {JSON};q=0.5",
     "arrow": f"{ARROW}, {JSON};q=0.5",
@@ -81,15 +81,6 @@ class LookedUp:
     """Rows that cannot be represented: each may have any of the keys."""
 
 
-class Connector(msgspec.Struct, frozen=True):
-    """A database that APISmith reads."""
-
-    uid: str
-    name: str
-    type: str
-    is_active: bool
-
-
 class _Listing(msgspec.Struct):
     items: list[msgspec.Raw]
     total: int
@@ -104,15 +95,15 @@ class Source:
     Args:
         transport: The connection; closed with this.
         pagination: ``page`` for installations that count pages instead of rows.
-        wire: The form of pages to ask for; a server that does not know it answers JSON.
+        form: The form of pages to ask for; a server that does not know it answers JSON.
     """
 
     def __init__(
-        self, transport: Transport, *, pagination: Pagination = "offset", wire: Wire = "json"
+        self, transport: Transport, *, pagination: Pagination = "offset", form: Form = "json"
     ) -> None:
         self._transport = transport
         self.pagination = pagination
-        self._accept = _ACCEPT[wire]
+        self._accept = _ACCEPT[form]
 
     @classmethod
     def open(
@@ -124,7 +115,6 @@ class Source:
         limiter: Limiter | None = None,
         breaker: Breaker | None = None,
         tally: Tally | None = None,
-        wire: Wire = "json",
     ) -> Self:
         """The source that the environment names; nothing is sent yet.
 
@@ -144,7 +134,11 @@ class Source:
             tally=tally,
             transport=transport,
         )
-        return cls(connection, pagination=settings.apismith_pagination, wire=wire)
+        return cls(
+            connection,
+            pagination=settings.apismith_pagination,
+            form=settings.apismith_pages,
+        )
 
     def __enter__(self) -> Self:
         return self
@@ -180,10 +174,6 @@ class Source:
             RejectedError: It does not.
         """
         self._transport.log_in()
-
-    def connectors(self) -> list[Connector]:
-        """The databases that APISmith reads."""
-        return self._get("/connectors", list[Connector])
 
     def apis(self) -> list[Api]:
         """Every API, from all pages of the listing.

@@ -10,7 +10,6 @@ Source: design.md, "Entities file".
 import keyword
 import re
 from typing import Annotated, Any, Final, Literal
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import pydantic
 from pydantic import AfterValidator, BeforeValidator, model_validator
@@ -18,6 +17,7 @@ from pydantic import AfterValidator, BeforeValidator, model_validator
 from syncflow_core.catalog import FieldType
 from syncflow_core.columns import OWN
 from syncflow_core.transforms import Declared, Transform, named
+from syncflow_core.zones import zone_name
 
 NAME = re.compile(r"^[a-z][a-z0-9_]{0,62}$")
 """An entity's name: it becomes a Dagster asset key and part of op names."""
@@ -60,15 +60,6 @@ def _no_nul(value: object) -> object:
     return value
 
 
-def _zone(value: str | None) -> str | None:
-    if value is not None:
-        try:
-            ZoneInfo(value)
-        except (ZoneInfoNotFoundError, ValueError, OSError) as error:
-            raise ValueError(f"{value!r} is not a time zone name such as Europe/Berlin") from error
-    return value
-
-
 def _limit(value: str | float | None) -> str | float | None:
     if isinstance(value, str) and not _LIMIT.fullmatch(value):
         raise ValueError(f"{value!r} is neither a number nor a date")
@@ -76,7 +67,7 @@ def _limit(value: str | float | None) -> str | float | None:
 
 
 _LIMIT = re.compile(r"[-+]?\d+(\.\d+)?([eE][-+]?\d+)?|\d{4}-\d{2}-\d{2}([T ][\d:.]+Z?)?")
-Zone = Annotated[str | None, AfterValidator(_zone)]
+Zone = Annotated[str, AfterValidator(zone_name)] | None
 Limit = Annotated[str | int | float | None, AfterValidator(_limit)]
 Text = Annotated[str, AfterValidator(_no_nul)]
 Place = Annotated[str, pydantic.Field(pattern=r"^([A-Za-z0-9][A-Za-z0-9_.-]*)?$")]

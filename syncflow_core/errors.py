@@ -3,8 +3,13 @@
 * SyncFlowError
   + ConfigError        a person must change SyncFlow's configuration; nothing was read or written
   + ContractError      the other side broke its documented shape; a person must look; retrying is pointless
+    - DriftError       the source's columns are not those that were accepted
   + RejectedError      the other side understood the whole request and refused it (4xx); retrying is pointless
   + UnavailableError   nobody is wrong; try again later (timeout, connection, 408, 429, 5xx); has ``retry_after_s``
+    - DoubtError       a write went out and its answer did not come back
+    - PausedError      the system is taken to be away; nothing was sent
+  + HeldError          another sync of the entity goes on (``bridge.leases``)
+  + NightOverError     the night has ended; the next one does the rest (``stages.work``)
 
 A record that cannot be used is not an error: see ``columns.REJECTED``.
 """
@@ -53,9 +58,8 @@ class RejectedError(SyncFlowError):
         *,
         status: int,
         system: str | None = None,
-        entity: str | None = None,
     ) -> None:
-        super().__init__(message, system=system, entity=entity)
+        super().__init__(message, system=system)
         self.status = status
 
 

@@ -27,6 +27,7 @@ from syncflow_core.calls import Tally
 from syncflow_core.errors import ConfigError, RejectedError, UnavailableError
 from syncflow_core.exchange import Exchange, shown
 from syncflow_core.limiter import Limiter, Limits, process_limiter
+from syncflow_core.loopback import is_loopback
 from syncflow_core.outage import Outage
 from syncflow_core.repeats import Repeats
 from syncflow_core.sign_in import SignIn
@@ -37,7 +38,6 @@ _DOWN = frozenset({500, 502, 503, 504})
 _OVERLOADED = frozenset({429, 503})
 _UNAUTHORIZED = 401
 _KEEPALIVE_S = 3.0  # under uvicorn's 5 s: a write must not meet a connection that is being closed
-_LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 
 T = TypeVar("T")
 
@@ -127,7 +127,7 @@ class Transport:
         timeout = httpx.Timeout(
             self._limits.read_s, connect=self._limits.connect_s, pool=self._limits.deadline_s
         )
-        here = url.host in _LOOPBACK
+        here = is_loopback(url.host)
         self._client = httpx.Client(
             base_url=self.url + BASE_PATH,
             headers={

@@ -19,7 +19,6 @@ from typing import Final
 import polars as pl
 import pyarrow as pa
 import xxhash
-from blake3 import blake3
 from polars_hash import CryptographicHashingNameSpace, NonCryptographicHashingNameSpace
 
 from syncflow_core.columns import DATA_HASH, KEY_HASH, REFERENCE, REJECTED, ROW, ROWVERSION
@@ -59,44 +58,23 @@ class Distinct:
     """``columns.REJECTED``: rows that differ from the kept one, and rows of colliding keys."""
 
 
-def key_text(values: Mapping[str, str | None]) -> str:
-    r"""The text that a key hash is made of.
+def hashed_text(values: Mapping[str, str | None]) -> str:
+    r"""The text that a hash is made of; a NULL is the bare name.
 
-    >>> key_text({"order_no": "WO|1", "line_no": "2"})
+    >>> hashed_text({"order_no": "WO|1", "line_no": "2"})
     'line_no=2|order_no=WO\\|1'
-    """
-    return _text(sorted(values.items()))
-
-
-def data_text(values: Mapping[str, str | None]) -> str:
-    """The text that a data hash is made of; a NULL is the bare name.
-
-    >>> data_text({"b": None, "a": ""})
+    >>> hashed_text({"b": None, "a": ""})
     'a=|b'
     """
-    return _text(sorted(values.items()))
-
-
-def reference_text(values: Mapping[str, str | None], key_fields: Sequence[str]) -> str:
-    """The business key for people, in its own order."""
-    return _text((name, values[name]) for name in key_fields)
+    return "|".join(
+        name.translate(_ESCAPES) + ("" if value is None else f"={value.translate(_ESCAPES)}")
+        for name, value in sorted(values.items())
+    )
 
 
 def key_hash(values: Mapping[str, str | None]) -> bytes:
-    """XXH3-128 of ``key_text``, 16 bytes, big-endian as its hex is written."""
-    return xxhash.xxh3_128_digest(key_text(values).encode())
-
-
-def data_hash(values: Mapping[str, str | None]) -> bytes:
-    """BLAKE3-256 of ``data_text``, 32 bytes."""
-    return blake3(data_text(values).encode()).digest()
-
-
-def _text(pairs: Iterable[tuple[str, str | None]]) -> str:
-    return "|".join(
-        name.translate(_ESCAPES) + ("" if value is None else f"={value.translate(_ESCAPES)}")
-        for name, value in pairs
-    )
+    """XXH3-128 of ``hashed_text``, 16 bytes, big-endian as its hex is written."""
+    return xxhash.xxh3_128_digest(hashed_text(values).encode())
 
 
 def hashed_fields(shape: Shape) -> list[str]:

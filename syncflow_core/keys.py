@@ -17,7 +17,7 @@ from syncflow_core.columns import KEY_HASH, KEY_SOURCE, REFERENCE, ROW
 from syncflow_core.fields import Shape
 from syncflow_core.identity import add_identity
 from syncflow_core.normalize import normalize
-from syncflow_core.privacy import NAMED, is_hidden
+from syncflow_core.privacy import NAMED, is_hidden, unescaped
 
 _PLAIN = frozenset({"text", "integer", "decimal"})
 """Types whose canonical text any source takes for a value."""
@@ -44,7 +44,7 @@ def values_of(reference: str) -> dict[str, str]:
     >>> values_of("order_no=WO\\|1|line_no=2")
     {'order_no': 'WO|1', 'line_no': '2'}
     """
-    return {_plain(name): _plain(value) for name, value in _PART.findall(reference)}
+    return {unescaped(name): unescaped(value) for name, value in _PART.findall(reference)}
 
 
 def source_keys(
@@ -123,7 +123,3 @@ def _sent(text: str | None, shape: Shape) -> dict[str, str]:
 
 def _texts(key: Mapping[str, object]) -> dict[str, str]:
     return {name: str(value) for name, value in key.items()}
-
-
-def _plain(text: str) -> str:
-    return re.sub(r"\\(.)", r"\1", text)

@@ -32,10 +32,11 @@ import httpx
 import msgspec
 
 from syncflow_core.alerts import Change, one_line
-from syncflow_core.answers import retry_after
+from syncflow_core.answers import is_caused_by, retry_after
 from syncflow_core.breaker import Breaker
 from syncflow_core.errors import ConfigError, ContractError, RejectedError, UnavailableError
 from syncflow_core.limiter import Limits
+from syncflow_core.loopback import is_loopback
 from syncflow_core.repeats import Repeats
 from syncflow_core.settings import Settings
 
@@ -51,7 +52,6 @@ LIMITS: Final = Limits(
 )
 """Of one change to one receiver: who does not take it now is told at the next look."""
 _RETRIABLE: Final = frozenset({408, 425, 429})
-_LOOPBACK: Final = frozenset({"127.0.0.1", "localhost", "::1"})
 _SUBMISSION: Final = {"smtp": 587, "smtps": 465}
 
 
@@ -127,7 +127,6 @@ class Webhook:
     Args:
         url: Where; it is in no message, for it may hold a secret.
         secret: Signs the body; empty: nobody does.
-        transport: What carries requests instead of the network.
         sleep: Waits before the second try.
     """
 
@@ -138,12 +137,10 @@ class Webhook:
         url: str,
         secret: str = "",
         *,
-        transport: httpx.AsyncBaseTransport | None = None,
         sleep: Callable[[float], object] | None = None,
     ) -> None:
         self._url = httpx.URL(url)
         self._secret = secret
-        self._transport = transport
         self._repeats = _repeats(sleep or threading.Event().wait)
         self._place = f"the webhook at {self._url.host}"
 
@@ -164,7 +161,7 @@ class Webhook:
             with _unlogged(self._url):
                 return asyncio.run(self._post(body, headers))
         except (httpx.HTTPError, TimeoutError) as error:
-            if _is_caused_by(error, ssl.SSLCertVerificationError):
+            if is_caused_by(error, ssl.SSLCertVerificationError):
                 raise ConfigError(
                     f"{self._place} shows a certificate that is not trusted; "
                     "check SYNCFLOW_ALERT_WEBHOOK_URL and SSL_CERT_FILE",
@@ -179,9 +176,8 @@ class Webhook:
         client = httpx.AsyncClient(
             timeout=httpx.Timeout(LIMITS.read_s, connect=LIMITS.connect_s),
             follow_redirects=False,
-            trust_env=self._url.host not in _LOOPBACK,  # a proxy is for what lies outside
+            trust_env=not is_loopback(self._url.host),  # a proxy is for what lies outside
             verify=httpx.create_ssl_context(),
-            transport=self._transport,
         )
         async with asyncio.timeout(LIMITS.deadline_s), client:
             request = client.build_request("POST", self._url, content=body, headers=headers)
@@ -220,14 +216,6 @@ def _unlogged(url: httpx.URL) -> Iterator[None]:
         yield
     finally:
         logger.removeFilter(filtered)
-
-
-def _is_caused_by(error: BaseException | None, kind: type[BaseException]) -> bool:
-    while error is not None:
-        if isinstance(error, kind):
-            return True
-        error = error.__cause__ or error.__context__
-    return False
 
 
 class Mail:
@@ -344,7 +332,7 @@ class Mail:
         watch.start()
         try:
             session.ehlo()
-            far = scheme == "smtp" and self._host not in _LOOPBACK
+            far = scheme == "smtp" and not is_loopback(self._host)
             if far and (user or session.has_extn("starttls")):
                 session.starttls(context=trust)
             if user:

@@ -160,7 +160,7 @@ class Privacy:
     def _part(self, found: "re.Match[str]", kind: Kind) -> str:
         if kind == "drop":
             return ""
-        return f"{found[1]}{found[2]}={self.value(kind, _plain(found[3]))}"
+        return f"{found[1]}{found[2]}={self.value(kind, unescaped(found[3]))}"
 
     def references(self, text: pl.Expr, digest: pl.Expr, names: Iterable[str]) -> pl.Expr:
         """The same for a column of references whose key has these fields; unchanged where none is hidden.
@@ -308,7 +308,12 @@ def _part(name: str) -> str:
     return rf"(^|\|)({re.escape(spelled)})={_PART}"
 
 
-def _plain(text: str) -> str:
+def unescaped(text: str) -> str:
+    r"""A name or a value as it was before it became a part of a reference.
+
+    >>> unescaped(r"WO\|1")
+    'WO|1'
+    """
     return re.sub(r"\\(.)", r"\1", text)
 
 

@@ -16,17 +16,7 @@ import polars as pl
 from syncflow_core.entity import RowversionKind
 from syncflow_core.fields import Shape
 from syncflow_core.normalize.reading import VALUE
-from syncflow_core.normalize.version import ROWVERSION_SOURCE, canonical, canonical_of
-
-__all__ = [
-    "ROWVERSION_SOURCE",
-    "canonical",
-    "canonical_of",
-    "is_newer",
-    "moment_of",
-    "newest",
-    "sortable",
-]
+from syncflow_core.normalize.version import canonical_of
 
 
 def sortable(text: pl.Expr, kind: RowversionKind) -> pl.Expr:

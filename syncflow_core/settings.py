@@ -12,7 +12,6 @@ import re
 from pathlib import Path
 from typing import Annotated, Final, Literal
 from urllib.parse import unquote, urlsplit
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import (
     AfterValidator,
@@ -26,6 +25,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from syncflow_core.errors import ConfigError
 from syncflow_core.loopback import is_loopback
+from syncflow_core.zones import zone_name
 
 
 def _base_url(value: str | None) -> str | None:
@@ -35,14 +35,6 @@ def _base_url(value: str | None) -> str | None:
     if not url.startswith(("http://", "https://")):
         raise ValueError("must begin with http:// or https://")
     return url
-
-
-def _zone(value: str) -> str:
-    try:
-        ZoneInfo(value)
-    except (ZoneInfoNotFoundError, ValueError, OSError) as error:
-        raise ValueError(f"{value!r} is not a time zone name such as Europe/Berlin") from error
-    return value
 
 
 def _lower(value: object) -> object:
@@ -171,6 +163,8 @@ class Settings(BaseSettings):
     """The password for it."""
     apismith_pagination: Literal["offset", "page"] = "offset"
     """``page`` for installations of APISmith that count pages instead of rows."""
+    apismith_pages: Literal["json", "ndjson", "arrow"] = "json"
+    """The form of pages that APISmith is asked for; one that does not know it answers JSON."""
     schedulehub_url: BaseUrl = None
     """Where ScheduleHub is, with or without ``/api/v1``."""
     schedulehub_username: str = ""
@@ -230,7 +224,7 @@ class Settings(BaseSettings):
         Literal["DEBUG", "INFO", "WARNING", "ERROR"] | None, BeforeValidator(_upper)
     ] = None
     """The least that is logged; unset: INFO in servers and workers, WARNING in commands."""
-    time_zone: Annotated[str, AfterValidator(_zone)] = "UTC"
+    time_zone: Annotated[str, AfterValidator(zone_name)] = "UTC"
     """The zone of what the clock starts, where an entity names none."""
     slices: Annotated[int, Field(ge=1, le=366)] = 7
     """How many slices make a sweep, for all entities."""

@@ -50,7 +50,6 @@ def tell(
     installation: str,
     *,
     now: Callable[[], datetime],
-    clock: Callable[[], float] = time.monotonic,
 ) -> Told:
     """Look once.
 
@@ -60,7 +59,6 @@ def tell(
         notifiers: Who is told.
         installation: What the receivers know this SyncFlow as.
         now: Aware.
-        clock: Monotonic seconds.
 
     Raises:
         UnavailableError: The bridge database is away. What was told and could not be noted is told again.
@@ -72,11 +70,11 @@ def tell(
         with database.begin() as connection:
             alerts.advance(connection, find(connection, now()), now())
             found = alerts.load_alerts(connection)
-        end, tries = clock() + SECONDS, 0
+        end, tries = time.monotonic() + SECONDS, 0
         for alert in found:
             for notifier in notifiers:
                 due = alert.untold(notifier.name)
-                if tries >= MOST or clock() > end or notifier.name in told.failures:
+                if tries >= MOST or time.monotonic() > end or notifier.name in told.failures:
                     told.left += len(due)
                     continue
                 tries += len(due)

@@ -18,11 +18,12 @@ import sqlalchemy as sa
 
 from syncflow_core.apismith import Source
 from syncflow_core.bridge import batches, events, failed, pending, plans, records
-from syncflow_core.bridge.batches import Batch, Status
+from syncflow_core.bridge.batches import Batch
 from syncflow_core.bridge.database import Database
 from syncflow_core.bridge.entities import load_entities, load_registered
 from syncflow_core.bridge.events import Event
 from syncflow_core.bridge.plans import Plan
+from syncflow_core.bridge.tables.words import ENDED_WELL
 from syncflow_core.columns import KEY_HASH, KEY_SOURCE, REFERENCE, ROW
 from syncflow_core.entity import Entity
 from syncflow_core.errors import ConfigError, RejectedError, UnavailableError
@@ -130,8 +131,7 @@ def trace(
         children = None
         if digest in pending.waiting_deletes(connection, entity)[KEY_HASH].to_list():
             children = _children(connection, entity, digest)
-        ended: list[Status] = ["completed", "partial", "withheld"]
-        read = batches.history(connection, entities=[entity], statuses=ended, limit=20)
+        read = batches.history(connection, entities=[entity], statuses=ENDED_WELL, limit=20)
     row = None
     if shape is not None:
         try:

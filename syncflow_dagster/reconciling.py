@@ -1,7 +1,7 @@
 """The job ``reconcile`` and the asset check of the same kind: records compared with hub and source.
 
 Belongs here: running a reconciliation in one op, and showing what it found on the asset.
-Does not belong here: comparing (``syncflow_core.stages.reconcile``).
+Does not belong here: comparing (``syncflow_core.stages.reconcile`` and ``spot_check``).
 
 Source: product.md 8 and 13; design.md, "Dagster".
 """
@@ -15,7 +15,8 @@ import pydantic
 from syncflow_core.bridge.identifiers import new_uid
 from syncflow_core.parents import Lineage
 from syncflow_core.stages.plan import make_plan
-from syncflow_core.stages.reconcile import Reconciled, reconcile_sample, reconcile_whole
+from syncflow_core.stages.reconcile import Reconciled, reconcile_whole
+from syncflow_core.stages.spot_check import reconcile_sample
 from syncflow_core.stages.whole import stage
 from syncflow_core.stages.work import Connections, Order
 from syncflow_dagster.ops import RESOURCES, closing_on_error, connections_of, utc_now

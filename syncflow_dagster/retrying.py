@@ -14,7 +14,7 @@ import msgspec
 import pydantic
 import sqlalchemy as sa
 
-from syncflow_core.bridge import failed, pending
+from syncflow_core.bridge import browse, failed, pending
 from syncflow_core.bridge.failed import Alike
 from syncflow_core.bridge.leases import held_entities
 from syncflow_core.errors import ConfigError
@@ -122,11 +122,7 @@ def entities_with(connection: sa.Connection, *, due_by: datetime | None) -> set[
             *pending.entities_to_release(connection, due_by),
         }
         return due - held_entities(connection)
-    query = sa.text(
-        "SELECT entity FROM bridge.failed_records WHERE resolved_at IS NULL "
-        "UNION SELECT entity FROM bridge.pending_children WHERE state IN ('waiting', 'dead')"
-    )
-    return set(connection.scalars(query))
+    return browse.entities_with_undelivered(connection)
 
 
 def build_retry_job() -> dg.JobDefinition:

@@ -54,7 +54,7 @@ def close_unbegun(
         )
         # no parent was in the way of the first one
         why = "parent not synced" if begun else "the run ended before it began"
-        _close(connection, uid, stopped=stopped, now=now, why=why)
+        _close(connection, uid, stopped=stopped, now=now, why=why, parent_not_synced=bool(begun))
 
 
 def close_forgotten(instance: dg.DagsterInstance, connection: sa.Connection, now: datetime) -> int:
@@ -85,14 +85,22 @@ def _run_of(
     return found[0] if found else None
 
 
-def _close(connection: sa.Connection, uid: UUID, *, stopped: bool, now: datetime, why: str) -> None:
+def _close(
+    connection: sa.Connection,
+    uid: UUID,
+    *,
+    stopped: bool,
+    now: datetime,
+    why: str,
+    parent_not_synced: bool = False,
+) -> None:
     batches.close_batch(
         connection,
         uid,
         "stopped" if stopped else "failed",
         Counts(),
         now=now,
-        proof={"asked_to_stop": stopped},
+        proof={"asked_to_stop": stopped, "parent_not_synced": parent_not_synced and not stopped},
         error="the run was stopped before it began" if stopped else why,
     )
 

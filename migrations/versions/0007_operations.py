@@ -120,9 +120,15 @@ def upgrade() -> None:
         schema="bridge",
         postgresql_where=sa.text("kind IN ('full', 'slice')"),
     )
+    _say("rows of the largest slice that the sweep has read")
+
+
+def _say(comment: str) -> None:
+    op.alter_column("background_sync_schedule", "slice_size", comment=comment, schema="bridge")
 
 
 def downgrade() -> None:
+    _say("rows; computed when a sweep begins")
     for table in PAGED:
         op.drop_index(f"ix_{table}_page", table, schema="bridge")
     op.drop_index("ix_sync_batches_scans", "sync_batches", schema="bridge")

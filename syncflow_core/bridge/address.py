@@ -1,6 +1,6 @@
 """The database's address: for SQLAlchemy, for people, and in what an error says.
 
-Belongs here: reading a PostgreSQL URL, and the one place that knows SQLAlchemy's and the driver's errors.
+Belongs here: reading a PostgreSQL URL, and making SyncFlow's errors of SQLAlchemy's and the driver's.
 Does not belong here: connections (``database``), settings (``settings``).
 
 Source: style.md, Errors ("translate once, at the edge").

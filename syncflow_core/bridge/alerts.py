@@ -38,6 +38,7 @@ from syncflow_core.bridge.identifiers import new_uid
 from syncflow_core.bridge.leases import free_entities
 from syncflow_core.bridge.outages import systems_away
 from syncflow_core.bridge.tables import alerts
+from syncflow_core.bridge.tables.words import ENDED_WELL, quoted
 
 LOCK: Final = 0x53464C414C455254  # "SFLALERT"
 SETTLED_S: Final = 60
@@ -56,7 +57,7 @@ _LAST: Final = sa.text(
             ORDER BY started_at DESC LIMIT 1) AS newest) AS read
     CROSS JOIN LATERAL (
         SELECT DISTINCT ON (kind = 'retry') uid, kind, status, dagster_run_id, finished_at,
-            rejected, failed, error = 'parent not synced' AS orphan,
+            coalesce((proof ->> 'parent_not_synced')::boolean, false) AS parent_not_synced,
             coalesce((proof ->> 'unavailable')::boolean, false) AS unavailable,
             coalesce((proof ->> 'died')::boolean, false) AS died,
             coalesce((proof ->> 'asked_to_stop')::boolean, false) AS asked_to_stop,
@@ -103,7 +104,7 @@ _GIVEN_UP: Final = sa.text(
     "FROM bridge.pending_children AS p JOIN bridge.entities AS e ON e.name = p.entity "
     "WHERE p.state = 'dead' AND e.enabled GROUP BY p.entity ORDER BY p.entity"
 )
-_ENDED_WELL: Final = "status IN ('completed', 'partial', 'withheld')"
+_ENDED_WELL: Final = f"status IN ({quoted(ENDED_WELL)})"
 # Slices are compared with the same slice of earlier sweeps. What was not proven, or empty, is not usual.
 _SCANS: Final = sa.text(
     f"""
@@ -202,7 +203,7 @@ def _said_of(row: sa.Row[*tuple[object, ...]]) -> str | None:
     if row.status == "failed":
         reason = (
             (row.died and "its process died")
-            or (row.orphan and "a parent was not synced")
+            or (row.parent_not_synced and "a parent was not synced")
             or (row.unavailable and "a system did not answer")
             or f"syncflow status {row.name} tells why"
         )

@@ -9,21 +9,27 @@ Source: product.md 1; product.md, "Accounts, statuses, exits".
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from datetime import datetime
-from typing import Any, Final, Literal, Self
+from typing import Any, Final, Self
 from uuid import UUID
 
 import sqlalchemy as sa
 
 from syncflow_core.bridge.identifiers import new_uid
 from syncflow_core.bridge.tables import entity_contracts, sync_batches
+from syncflow_core.bridge.tables.words import ENDED_WELL, BatchKind, BatchStatus
 from syncflow_core.calls import Calls
 from syncflow_core.errors import ConfigError
 
-Kind = Literal["full", "incremental", "slice", "retry", "plan", "adopt"]
-Status = Literal["pending", "running", "completed", "partial", "withheld", "failed", "stopped"]
+Kind = BatchKind
+Status = BatchStatus
 LIVE = ("pending", "running")
 SYNCS: Final[tuple[Kind, ...]] = ("full", "incremental", "slice", "retry")
 """The kinds of batches that deliver."""
+OUTCOMES: Final = (
+    *("rejected", "inserted", "updated", "unchanged"),
+    *("pending", "failed", "withheld"),
+)
+"""What becomes of a row that was fetched: each has exactly one."""
 
 
 @dataclass(frozen=True)
@@ -49,16 +55,7 @@ class Counts:
 
         Source: product.md, "Accounts, statuses, exits".
         """
-        outcomes = (
-            self.rejected
-            + self.inserted
-            + self.updated
-            + self.unchanged
-            + self.pending
-            + self.failed
-            + self.withheld
-        )
-        return self.fetched - outcomes
+        return self.fetched - sum(int(getattr(self, name)) for name in OUTCOMES)
 
     def __add__(self, other: "Counts") -> "Counts":
         return Counts(
@@ -286,7 +283,7 @@ def was_read_whole(connection: sa.Connection, entity: str, version: int) -> bool
             table.entity_version == version,
             table.kind == "full",
             table.started_at >= sa.func.coalesce(contract, table.started_at),
-            table.status.in_(("completed", "partial", "withheld")),
+            table.status.in_(ENDED_WELL),
         )
         .exists()
     )

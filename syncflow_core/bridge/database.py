@@ -62,7 +62,6 @@ class Health:
     """``host:port/database``."""
     server: str
     """PostgreSQL's version."""
-    latency_s: float
     embedded: bool
 
 
@@ -185,17 +184,11 @@ class Database:
             frame = pl.from_arrow(_beside(fetch, cursor.adbc_cancel))
         return frame if isinstance(frame, pl.DataFrame) else frame.to_frame()
 
-    def health(self, clock: Callable[[], float] = time.monotonic) -> Health:
+    def health(self) -> Health:
         """One round trip on a pooled connection; raises as :meth:`begin` does."""
         with self.begin() as connection:
-            start = clock()
             version = connection.scalar(sa.text("SHOW server_version"))
-            return Health(
-                place=self.place,
-                server=str(version),
-                latency_s=clock() - start,
-                embedded=self._server is not None,
-            )
+        return Health(place=self.place, server=str(version), embedded=self._server is not None)
 
     def check_schema(self) -> None:
         """Raise ConfigError unless the database has exactly this code's schema."""

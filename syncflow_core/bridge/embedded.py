@@ -14,11 +14,11 @@ import shutil
 import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
+from time import monotonic, sleep  # noqa: TID251  # what another process does is waited for
 from types import TracebackType
 from typing import Final, Self
 
@@ -61,14 +61,7 @@ class EmbeddedServer:
         self._linger_s = linger_s
 
     @classmethod
-    def acquire(
-        cls,
-        home: Path,
-        *,
-        linger_s: float = LINGER_S,
-        clock: Callable[[], float] = time.monotonic,
-        sleep: Callable[[float], None] = time.sleep,  # noqa: TID251  # the seam itself
-    ) -> "EmbeddedServer":
+    def acquire(cls, home: Path, *, linger_s: float = LINGER_S) -> "EmbeddedServer":
         """Start the server of *home*, or join it where it runs; then it accepts connections.
 
         The use ends with :meth:`release` or with the process, even one that is killed. When the
@@ -84,27 +77,22 @@ class EmbeddedServer:
         lock = _open_lock(folder / "users.lock")
         server = cls(folder, lock, linger_s=linger_s)
         try:
-            _hold(lock, fcntl.LOCK_SH, clock() + WAIT_S, clock=clock, sleep=sleep)
-            server.ensure(clock=clock, sleep=sleep)
+            _hold(lock, fcntl.LOCK_SH, monotonic() + WAIT_S)
+            server.ensure()
         except BaseException:
             server.release()
             raise
         return server
 
-    def ensure(
-        self,
-        *,
-        clock: Callable[[], float] = time.monotonic,
-        sleep: Callable[[float], None] = time.sleep,  # noqa: TID251  # the seam itself
-    ) -> None:
+    def ensure(self) -> None:
         """Start the server again where it ended under its users; it accepts connections afterwards.
 
         It gets the same port, unless another process has taken that: ask :meth:`url` again. Raises
         as :meth:`acquire` does.
         """
-        deadline = clock() + WAIT_S
-        with _start_lock(self._folder, deadline, clock=clock, sleep=sleep):
-            self.port = _running(self._folder, self._linger_s, deadline, clock=clock, sleep=sleep)
+        deadline = monotonic() + WAIT_S
+        with _start_lock(self._folder, deadline):
+            self.port = _running(self._folder, self._linger_s, deadline)
         self._password = (self._folder / "password").read_text()
 
     def url(self, database: str = DATABASE) -> str:
@@ -134,17 +122,10 @@ def is_made(home: Path) -> bool:
     return (home.expanduser().absolute() / "postgres" / "data").exists()
 
 
-def _running(
-    folder: Path,
-    linger_s: float,
-    deadline: float,
-    *,
-    clock: Callable[[], float],
-    sleep: Callable[[float], None],
-) -> int:
+def _running(folder: Path, linger_s: float, deadline: float) -> int:
     """The port of the server, which accepts connections; started where nobody watches over one."""
     started = False
-    while clock() < deadline:
+    while monotonic() < deadline:
         if not _is_watched(folder):
             if started:
                 raise UnavailableError(
@@ -327,19 +308,12 @@ def _open_lock(path: Path) -> int:
     return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
 
-def _hold(
-    lock: int,
-    kind: int,
-    deadline: float,
-    *,
-    clock: Callable[[], float],
-    sleep: Callable[[float], None],
-) -> None:
+def _hold(lock: int, kind: int, deadline: float) -> None:
     while True:
         try:
             fcntl.flock(lock, kind | fcntl.LOCK_NB)
         except BlockingIOError:
-            if clock() > deadline:
+            if monotonic() > deadline:
                 raise UnavailableError(
                     "the embedded PostgreSQL is being started or stopped by another process "
                     f"for more than {WAIT_S:.0f} s",
@@ -351,16 +325,10 @@ def _hold(
 
 
 @contextmanager
-def _start_lock(
-    folder: Path,
-    deadline: float,
-    *,
-    clock: Callable[[], float],
-    sleep: Callable[[float], None],
-) -> Iterator[None]:
+def _start_lock(folder: Path, deadline: float) -> Iterator[None]:
     lock = _open_lock(folder / "start.lock")
     try:
-        _hold(lock, fcntl.LOCK_EX, deadline, clock=clock, sleep=sleep)
+        _hold(lock, fcntl.LOCK_EX, deadline)
         yield
     finally:
         os.close(lock)

@@ -135,23 +135,6 @@ def load_registered(
     ]
 
 
-def load_version(connection: sa.Connection, name: str, version: int) -> Entity:
-    """The declaration that *version* of the entity was: what a batch started with.
-
-    Raises:
-        ConfigError: There is no such version.
-    """
-    declaration = connection.scalar(
-        sa.select(entity_versions.c.declaration).where(
-            entity_versions.c.entity == name, entity_versions.c.version == version
-        )
-    )
-    if declaration is None:
-        raise ConfigError(f"entity {name} has no version {version}", entity=name)
-    fields = _load_fields(connection, [name], version).get(name, [])
-    return Entity.model_validate({**declaration, "fields": fields})
-
-
 def disable_entity(connection: sa.Connection, name: str) -> None:
     """Sync the entity no more; its hub records, history and declaration stay.
 
@@ -306,16 +289,12 @@ def _line(entity: str, version: int, position: int, item: Field) -> dict[str, An
 
 
 def _load_fields(
-    connection: sa.Connection, names: Sequence[str], version: int | None = None
+    connection: sa.Connection, names: Sequence[str]
 ) -> dict[str, list[dict[str, Any]]]:
+    """Those of the entities' newest versions."""
     table = field_mappings.c
-    query = field_mappings.select().where(table.entity.in_(names))
-    if version is None:
-        query = query.join(
-            entities, (entities.c.name == table.entity) & (entities.c.version == table.version)
-        )
-    else:
-        query = query.where(table.version == version)
+    newest = (entities.c.name == table.entity) & (entities.c.version == table.version)
+    query = field_mappings.select().join(entities, newest).where(table.entity.in_(names))
     found: dict[str, list[dict[str, Any]]] = {}
     for row in connection.execute(query.order_by(table.entity, table.position)):
         options = dict(row.options)

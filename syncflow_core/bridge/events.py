@@ -9,7 +9,7 @@ Source: product.md 1.
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final
+from typing import Any
 from uuid import UUID
 
 import polars as pl
@@ -18,19 +18,6 @@ import sqlalchemy as sa
 from syncflow_core import columns
 from syncflow_core.bridge.bulk import copy_in
 from syncflow_core.bridge.tables import record_events
-
-EVENTS: Final = (
-    "inserted",
-    "updated",
-    "deleted",
-    "parked",
-    "released",
-    "failed",
-    "rejected",
-    "withheld",
-    "adopted",
-)
-"""What can happen to a record."""
 
 
 @dataclass(frozen=True)

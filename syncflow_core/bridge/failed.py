@@ -291,14 +291,6 @@ def clusters(connection: sa.Connection, entity: str) -> list[Cluster]:
     return [Cluster(*row) for row in connection.execute(query, {"entity": entity})]
 
 
-def count_failed(connection: sa.Connection, entity: str) -> int:
-    """How many open rows the entity has."""
-    query = sa.text(
-        "SELECT count(*) FROM bridge.failed_records WHERE entity = :entity AND resolved_at IS NULL"
-    )
-    return int(connection.execute(query, {"entity": entity}).scalar_one())
-
-
 def _has_open(connection: sa.Connection, entity: str) -> bool:
     query = sa.text(
         "SELECT EXISTS (SELECT FROM bridge.failed_records "

@@ -16,6 +16,8 @@ from typing import Final
 
 import sqlalchemy as sa
 
+from syncflow_core.bridge.tables.words import ENDED_WELL, quoted
+
 Gauge = Mapping[tuple[str, ...], float]
 """Numbers by the values of a metric's labels."""
 
@@ -58,15 +60,15 @@ _LOOKS: Final = (
     _Look(
         1,
         ("last_batch_age_seconds",),
-        """
+        f"""
         SELECT e.name, extract(epoch FROM now() - coalesce(b.finished_at, e.created_at))
         FROM bridge.entities AS e LEFT JOIN LATERAL (
             SELECT finished_at FROM bridge.sync_batches
             WHERE entity = e.name AND kind IN ('full', 'incremental', 'slice')
-                AND status IN ('completed', 'partial', 'withheld')
+                AND status IN ({quoted(ENDED_WELL)})
             ORDER BY started_at DESC LIMIT 1) AS b ON true
         WHERE e.enabled
-        """,
+        """,  # noqa: S608  # constants
     ),
     _Look(
         2,

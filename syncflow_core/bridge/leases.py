@@ -158,7 +158,7 @@ class Lease:
         self._thread.start()
 
     @classmethod
-    def acquire(  # noqa: PLR0913  # the seams of time are three of them
+    def acquire(
         cls,
         database: Database,
         entity: str,
@@ -168,7 +168,6 @@ class Lease:
         wait_s: float = WAIT_S,
         frozen_s: float = FROZEN_S,
         heartbeat_s: float = HEARTBEAT_S,
-        clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,  # noqa: TID251  # the seam itself
     ) -> "Lease":
         """Become the one who syncs *entity*, waiting at most *wait_s* seconds for who does.
@@ -186,7 +185,7 @@ class Lease:
             # A session of its own: it must neither return to the pool nor count against it.
             connection.detach()
             try:
-                _wait(connection, entity, wait_s, frozen_s, clock=clock, sleep=sleep)
+                _wait(connection, entity, wait_s, frozen_s, sleep)
                 fence, dead = _take(connection, entity, batch, run_id)
             except BaseException:
                 connection.close()
@@ -230,15 +229,6 @@ class Lease:
                 f"entity {self.entity}: the lease was lost; this sync calls nobody any more",
                 entity=self.entity,
             )
-
-    def assign(self, connection: sa.Connection, batch: UUID) -> None:
-        """Say for which batch the lease is held."""
-        connection.execute(
-            sa.text(
-                "UPDATE bridge.leases SET batch = :batch WHERE entity = :entity AND fence = :fence"
-            ),
-            {"batch": batch, "entity": self.entity, "fence": self.fence},
-        )
 
     def release(self) -> None:
         """Give the lease back; repeating does nothing, and a lost lease is let go silently."""
@@ -291,12 +281,10 @@ def _wait(
     entity: str,
     wait_s: float,
     frozen_s: float,
-    *,
-    clock: Callable[[], float],
     sleep: Callable[[float], None],
 ) -> None:
     """Return holding the entity's advisory lock."""
-    deadline = clock() + wait_s
+    deadline = time.monotonic() + wait_s
     while not connection.execute(_TRY, {"entity": entity}).scalar_one():
         holder = connection.execute(_HOLDER, {"entity": entity}).first()
         if holder is not None and holder.silent_s > frozen_s:
@@ -307,10 +295,10 @@ def _wait(
                 holder.silent_s,
             )
             connection.execute(_TERMINATE, {"pid": holder.pid, "name": holder.application_name})
-        elif clock() >= deadline:
+        elif time.monotonic() >= deadline:
             raise _busy(entity, None if holder is None else holder.holder, wait_s)
         connection.commit()  # pg_stat_activity is a snapshot of the transaction
-        sleep(min(POLL_S, max(deadline - clock(), 0.01)))
+        sleep(min(POLL_S, max(deadline - time.monotonic(), 0.01)))
 
 
 def _take(

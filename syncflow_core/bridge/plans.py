@@ -9,7 +9,7 @@ Source: product.md 4, "Brake"; product.md 1.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final, Literal
+from typing import Any, Final
 from uuid import UUID
 
 import polars as pl
@@ -19,10 +19,8 @@ from syncflow_core import columns
 from syncflow_core.bridge.bulk import copy_in, load_frame, stage_keys
 from syncflow_core.bridge.identifiers import new_uid
 from syncflow_core.bridge.tables import plan_records, plans
+from syncflow_core.bridge.tables.words import PlanKind, PlanStatus
 from syncflow_core.errors import ConfigError
-
-Kind = Literal["sync", "withheld"]
-Status = Literal["open", "approved", "applied", "expired"]
 
 PLANNED: Final = pl.Schema(
     {
@@ -43,9 +41,9 @@ class Plan:
     uid: UUID
     entity: str
     batch: UUID | None
-    kind: Kind
+    kind: PlanKind
     """``sync``: all that a sync would do, applied exactly. ``withheld``: what the brake held back."""
-    status: Status
+    status: PlanStatus
     counts: Mapping[str, int]
     """``inserts updates deletes pending known fetched rejected``."""
     ceiling: Mapping[str, int] | None
@@ -64,7 +62,7 @@ def save_plan(  # noqa: PLR0913  # each is a column of its own
     connection: sa.Connection,
     *,
     entity: str,
-    kind: Kind,
+    kind: PlanKind,
     batch: UUID,
     counts: Mapping[str, int],
     records: pl.DataFrame,
@@ -123,7 +121,7 @@ def save_plan(  # noqa: PLR0913  # each is a column of its own
 
 
 def expire_plans(
-    connection: sa.Connection, entity: str, kind: Kind, *, but: UUID | None = None
+    connection: sa.Connection, entity: str, kind: PlanKind, *, but: UUID | None = None
 ) -> None:
     """Let the entity's plans of this kind expire that were not applied; their records are forgotten.
 
@@ -170,8 +168,8 @@ def list_plans(
     *,
     entity: str | None = None,
     run_id: str | None = None,
-    kind: Kind | None = None,
-    statuses: Sequence[Status] = ("open", "approved"),
+    kind: PlanKind | None = None,
+    statuses: Sequence[PlanStatus] = ("open", "approved"),
     limit: int = 100,
 ) -> list[Plan]:
     """Plans, newest first; every filter given must hold."""

@@ -19,6 +19,7 @@ from syncflow_core import columns
 from syncflow_core.bridge.bulk import copy_in, load_frame, stage, stage_keys
 from syncflow_core.bridge.database import Database
 from syncflow_core.digests import DIGESTS
+from syncflow_core.privacy import NAMED
 
 _KNOWN_NAMES: Final = dict(
     zip(("key_hash", "data_hash", "rowversion", "parent_refs"), columns.KNOWN, strict=True)
@@ -142,13 +143,13 @@ def load_plain_references(connection: sa.Connection, entity: str) -> pl.DataFram
     return load_frame(
         connection,
         "SELECT encode(key_hash, 'hex'), reference, key_source FROM bridge.synced_records "
-        "WHERE entity = :entity AND reference !~ '\\[[0-9a-f]{32}\\]$'",
+        "WHERE entity = :entity AND reference !~ :hidden",
         {
             columns.KEY_HASH: pl.Binary(),
             columns.REFERENCE: pl.String(),
             columns.KEY_SOURCE: pl.String(),
         },
-        {"entity": entity},
+        {"entity": entity, "hidden": NAMED.pattern},
     )
 
 

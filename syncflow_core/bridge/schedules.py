@@ -7,7 +7,7 @@ Source: product.md 1 and 7.
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from datetime import date, datetime, time
 from zoneinfo import ZoneInfo
 
@@ -22,7 +22,7 @@ class Progress:
     """How far the sweep has come."""
 
     slice_size: int | None
-    """Rows; None until a sweep begins."""
+    """Rows of the largest slice that the sweep has read; None before its first."""
     current_offset: int
     sweep_number: int
     last_slice: int | None
@@ -68,21 +68,10 @@ def window_of(night: Night, time_zone: str) -> Window:
     return Window(night.window_start, night.window_end, zone)
 
 
-def save_progress(
-    connection: sa.Connection, entity: str, progress: Progress, now: datetime
-) -> None:
-    """Replace how far the entity's sweep has come."""
-    connection.execute(
-        background_sync_schedule.update()
-        .where(background_sync_schedule.c.entity == entity)
-        .values(**asdict(progress), updated_at=now)
-    )
-
-
 def note_slice(
     connection: sa.Connection, entity: str, slice_: int, *, night: date, ends: bool, now: datetime
 ) -> None:
-    """Save that a slice is done: rows read, the sweep's number, whose night it was.
+    """Save that a slice is done: the rows that the sweep has read, the largest slice, whose night it was.
 
     Args:
         connection: In the transaction that has kept the slice (``sweeps.save_slice``), or ended the sweep.

@@ -13,7 +13,7 @@ Control (1988), for additive increase and multiplicative decrease.
 import random
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
 
@@ -62,21 +62,12 @@ class SharedLimiter:
         database: Where the slots are.
         system: ``apismith`` or ``schedulehub``.
         slots: Requests at once.
-        sleep: Waits.
     """
 
-    def __init__(
-        self,
-        database: Database,
-        system: str,
-        slots: int,
-        *,
-        sleep: Callable[[float], None] = time.sleep,  # noqa: TID251  # the default of a seam
-    ) -> None:
+    def __init__(self, database: Database, system: str, slots: int) -> None:
         self._database = database
         self._system = system
         self._slots = slots
-        self._sleep = sleep
         self._here = threading.BoundedSemaphore(slots)
         self._busy = threading.Lock()
         self._held: set[int] = set()
@@ -93,7 +84,8 @@ class SharedLimiter:
         with self._here:
             slot = self._take()
             while slot is None:
-                self._sleep(random.uniform(0, POLL_S))  # noqa: S311  # no secret
+                pause_s = random.uniform(0, POLL_S)  # noqa: S311  # no secret
+                time.sleep(pause_s)  # noqa: TID251  # what another process does is waited for
                 slot = self._take()
             try:
                 yield

@@ -85,14 +85,3 @@ def save_proof(connection: sa.Connection, batch: UUID, proof: ScanProof) -> None
     row = {item.name: getattr(proof, item.name) for item in fields(ScanProof)}
     statement = insert(scan_proofs).values(batch=batch, **row)
     connection.execute(statement.on_conflict_do_update(index_elements=["batch", "slice"], set_=row))
-
-
-def load_proofs(connection: sa.Connection, batch: UUID) -> list[ScanProof]:
-    """The batch's proofs, by slice."""
-    names = [item.name for item in fields(ScanProof)]
-    query = (
-        sa.select(*(scan_proofs.c[name] for name in names))
-        .where(scan_proofs.c.batch == batch)
-        .order_by(scan_proofs.c.slice)
-    )
-    return [ScanProof(**row) for row in connection.execute(query).mappings()]

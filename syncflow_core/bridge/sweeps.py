@@ -1,7 +1,7 @@
 """``sweep_slices``: what the slices of the sweep under way have seen of an entity.
 
 Belongs here: keeping a slice's keys, reading those of all slices, ending a sweep.
-Does not belong here: which rows a slice is, whether slices join (``stages.sweep``), nights (``window``).
+Does not belong here: which rows a slice is, whether slices join (``stages.reading``), nights (``window``).
 
 Source: product.md 4 and 7.
 """

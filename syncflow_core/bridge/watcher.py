@@ -18,9 +18,8 @@ import signal
 import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
+from time import monotonic, sleep  # noqa: TID251  # what another process does is waited for
 
 TICK_S = 0.1  # how often the watcher looks for users; two system calls each time
 READY_S = 120.0  # crash recovery of a server with max_wal_size 4 GB stays well below this
@@ -53,15 +52,7 @@ def main(argument: str) -> int:
     return 0
 
 
-def watch(
-    folder: Path,
-    data: Path,
-    command: list[str],
-    linger_s: float,
-    *,
-    clock: Callable[[], float] = time.monotonic,
-    sleep: Callable[[float], None] = time.sleep,  # noqa: TID251  # the seam itself
-) -> None:
+def watch(folder: Path, data: Path, command: list[str], linger_s: float) -> None:
     """Run the server until nobody has held ``users.lock`` for *linger_s* seconds.
 
     A server that dies is started again at the same port, so that its users' addresses stay good.
@@ -69,19 +60,19 @@ def watch(
     """
     users = os.open(folder / "users.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # the server follows: PDEATHSIG
-    server = _start(folder, data, command, clock=clock, sleep=sleep)
-    last_used = clock()
+    server = _start(folder, data, command)
+    last_used = monotonic()
     while server is not None:
         sleep(TICK_S)
         if server.poll() is not None:
-            server = _start(folder, data, command, clock=clock, sleep=sleep)
+            server = _start(folder, data, command)
             continue
         try:
             fcntl.flock(users, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            last_used = clock()
+            last_used = monotonic()
             continue
-        if clock() - last_used >= linger_s:
+        if monotonic() - last_used >= linger_s:
             _stop(folder, server)
             return
         fcntl.flock(users, fcntl.LOCK_UN)
@@ -118,18 +109,11 @@ def free_port(preferred: int | None) -> int:
     raise OSError("no free port on 127.0.0.1")
 
 
-def _start(
-    folder: Path,
-    data: Path,
-    command: list[str],
-    *,
-    clock: Callable[[], float],
-    sleep: Callable[[float], None],
-) -> "subprocess.Popen[bytes] | None":
+def _start(folder: Path, data: Path, command: list[str]) -> "subprocess.Popen[bytes] | None":
     """The running server, ready; None after :data:`STARTS` vain attempts."""
     port = read_port(folder)
     for _attempt in range(STARTS):
-        _outlive(data, clock=clock, sleep=sleep)
+        _outlive(data)
         port = free_port(port)
         write_state(folder, port=port, ready=False, watcher=os.getpid())
         with (folder / "server.log").open("ab") as log:
@@ -141,8 +125,8 @@ def _start(
                 cwd="/",
                 preexec_fn=_die_with_parent,  # noqa: PLW1509  # this process has one thread
             )
-        end = clock() + READY_S
-        while server.poll() is None and clock() < end:
+        end = monotonic() + READY_S
+        while server.poll() is None and monotonic() < end:
             if _is_ready(data, server.pid):
                 write_state(
                     folder, port=port, ready=True, watcher=os.getpid(), postmaster=server.pid
@@ -183,14 +167,14 @@ def _is_ready(data: Path, pid: int) -> bool:
     return len(lines) > status_line and lines[0] == str(pid) and lines[7].strip() == "ready"
 
 
-def _outlive(data: Path, *, clock: Callable[[], float], sleep: Callable[[float], None]) -> None:
+def _outlive(data: Path) -> None:
     """Wait until the server of an earlier watcher has ended, and disarm a pid that went to another.
 
     The file itself stays: it names the shared memory by which PostgreSQL finds out whether
     backends of a killed server still run, and without which two servers could share one folder.
     """
     path = data / "postmaster.pid"
-    end = clock() + STOP_S
+    end = monotonic() + STOP_S
     while True:
         try:
             first, _, rest = path.read_text().partition("\n")
@@ -204,9 +188,9 @@ def _outlive(data: Path, *, clock: Callable[[], float], sleep: Callable[[float],
         if name != "postgres":
             path.write_text(f"{NOBODY_PID}\n{rest}")
             return
-        if clock() > end:
+        if monotonic() > end:
             os.kill(pid, signal.SIGINT)
-            end = clock() + STOP_S
+            end = monotonic() + STOP_S
         sleep(0.05)
 
 

@@ -17,11 +17,8 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
-
-import httpx
 
 from syncflow_core.apismith import Source
 from syncflow_core.bridge.entities import Registered
@@ -55,28 +52,20 @@ def nothing_more(_settings: Settings, _bridge: Bridge) -> Sequence[Check]:
     return ()
 
 
-@dataclass(frozen=True)
-class Wires:
-    """What carries requests instead of the network, where it is not None."""
-
-    source: httpx.BaseTransport | None = None
-    target: httpx.BaseTransport | None = None
-
-
-def source_system(settings: Settings, wires: Wires = Wires()) -> System[Source]:
+def source_system(settings: Settings) -> System[Source]:
     """APISmith, to be looked at."""
     return System(
         "apismith",
-        lambda: Source.open(settings, transport=wires.source, limits=LIMITS),
+        lambda: Source.open(settings, limits=LIMITS),
         has_url=settings.apismith_url is not None,
     )
 
 
-def target_system(settings: Settings, wires: Wires = Wires()) -> System[Target]:
+def target_system(settings: Settings) -> System[Target]:
     """ScheduleHub, to be looked at."""
     return System(
         "schedulehub",
-        lambda: Target.open(settings, transport=wires.target, limits=LIMITS, at_once=1),
+        lambda: Target.open(settings, limits=LIMITS, at_once=1),
         has_url=settings.schedulehub_url is not None,
     )
 
@@ -87,7 +76,6 @@ def examine(
     *,
     now: Callable[[], datetime],
     more: More = nothing_more,
-    wires: Wires = Wires(),
 ) -> Iterator[Finding]:
     """Look at everything, and say what was found as it is found.
 
@@ -96,7 +84,6 @@ def examine(
         names: Entities to look at; the enabled ones without any.
         now: This machine's time, aware.
         more: Checks of the shell's own.
-        wires: For tests.
     """
     found: dict[str, Finding] = {}
     configuration = Configuration(read)
@@ -109,7 +96,7 @@ def examine(
     yield from made(machine_checks(settings), found)
     with ExitStack() as closing:
         bridge = Bridge(settings)
-        source, target = source_system(settings, wires), target_system(settings, wires)
+        source, target = source_system(settings), target_system(settings)
         for place in (bridge, source, target):
             closing.callback(place.close)
         apis = Check(

@@ -94,14 +94,9 @@ def normalize(
     )
 
 
-def explain(
-    raw_row: Mapping[str, str | None],
-    shape: Shape,
-    *,
-    clock: Callable[[], float] = time.perf_counter,
-) -> list[Step]:
+def explain(raw_row: Mapping[str, str | None], shape: Shape) -> list[Step]:
     """What each layer made of each field of one row, in layer order: value before, after, and the rule."""
-    return explain_row(raw_row, shape, clock)
+    return explain_row(raw_row, shape)
 
 
 def misdeclared(

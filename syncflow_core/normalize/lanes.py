@@ -9,6 +9,7 @@ through the layers; what is plain would come out of every layer as it went in.
 Source: product.md 2; decision 0002.
 """
 
+import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -334,13 +335,13 @@ class Work:
         return counts
 
 
-def explain_row(
-    raw_row: Mapping[str, str | None], shape: Shape, clock: Callable[[], float]
-) -> list[Step]:
+def explain_row(raw_row: Mapping[str, str | None], shape: Shape) -> list[Step]:
     """What every layer made of one row, field by field."""
     columns = {name: [value] for name, value in raw_row.items() if name != ROW}
     schema = {ROW: pl.UInt32(), **dict.fromkeys(columns, pl.String())}
-    work = Work(pl.DataFrame({ROW: [0], **columns}, schema=schema), shape, clock, steps=[])
+    work = Work(
+        pl.DataFrame({ROW: [0], **columns}, schema=schema), shape, time.perf_counter, steps=[]
+    )
     work.run()
     work.file_rowversion()
     steps = work.steps or []

@@ -57,9 +57,9 @@ class Draw:
         mixed = number.hash(zlib.crc32(f"{self.seed}/{self.table}/{salt}".encode()))
         return (mixed % limit).cast(pl.Int64)
 
-    def pick(self, salt: str, values: Sequence[str], *, fixed: bool = False) -> pl.Expr:
+    def pick(self, salt: str, values: Sequence[str]) -> pl.Expr:
         """One of the values."""
-        return chosen(self.below(salt, len(values), fixed=fixed), values)
+        return chosen(self.below(salt, len(values)), values)
 
     def variant(self, salt: str, of: int, usual: pl.Expr, others: Sequence[pl.Expr]) -> pl.Expr:
         """``usual``, and each of ``others`` in one row out of ``of``."""

@@ -158,19 +158,19 @@ def plain_url(database_url: str) -> str:
     return f"{scheme.partition('+')[0]}://{rest}"
 
 
-def connect(database_url: str, *, durable: bool = False) -> Connection:
+def connect(database_url: str) -> Connection:
     """A new connection that commits by itself unless a transaction is opened.
+
+    No commit waits for the disk: a crash of PostgreSQL can take back what was acknowledged in the last
+    fraction of a second.
 
     Args:
         database_url: Any spelling that design.md accepts.
-        durable: Whether a commit waits for the disk. Without it a crash of PostgreSQL can take
-            back what was acknowledged in the last fraction of a second.
     """
     connection = psycopg.connect(plain_url(database_url), autocommit=True)
     connection.adapters.register_dumper(Column, _ColumnDumper)
     connection.execute("SET TIME ZONE 'UTC'")
-    if not durable:
-        connection.execute("SET synchronous_commit = off")
+    connection.execute("SET synchronous_commit = off")
     return connection
 
 
@@ -186,9 +186,8 @@ def prepare(database_url: str) -> None:
 class Pool:
     """At most ``size`` connections, opened when first needed, shared by threads."""
 
-    def __init__(self, database_url: str, size: int, *, durable: bool = False) -> None:
+    def __init__(self, database_url: str, size: int) -> None:
         self._url = database_url
-        self._durable = durable
         self._idle: queue.LifoQueue[Connection] = queue.LifoQueue()
         self._permits = threading.Semaphore(size)
 
@@ -217,4 +216,4 @@ class Pool:
                 connection = self._idle.get_nowait()
                 if not connection.closed:
                     return connection
-        return connect(self._url, durable=self._durable)
+        return connect(self._url)

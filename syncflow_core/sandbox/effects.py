@@ -54,13 +54,6 @@ def count_effects(database_url: str) -> dict[str, dict[str, int]]:
     return counts
 
 
-def last_effect(database_url: str) -> int:
-    """Sequence number of the newest effect; 0 where there is none."""
-    with connect(database_url) as connection:
-        row = connection.execute("SELECT coalesce(max(seq), 0) FROM hub.effects").fetchone()
-    return int(str(row[0])) if row else 0
-
-
 def _repeats(database_url: str, condition: str) -> list[Repeat]:
     with connect(database_url) as connection:
         rows = connection.execute(

@@ -8,6 +8,7 @@ Source: product.md 11.
 
 import contextlib
 import json
+import secrets
 import ssl
 import subprocess
 import sys
@@ -19,9 +20,8 @@ from typing import IO, Self
 import httpx
 
 from syncflow_core.sandbox import database, erp, tables
-from syncflow_core.settings import SANDBOX_PASSWORD
 
-USERNAME, PASSWORD = "syncflow", SANDBOX_PASSWORD  # servers on loopback with made-up data
+USERNAME = "syncflow"
 LOOPBACK, EVERYWHERE = "127.0.0.1", "0.0.0.0"  # noqa: S104  # listens there with a password of its own
 START_S = 30.0
 STOP_S = 5.0
@@ -52,9 +52,7 @@ class Sandbox:
         host: str = LOOPBACK,
         rows: int | None = None,
         seed: int = 1,
-        username: str = USERNAME,
-        password: str = PASSWORD,
-        durable: bool = False,
+        password: str | None = None,
         one_process: bool = False,
         spawn: Callable[[list[str]], subprocess.Popen[bytes]] | None = None,
     ) -> "Sandbox":
@@ -64,13 +62,11 @@ class Sandbox:
             database_url: PostgreSQL; the schemas ``erp`` and ``hub`` are made where they are missing.
             apismith_port: 0 takes a free one.
             schedulehub_port: 0 takes a free one.
-            host: The address to listen on; the password is one of your own where it is not loopback.
+            host: The address to listen on; with a password of your own where it is not loopback.
             rows: Seed the ERP with so many rows, unless it was seeded with this number and seed before
                 (then its days stay); None seeds nothing.
             seed: Of the ERP.
-            username: For both servers.
-            password: For both servers.
-            durable: Whether the hub waits for the disk at each commit.
+            password: Of ``syncflow``, for both servers; one made up where None.
             one_process: Whether both share a process: it starts in half the time, and serves slower.
             spawn: Starts a process of ``sandbox.server`` with these arguments, its standard input and
                 output piped; a new interpreter where None.
@@ -79,7 +75,8 @@ class Sandbox:
             SandboxError: A server ended or did not answer in 30 s.
         """
         database.prepare(database_url)
-        secrets = {"username": username, "password": password, "database_url": database_url}
+        password = password or secrets.token_urlsafe()
+        account = {"username": USERNAME, "password": password, "database_url": database_url}
         with contextlib.ExitStack() as undo:
             started = []
             wanted = (
@@ -88,17 +85,10 @@ class Sandbox:
                 else ((("apismith",), apismith_port), (("schedulehub",), schedulehub_port))
             )
             for names, port in wanted:
-                arguments = [
-                    *names,
-                    "--host",
-                    host,
-                    "--port",
-                    str(port),
-                    *(["--durable"] if durable else []),
-                ]
+                arguments = [*names, "--host", host, "--port", str(port)]
                 started.append((spawn or _spawn)(arguments))
                 undo.callback(_end, started[-1])
-                _tell(started[-1], secrets)
+                _tell(started[-1], account)
             if rows is not None:
                 _seed(database_url, rows, seed)
             speaking = started * 2 if one_process else started
@@ -108,7 +98,7 @@ class Sandbox:
                 _check_health(url)
             _send_references(urls[1])
             undo.pop_all()
-        return cls(urls[0], urls[1], username, password, database_url, started)
+        return cls(urls[0], urls[1], USERNAME, password, database_url, started)
 
     @property
     def pids(self) -> list[int]:
@@ -148,8 +138,8 @@ def _spawn(arguments: list[str]) -> subprocess.Popen[bytes]:
     )
 
 
-def _tell(process: subprocess.Popen[bytes], secrets: dict[str, str]) -> None:
-    _pipe(process.stdin).write(json.dumps(secrets).encode() + b"\n")
+def _tell(process: subprocess.Popen[bytes], account: dict[str, str]) -> None:
+    _pipe(process.stdin).write(json.dumps(account).encode() + b"\n")
     _pipe(process.stdin).flush()
 
 

@@ -43,10 +43,10 @@ from syncflow_core.sandbox.wire import (
 class Records(Plan):
     """All collections of the hub, read and written. Only this process writes them."""
 
-    def __init__(self, pool: Pool, uids: Uids | None = None) -> None:
+    def __init__(self, pool: Pool) -> None:
         super().__init__(pool)
         self.reject: list[dict[str, Any]] = []
-        self._uids = uids or Uids()
+        self._uids = Uids()
 
     def insert(
         self, collection: str, raws: Sequence[Raw | bytes], request_id: str | None

@@ -86,9 +86,9 @@ class Hub:
             raise HTTPException(self.batch_missing, "batch calls are not offered here")
 
 
-def make_schedulehub(database_url: str, tokens: Tokens, *, durable: bool = False) -> ASGIApp:
+def make_schedulehub(database_url: str, tokens: Tokens) -> ASGIApp:
     """The server as an ASGI application; connections are opened when first needed."""
-    pool = Pool(database_url, CONNECTIONS, durable=durable)
+    pool = Pool(database_url, CONNECTIONS)
     hub = Hub(Records(pool))
 
     @contextlib.asynccontextmanager

@@ -46,7 +46,6 @@ def main() -> None:
         "--port", type=int, default=0, help="of the first; the others take free ones"
     )
     parser.add_argument("--host", default="127.0.0.1")
-    parser.add_argument("--durable", action="store_true")
     options = parser.parse_args()
     secrets = json.loads(sys.stdin.readline())  # a command line can be read by everyone
     names = "-".join(options.servers)
@@ -56,7 +55,7 @@ def main() -> None:
         (options.port, *[0] * len(options.servers)), options.servers, strict=False
     ):
         listener = socket.create_server((options.host, port), backlog=512)
-        served.append((_server(name, secrets, durable=options.durable), listener))
+        served.append((_server(name, secrets), listener))
         sys.stdout.write(json.dumps({"port": listener.getsockname()[1]}) + "\n")
     sys.stdout.flush()
     threading.Thread(target=_end_with_parent, daemon=True).start()
@@ -64,12 +63,12 @@ def main() -> None:
     uvloop.run(_serve(served))
 
 
-def _server(name: str, secrets: dict[str, str], *, durable: bool) -> uvicorn.Server:
+def _server(name: str, secrets: dict[str, str]) -> uvicorn.Server:
     tokens = Tokens(secrets["username"], secrets["password"])
     if name == "apismith":
         app = make_apismith(secrets["database_url"], tokens)
     else:
-        app = make_schedulehub(secrets["database_url"], tokens, durable=durable)
+        app = make_schedulehub(secrets["database_url"], tokens)
     config = uvicorn.Config(
         app,
         http=Protocol,

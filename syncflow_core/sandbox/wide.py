@@ -1,7 +1,7 @@
 """The wide table to measure with: sixteen clean columns, made fast.
 
 Belongs here: the columns of ``bench``.
-Does not belong here: the ERP's own tables (``tables``), the measurement (``measure``).
+Does not belong here: the ERP's own tables (``tables``), the measurement (``syncflow_dagster.bench``).
 """
 
 from collections.abc import Mapping

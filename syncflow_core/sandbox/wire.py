@@ -9,7 +9,7 @@ Source: contract.md, "ScheduleHub: holds the plan".
 import os
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
@@ -113,13 +113,12 @@ class Held:
 class Uids:
     """Makes UUIDs of version 7 that never go backwards within this process."""
 
-    def __init__(self, clock: Callable[[], float] = time.time) -> None:
-        self._clock = clock
+    def __init__(self) -> None:
         self._last = 0
 
     def take(self, count: int) -> list[uuid.UUID]:
         """So many uids, ascending: 48 bits of milliseconds, 42 of a counter, 32 at random."""
-        first = max(self._last + 1, int(self._clock() * 1000) << 42)
+        first = max(self._last + 1, int(time.time() * 1000) << 42)
         self._last = first + count - 1
         noise = os.urandom(4 * count)
         return [

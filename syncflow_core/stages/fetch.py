@@ -28,8 +28,8 @@ from syncflow_core.catalog import Api
 from syncflow_core.contract import agree, contract_of
 from syncflow_core.entity import Entity
 from syncflow_core.fields import Shape, shape_of
+from syncflow_core.normalize.version import canonical
 from syncflow_core.parents import refuse_other_keys
-from syncflow_core.rowversion import canonical
 from syncflow_core.stages.conceal import conceal
 from syncflow_core.stages.reading import Reach, Reading, slice_reach
 from syncflow_core.stages.undelivered import undelivered

@@ -65,7 +65,7 @@ def identify(connections: Connections, staged: Staged) -> Staged:
         frames={"distinct": every, "losers": losers},
         counts={
             "rejected": staged.counts["rejected"] + losers.rows,
-            "unchanged": keys.height - distinct.kept.height - losers.rows,
+            "unchanged": distinct.identical.height,
         },
         seconds=seconds,
     )

@@ -1,7 +1,7 @@
 """Release: send what waited for a parent that has landed now, and deletes that waited for children.
 
 Belongs here: which waiting records can go, in batches of their own.
-Does not belong here: parking (``push``), retrying what nobody released (``retry``).
+Does not belong here: parking (``park``), retrying what nobody released (``undelivered``).
 
 A released record belongs to an earlier batch's accounts: its own batch, of kind ``retry``, counts it
 as ``retried`` and fetches nothing.

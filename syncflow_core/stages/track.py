@@ -31,9 +31,8 @@ from syncflow_core.columns import KEY_HASH, ROWVERSION
 from syncflow_core.errors import SyncFlowError, UnavailableError
 from syncflow_core.identity import ENCODING_VERSION
 from syncflow_core.logs import about
+from syncflow_core.normalize.version import ROWVERSION_SOURCE, canonical_of
 from syncflow_core.rowversion import (
-    ROWVERSION_SOURCE,
-    canonical_of,
     moment_of,
     newest,
     sortable,

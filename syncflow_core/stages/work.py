@@ -150,7 +150,8 @@ class Staged(msgspec.Struct, frozen=True):
     api: str
     """The source's description, as JSON, as it was at the start."""
     frames: dict[str, FrameRef] = {}
-    """Frame sets by name: ``raw unreadable accepted rejected distinct changes gone wave-N parked missing``."""
+    """Frame sets by name: ``raw unreadable accepted rejected losers distinct unproven changes collided gone swept
+    wave-N parked missing deferred refused``."""
     counts: dict[str, int] = {}
     """The accounts so far, by the names of ``bridge.batches.Counts``, and ``failed_deletes``."""
     seconds: dict[str, float] = {}

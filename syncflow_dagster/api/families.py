@@ -21,19 +21,15 @@ from prometheus_client.core import (
 )
 from prometheus_client.metrics_core import Metric
 
-from syncflow_core.bridge.batches import SYNCS
+from syncflow_core.bridge.batches import OUTCOMES, SYNCS
 from syncflow_core.bridge.gauges import Gauge
+from syncflow_core.bridge.tables.words import ENDED_WELL
 from syncflow_core.bridge.totals import STAGE_BOUNDS, Name, Total
 from syncflow_core.calls import BOUNDS
 from syncflow_core.histogram import Bounds, Histogram
 
 Labels = tuple[str, ...]
-ENDED: Final = ("completed", "partial", "withheld", "failed", "stopped")
-OUTCOMES: Final = (
-    *("rejected", "inserted", "updated", "unchanged"),
-    *("pending", "failed", "withheld"),
-)
-"""What becomes of a row that was fetched: each has exactly one."""
+ENDED: Final = (*ENDED_WELL, "failed", "stopped")
 DELETES: Final = {"deleted": "deleted", "withheld_deletes": "withheld"}
 """Counts of deletes, and the outcome that each is."""
 

@@ -17,6 +17,7 @@ from syncflow_core.bridge import plans
 from syncflow_core.bridge.entities import load_entities
 from syncflow_core.bridge.plans import Plan
 from syncflow_core.bridge.starts import one_at_a_time
+from syncflow_core.bridge.tables.words import PlanKind, PlanStatus
 from syncflow_core.errors import ConfigError
 from syncflow_dagster.api.problems import described
 from syncflow_dagster.api.requests import (
@@ -44,14 +45,12 @@ class PlanSummary(BaseModel):
 
     uid: UUID = Field(description="Its id.", examples=[UID])
     entity: str = Field(description="Whose records it would write.", examples=["order_lines"])
-    kind: Literal["sync", "withheld"] = Field(
+    kind: PlanKind = Field(
         description="sync: all that a sync would do, applied exactly. withheld: what the brake held "
         "back; approved, its numbers are a ceiling.",
         examples=["withheld"],
     )
-    status: Literal["open", "approved", "applied", "expired"] = Field(
-        description="open: it waits for a person.", examples=["open"]
-    )
+    status: PlanStatus = Field(description="open: it waits for a person.", examples=["open"])
     counts: dict[str, int] = Field(
         description="inserts, updates, deletes, pending, unchanged, rejected, fetched, known.",
         examples=[{"updates": 0, "deletes": 741, "known": 1076}],
@@ -110,12 +109,12 @@ def list_plans(
     entity: Annotated[str | None, Query(description="Of this entity alone.")] = None,
     run_id: Annotated[str | None, Query(description="Made by this Dagster run alone.")] = None,
     status: Annotated[
-        list[Literal["open", "approved", "applied", "expired"]] | None,
+        list[PlanStatus] | None,
         Query(description="In these states; open and approved without any."),
     ] = None,
     limit: Annotated[int, Query(ge=1, le=MOST, description="At most so many.")] = 50,
 ) -> PlanList:
-    """List plans, newest first: those that are open, without a state."""
+    """List plans, newest first: those that are open or approved, without a state."""
     with database_of(request).begin() as connection:
         found = plans.list_plans(
             connection,

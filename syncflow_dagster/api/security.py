@@ -11,17 +11,17 @@ import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Any, Final, Literal, get_args
+from typing import Annotated, Any, Final, get_args
 
 import jwt
 from fastapi import Depends, HTTPException, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from syncflow_core.errors import ConfigError, UnavailableError
+from syncflow_core.privacy import Role
 from syncflow_core.private import make_folder
 from syncflow_core.settings import Settings
 
-Role = Literal["viewer", "operator", "admin"]
 ROLES: Final[tuple[Role, ...]] = get_args(Role)
 """From the least to the most: each may what the ones before it may."""
 ALGORITHM: Final = "HS256"

@@ -7,7 +7,7 @@ Source: product.md 9.
 """
 
 from datetime import datetime
-from typing import Annotated, Literal
+from typing import Annotated
 from uuid import UUID
 
 from fastapi import APIRouter, Query, Request
@@ -16,6 +16,7 @@ from pydantic import BaseModel, Field
 from syncflow_core.bridge import browse, failed
 from syncflow_core.bridge.entities import load_registered
 from syncflow_core.bridge.failed import Alike
+from syncflow_core.bridge.tables.words import ChildKind, ChildState
 from syncflow_core.privacy import SEES_ALL, Privacy
 from syncflow_dagster.api.problems import described
 from syncflow_dagster.api.requests import (
@@ -111,11 +112,11 @@ class PendingChild(BaseModel):
     reference_name: str = Field(description="Which of its references.", examples=["order"])
     parent_entity: str = Field(description="The parent's entity.", examples=["orders"])
     parent_key_hash: str = Field(description="The parent's key hash.", examples=[KEY_HASH])
-    kind: Literal["parked", "deferred"] = Field(
+    kind: ChildKind = Field(
         description="deferred: the record is in the hub, only this reference is not.",
         examples=["parked"],
     )
-    state: Literal["waiting", "released", "dead", "cancelled"] = Field(
+    state: ChildState = Field(
         description="dead: its attempts are over; it still goes when its parent comes.",
         examples=["waiting"],
     )
@@ -154,9 +155,7 @@ class PendingQuery(Page):
     parent_entity: str | None = Field(
         default=None, max_length=63, description="That wait for one of this entity."
     )
-    state: list[Literal["waiting", "released", "dead", "cancelled"]] = Field(
-        default=["waiting", "dead"], description="In these states."
-    )
+    state: list[ChildState] = Field(default=["waiting", "dead"], description="In these states.")
 
 
 @router.get(

@@ -15,8 +15,8 @@ from syncflow_core.entity import Entity
 from syncflow_core.errors import ConfigError, UnavailableError
 from syncflow_core.loopback import is_loopback
 from syncflow_core.sandbox import Sandbox, SandboxError
-from syncflow_core.sandbox.process import LOOPBACK, PASSWORD, USERNAME
-from syncflow_core.settings import read_settings
+from syncflow_core.sandbox.process import LOOPBACK, USERNAME
+from syncflow_core.settings import SANDBOX_PASSWORD, read_settings
 from syncflow_dagster.cli.show import console
 from syncflow_dagster.home import prepare
 
@@ -29,7 +29,7 @@ def start(  # each is an option of the command
     apismith_port: int,
     schedulehub_port: int,
     host: str = LOOPBACK,
-    password: str = PASSWORD,
+    password: str = SANDBOX_PASSWORD,
 ) -> Sandbox:
     """The sandbox, running on this database.
 
@@ -37,7 +37,7 @@ def start(  # each is an option of the command
         UnavailableError: A server did not come up.
         ConfigError: Others reach it, and it has no password of its own.
     """
-    if password == PASSWORD and not is_loopback(host):
+    if password == SANDBOX_PASSWORD and not is_loopback(host):
         raise ConfigError(
             f"on {host} others reach the sandbox: set SYNCFLOW_SANDBOX_PASSWORD, for everybody "
             "knows its usual one"
@@ -89,7 +89,7 @@ def run(  # each is an option of the command
     prepare(settings)
     screen = console()
     signal.signal(signal.SIGTERM, _interrupt)
-    password = settings.sandbox_password.get_secret_value() or PASSWORD
+    password = settings.sandbox_password.get_secret_value() or SANDBOX_PASSWORD
     try:
         with Database.open(settings) as database:
             if entities:
@@ -109,13 +109,17 @@ def run(  # each is an option of the command
             ) as sandbox:
                 screen.print(f"APISmith     {sandbox.apismith_url}  (/docs)")
                 screen.print(f"ScheduleHub  {sandbox.schedulehub_url}  (/docs)")
-                if password == PASSWORD:
+                if password == SANDBOX_PASSWORD:
                     screen.print("In another terminal:")
                     for name, value in environment(sandbox).items():
                         screen.print(f"  export {name}={value}")
                 screen.print(
                     f"User {USERNAME}, password "
-                    + (PASSWORD if password == PASSWORD else "that of SYNCFLOW_SANDBOX_PASSWORD")
+                    + (
+                        SANDBOX_PASSWORD
+                        if password == SANDBOX_PASSWORD
+                        else "that of SYNCFLOW_SANDBOX_PASSWORD"
+                    )
                     + ". Ctrl-C ends both."
                 )
                 sandbox.wait()

@@ -12,7 +12,7 @@ import os
 import signal
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 
 import msgspec
 
@@ -21,27 +21,16 @@ from syncflow_core.errors import ConfigError, SyncFlowError
 from syncflow_core.parents import lineage
 from syncflow_core.printable import printable, printable_json
 from syncflow_core.settings import read_settings
+from syncflow_core.stages.work import STAGES
 from syncflow_dagster.choices import Mode
 from syncflow_dagster.cli.session import session
 from syncflow_dagster.cli.show import batch_table, progress_bars
 from syncflow_dagster.launch import Run, run_sync
 from syncflow_dagster.logs import log_to_stderr
 
-COUNTS = (
-    "fetched",
-    "rejected",
-    "inserted",
-    "updated",
-    "deleted",
-    "unchanged",
-    "pending",
-    "failed",
-    "withheld",
-    "withheld_deletes",
-    "retried",
-)
+COUNTS = tuple(item.name for item in fields(Counts) if item.name != "normalized")
 """The count keys of ``--json``, always all of them."""
-STAGES = ("fetch", "normalize", "identity", "delta", "resolve", "push", "track", "total")
+TIMES = (*STAGES, "total")
 
 
 @dataclass(frozen=True)
@@ -157,7 +146,7 @@ def _line(
             "batch": batch,
             "status": status,
             "counts": {name: counted[name] for name in COUNTS},
-            "seconds": {stage: round(seconds.get(stage, 0.0), 3) for stage in STAGES},
+            "seconds": {stage: round(seconds.get(stage, 0.0), 3) for stage in TIMES},
         }
     )
     return printable_json(text)

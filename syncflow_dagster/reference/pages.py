@@ -8,14 +8,14 @@ import inspect
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 import sqlalchemy as sa
 
 from syncflow_core import errors
 from syncflow_core.bridge.batches import Counts
 from syncflow_core.bridge.tables import metadata
-from syncflow_core.bridge.tables.main import BATCH_KINDS, BATCH_STATUSES
+from syncflow_core.bridge.tables.words import BatchKind, BatchStatus
 from syncflow_core.entity import Entity
 from syncflow_core.settings import Settings
 from syncflow_dagster.api.families import FAMILIES
@@ -117,7 +117,7 @@ def statuses_page() -> str:
         f"Of commands that sync: {EPILOG[0].lower()}{EPILOG[1:]} Ctrl-C ends a command with {INTERRUPTED}; other "
         "commands say how they end on [their page](command-line.md).",
         "## Batches",
-        f"A batch's kind is one of {words(BATCH_KINDS)}; its status one of {words(BATCH_STATUSES)}. Its counts are "
+        f"A batch's kind is one of {words(get_args(BatchKind))}; its status one of {words(get_args(BatchStatus))}. Its counts are "
         f"{words(item.name for item in fields(Counts))}.",
         "## Calls of the API",
         table(("status", "title"), [(str(number), title) for number, title in TITLES.items()]),

@@ -38,7 +38,6 @@ def test_health_says_where_and_which_server(database: Database) -> None:
 
     assert health.place == database.place
     assert int(health.server.split(".")[0]) >= 14
-    assert health.latency_s >= 0
 
 
 def test_open_uses_the_url_of_the_settings(migrated_url: str) -> None:
@@ -103,7 +102,8 @@ def test_XD04_the_pool_survives_sessions_that_were_ended(database: Database) -> 
             sa.text("SELECT pg_terminate_backend(CAST(:pid AS int), 5000)"), {"pid": pid}
         )
 
-    assert database.health().latency_s >= 0
+    with database.begin() as connection:
+        assert connection.scalar(sa.text("SELECT pg_backend_pid()")) != pid
 
 
 def test_a_transaction_that_raises_leaves_nothing(database: Database) -> None:

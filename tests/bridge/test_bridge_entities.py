@@ -2,21 +2,22 @@
 
 from datetime import UTC, date, datetime
 
+import polars as pl
 import pytest
 import sqlalchemy as sa
 
-from syncflow_core.bridge import schedules
+from syncflow_core.bridge import batches, schedules, sweeps
 from syncflow_core.bridge.database import Database
 from syncflow_core.bridge.entities import (
     apply_entities,
     disable_entity,
     load_entities,
     load_registered,
-    load_version,
     save_contract,
 )
 from syncflow_core.bridge.schedules import Progress
-from syncflow_core.bridge.tables import entity_contracts
+from syncflow_core.bridge.sweeps import Slice
+from syncflow_core.bridge.tables import entity_contracts, field_mappings
 from syncflow_core.entity import Entity
 from syncflow_core.errors import ConfigError
 
@@ -44,6 +45,8 @@ FULL = Entity.model_validate(
     }
 )
 ORDERS = Entity(name="orders")
+NOW = datetime(2025, 12, 8, 22, tzinfo=UTC)
+NIGHT = date(2025, 12, 8)
 
 
 def test_a_declaration_comes_back_exactly_as_it_was(database: Database) -> None:
@@ -72,7 +75,12 @@ def test_only_a_real_change_makes_a_version_and_the_old_one_stays(database: Data
         assert {item.change for item in again} == {"unchanged"}
         assert [(item.version, item.change) for item in third] == [(2, "changed")]
         assert load_entities(connection, ["order_lines"]) == [changed]
-        assert load_version(connection, "order_lines", 1) == FULL
+        fields = connection.execute(
+            sa.select(field_mappings.c.version, sa.func.count())
+            .group_by(field_mappings.c.version)
+            .order_by(field_mappings.c.version)
+        ).all()
+        assert fields == [(1, 7), (2, 1)]
 
 
 def test_the_schedule_follows_the_declaration_and_the_sweep_starts_anew_with_other_nights(
@@ -81,20 +89,26 @@ def test_the_schedule_follows_the_declaration_and_the_sweep_starts_anew_with_oth
     three = Entity.model_validate(
         {"name": "orders", "schedule": {"background": {"nights": 3, "window": "01:00-04:00"}}}
     )
-    half_way = Progress(10, 20, 1, 2, date(2025, 12, 8), date(2025, 12, 7), None)
     with database.begin() as connection:
         apply_entities(connection, [ORDERS])
-        schedules.save_progress(connection, "orders", half_way, sa.func.now())  # type: ignore[arg-type]  # the database's clock
+        batch = batches.open_batch(
+            connection, entity="orders", entity_version=1, kind="slice", now=NOW
+        )
+        seen = Slice(2, 7, batch, 10, complete=True, unkeyed=0, head=(), tail=())
+        sweeps.save_slice(connection, "orders", seen, pl.Series([bytes(16)]), NOW)
+        schedules.note_slice(connection, "orders", 2, night=NIGHT, ends=False, now=NOW)
+        (half_way,) = schedules.load_nights(connection)
         apply_entities(connection, [Entity(name="orders", group="sales")])
         (same,) = schedules.load_nights(connection)
         apply_entities(connection, [three])
         (anew,) = schedules.load_nights(connection)
 
-    assert same.progress == half_way
+    assert half_way.progress == Progress(10, 10, 0, 2, NIGHT, NIGHT, None)
+    assert same.progress == half_way.progress
     assert (anew.nights, anew.window_start.hour, anew.progress) == (
         3,
         1,
-        Progress(None, 0, 1, None, date(2025, 12, 8), None, None),
+        Progress(None, 0, 0, None, NIGHT, None, None),
     )
 
 
@@ -168,10 +182,3 @@ def test_the_accepted_contract_is_kept(database: Database) -> None:
         (1, "CHAR"),
         (2, "VARCHAR2"),
     ]
-
-
-def test_an_unknown_version_is_refused(database: Database) -> None:
-    with database.begin() as connection:
-        apply_entities(connection, [ORDERS])
-        with pytest.raises(ConfigError, match="no version 4"):
-            load_version(connection, "orders", 4)

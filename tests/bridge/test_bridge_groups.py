@@ -1,7 +1,7 @@
 """The modules of the table groups, on a real database."""
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Any
 from uuid import UUID, uuid4
@@ -22,12 +22,16 @@ from syncflow_core.bridge import (
     records,
     schedules,
     state,
+    sweeps,
 )
 from syncflow_core.bridge.batches import Counts
 from syncflow_core.bridge.database import Database
 from syncflow_core.bridge.entities import apply_entities
 from syncflow_core.bridge.identifiers import new_uid
+from syncflow_core.bridge.schedules import Progress
 from syncflow_core.bridge.state import ScanProof, State
+from syncflow_core.bridge.sweeps import Slice
+from syncflow_core.bridge.tables import scan_proofs
 from syncflow_core.entity import Entity
 from syncflow_core.errors import ConfigError
 
@@ -296,7 +300,7 @@ def test_several_lines_of_one_key_make_one_row(database: Database, batch: UUID) 
     with database.begin() as connection:
         written = failed.file_failed(connection, "orders", refused(1, 1, 2), batch, NOW)
 
-        assert (written, failed.count_failed(connection, "orders")) == (2, 2)
+        assert (written, failed.open_failed(connection, "orders").height) == (2, 2)
 
 
 def test_a_resolved_record_that_fails_again_gets_a_new_row(database: Database, batch: UUID) -> None:
@@ -306,7 +310,7 @@ def test_a_resolved_record_that_fails_again_gets_a_new_row(database: Database, b
         failed.file_failed(connection, "orders", refused(1), batch, LATER)
         rows = connection.scalar(sa.text("SELECT count(*) FROM bridge.failed_records"))
 
-        assert (closed, rows, failed.count_failed(connection, "orders")) == (1, 2, 1)
+        assert (closed, rows, failed.open_failed(connection, "orders").height) == (1, 2, 1)
 
 
 def test_rows_without_a_key_are_resolved_when_a_scan_does_not_meet_them(
@@ -500,30 +504,39 @@ def test_a_scan_done_again_replaces_its_proof(database: Database, batch: UUID) -
         state.save_proof(connection, batch, torn)
         state.save_proof(connection, batch, ScanProof(1, None, 5, None, 1, complete=True))
         state.save_proof(connection, batch, whole)
-        proofs = state.load_proofs(connection, batch)
+        kept = scan_proofs.select().order_by(scan_proofs.c.slice)
+        proofs = connection.execute(kept).mappings().all()
 
-    assert [proof.slice for proof in proofs] == [1, 2]
-    assert proofs[1] == whole
+    assert [row["slice"] for row in proofs] == [1, 2]
+    assert dict(proofs[1]) == {**asdict(whole), "batch": batch}
 
 
-def test_a_sweeps_progress_is_saved_beside_the_declared_window(
+def test_a_slice_that_is_done_is_saved_beside_the_declared_window(
     database: Database, batch: UUID
 ) -> None:
-    assert batch.version == 7
-    progress = schedules.Progress(
-        slice_size=100,
-        current_offset=300,
-        sweep_number=1,
-        last_slice=3,
-        last_night=date(2025, 12, 8),
-        sweep_night=date(2025, 12, 6),
-        next_run_at=LATER,
-    )
+    first, second = date(2025, 12, 7), date(2025, 12, 8)
     with database.begin() as connection:
-        schedules.save_progress(connection, "orders", progress, NOW)
-        (night,) = schedules.load_nights(connection, ["orders"])
-        others = [item.entity for item in schedules.load_nights(connection)]
+        for number, rows, night in ((1, 10, first), (2, 30, second), (3, 20, second)):
+            seen = Slice(number, 7, batch, rows, complete=True, unkeyed=0, head=(), tail=())
+            sweeps.save_slice(connection, "orders", seen, keys(number), NOW)
+            schedules.note_slice(connection, "orders", number, night=night, ends=False, now=NOW)
+        (under_way,) = schedules.load_nights(connection, ["orders"])
+        sweeps.end_sweep(connection, "orders", NOW)
+        schedules.note_slice(connection, "orders", 7, night=second, ends=True, now=NOW)
+        others, ended = schedules.load_nights(connection)
 
-    assert night.progress == progress
-    assert (night.window_start, night.window_end, night.nights) == (time(19), time(7), 7)
-    assert others == ["lines", "orders"]
+    assert under_way.progress == Progress(
+        slice_size=30,
+        current_offset=60,
+        sweep_number=0,
+        last_slice=3,
+        last_night=second,
+        sweep_night=first,
+        next_run_at=None,
+    )
+    assert ended.progress == Progress(None, 0, 1, 7, second, None, None)
+    assert (ended.window_start, ended.window_end, ended.nights) == (time(19), time(7), 7)
+    assert (others.entity, others.progress) == (
+        "lines",
+        Progress(None, 0, 0, None, None, None, None),
+    )

@@ -34,7 +34,6 @@ with database.begin() as connection:
     lease.check(connection)
     uid = batches.open_batch(connection, entity="orders", entity_version=1, kind="full",
         now=datetime(2025, 12, 8, tzinfo=UTC), dagster_run_id="first-run", fence=lease.fence)
-    lease.assign(connection, uid)
 print(uid, flush=True)
 with database.begin() as connection:
     if "in-transaction" in sys.argv:

@@ -43,10 +43,10 @@ def source_of(handler: Handler, *, page_paging: bool = False, lines: bool = Fals
         Settings.model_construct(
             apismith_url="http://source.test",
             apismith_pagination="page" if page_paging else "offset",
+            apismith_pages="ndjson" if lines else "json",
         ),
         transport=httpx.MockTransport(system),
         limits=Limits(attempts=3, backoff_s=0),
-        wire="ndjson" if lines else "json",
     )
 
 
@@ -94,19 +94,6 @@ def numbers(pages: object) -> list[int]:
 def test_a_missing_address_is_named() -> None:
     with pytest.raises(ConfigError, match="SYNCFLOW_APISMITH_URL"):
         Source.open(Settings.model_construct(apismith_url=None))
-
-
-def test_connectors_are_read() -> None:
-    connector = {"uid": "c1", "name": "ERP", "type": "oracle", "is_active": True}
-    source = source_of(lambda _: httpx.Response(200, json=[connector]))
-
-    assert [item.name for item in source.connectors()] == ["ERP"]
-
-
-@pytest.mark.parametrize("body", [[{"uid": "c1"}], {}, "x"])
-def test_malformed_connectors_break_the_contract(body: object) -> None:
-    with pytest.raises(ContractError, match="GET /connectors"):
-        source_of(lambda _: httpx.Response(200, json=body)).connectors()
 
 
 def listing(page: int, pages: int, slugs: list[str]) -> dict[str, object]:

@@ -9,7 +9,7 @@ from syncflow_core.catalog import Api, Column
 from syncflow_core.columns import KEY_HASH, KEY_SOURCE, REFERENCE, ROW
 from syncflow_core.entity import Entity
 from syncflow_core.fields import Shape, shape_of
-from syncflow_core.identity import key_hash, reference_text
+from syncflow_core.identity import hashed_text, key_hash
 from syncflow_core.keys import (
     key_sources,
     keys_of,
@@ -47,7 +47,7 @@ def test_a_row_with_another_field_wrong_has_its_key() -> None:
 
 @given(st.dictionaries(st.text("ab|=\\", min_size=1), st.text("ab|=\\"), min_size=1, max_size=3))
 def test_a_reference_gives_its_values_back(values: dict[str, str]) -> None:
-    assert values_of(reference_text(values, list(values))) == values
+    assert values_of(hashed_text(values)) == values
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from syncflow_core.fields import Shape, shape_of
 from syncflow_core.identity import add_identity
 from syncflow_core.normalize import Normalized, explain, misdeclared, normalize
 from syncflow_core.normalize.text import _LETTER, repaired
-from syncflow_core.rowversion import ROWVERSION_SOURCE
+from syncflow_core.normalize.version import ROWVERSION_SOURCE
 
 ODD_TEXT = st.text(st.characters(codec="utf-8"), max_size=12)
 NUMBERS = st.decimals(allow_nan=False, allow_infinity=False, min_value=-(10**30), max_value=10**30)

@@ -6,11 +6,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from syncflow_core.catalog import Api, Column
-from syncflow_core.entity import Entity
+from syncflow_core.entity import Entity, RowversionKind
 from syncflow_core.fields import shape_of
+from syncflow_core.normalize.version import canonical
 from syncflow_core.rowversion import (
-    RowversionKind,
-    canonical,
     is_newer,
     moment_of,
     newest,

@@ -132,7 +132,14 @@ def test_a_list_that_ends_before_its_total_breaks_the_contract() -> None:
 
 
 @pytest.mark.parametrize(
-    "body", [{"items": []}, {"total": 1}, [], {"items": [{"erp_key_hash": "00"}], "total": 1}]
+    "body",
+    [
+        {"items": []},
+        {"total": 1},
+        [],
+        {"items": [{"erp_key_hash": KEY.hex()}], "total": 1},
+        {"items": [{"uid": "u", "erp_key_hash": "00"}], "total": 1},
+    ],
 )
 def test_a_malformed_list_breaks_the_contract(body: object) -> None:
     target, _ = target_of(lambda _: httpx.Response(200, json=body))

@@ -59,7 +59,6 @@ def webhook() -> Iterator[Hook]:
 class Mailbox:
     """What an SMTP server took, what was said to it, and what it answers to a letter from now on."""
 
-    host: str
     port: int = 0
     answer: str = "250 taken"
     said: list[str] = field(default_factory=list)
@@ -139,7 +138,7 @@ class _SmtpServer(socketserver.ThreadingTCPServer):
     allow_reuse_address = True
 
     def __init__(self, box: Mailbox, tls: ssl.SSLContext | None, *, from_the_start: bool) -> None:
-        super().__init__((box.host, 0), _Session)
+        super().__init__(("127.0.0.1", 0), _Session)
         self.box, self.tls, self.from_the_start = box, tls, from_the_start
 
     def handle_error(self, *_: object) -> None:
@@ -148,10 +147,10 @@ class _SmtpServer(socketserver.ThreadingTCPServer):
 
 @contextmanager
 def mailbox(
-    host: str = "127.0.0.1", tls: ssl.SSLContext | None = None, *, from_the_start: bool = False
+    tls: ssl.SSLContext | None = None, *, from_the_start: bool = False
 ) -> Iterator[Mailbox]:
     """An SMTP server; with *tls* it offers STARTTLS, or speaks nothing else."""
-    box = Mailbox(host)
+    box = Mailbox()
     with _SmtpServer(box, tls, from_the_start=from_the_start) as server, _served(server):
         box.port = server.server_address[1]
         yield box

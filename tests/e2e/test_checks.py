@@ -10,6 +10,7 @@ from dagster._core.test_utils import create_run_for_test
 from place import Place
 from tables import table
 
+from syncflow_core.bridge.alerts import find_conditions
 from syncflow_core.entity import Brake, Entity, Field, ParentRef
 from syncflow_dagster.abandoned import end_abandoned, mark
 from syncflow_dagster.checks import CHECKS
@@ -114,12 +115,17 @@ def test_children_of_an_entity_that_is_in_doubt_are_not_synced(place: Place) -> 
     run = place.sync("par", "kid", "other")
 
     told = {batch.entity: (batch.status, batch.error) for batch in run.batches}
+    with place.database.begin() as connection:
+        wrong = find_conditions(connection, run.batches[0].started_at, failed_share=1)
     assert failing(place, "par") == {"nothing_in_doubt": ERROR}
     assert told == {
         "par": ("completed", None),
         "kid": ("failed", "parent not synced"),
         "other": ("completed", None),
     }
+    assert [item.message for item in wrong if item.subject == "kid"] == [
+        "its last sync (full) failed: a parent was not synced"
+    ]
 
 
 def test_the_asset_shows_columns_lineage_chart_and_samples_without_values(place: Place) -> None:

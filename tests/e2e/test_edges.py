@@ -270,3 +270,35 @@ def test_XF25_texts_of_megabytes_arrive_whole_and_one_absurd_number_costs_its_ro
     assert json.loads(hub(place, "clb")["id=C"])["j"] == {"a": [1.5], "b": 1}
     with place.database.begin() as connection:
         assert open_failed(connection, "clb")["rule"].to_list() == ["json"]
+
+
+def test_each_form_of_pages_gives_the_same_records(place: Place) -> None:
+    columns = {
+        "ID": "VARCHAR2(9)",
+        "NAME": "VARCHAR2(99)",
+        "N": "NUMBER",
+        "D": "DATE",
+        "F": "BINARY_DOUBLE",
+        "RV": "NUMBER(38)",
+    }
+    whole = {"NAME": ' ä "x"\\\n\t', "D": "2025-12-08T10:30:00", "F": 0.1, "RV": 10**37}
+    rows: list[Row] = [
+        {"ID": "A", "N": Decimal("1.50"), **whole},
+        {"ID": "B", "N": Decimal("-12345678901234567890.123456789"), **whole},
+        {"ID": "C", **dict.fromkeys(["NAME", "N", "D", "F", "RV"])},
+    ]
+    table(place, "frm", columns, rows)
+    place.apply([Entity(name="frm")])
+
+    found = {}
+    for form in ("json", "ndjson", "arrow"):
+        ended = place.command("sync", "frm", "--full", "--json", SYNCFLOW_APISMITH_PAGES=form)
+        assert ended.returncode == 0, ended.stderr
+        (line,) = lines(ended.stdout)
+        found[form] = {name: number for name, number in line["counts"].items() if number}
+
+    assert found == {
+        "json": {"fetched": 3, "inserted": 3},
+        "ndjson": {"fetched": 3, "unchanged": 3},
+        "arrow": {"fetched": 3, "unchanged": 3},
+    }

@@ -228,7 +228,7 @@ def remove(place: Place, reference: str) -> None:
         query = sa.text("SELECT hub_uid FROM bridge.synced_records WHERE reference = :reference")
         uid = connection.scalar(query, {"reference": reference})
     url = f"{place.sandbox.schedulehub_url}/api/v1"
-    login = {"username": "syncflow", "password": "sandbox"}
+    login = {"username": "syncflow", "password": place.sandbox.password}
     token = httpx.post(f"{url}/auth/login", json=login, trust_env=False).json()["access_token"]
     headers = {"Authorization": f"Bearer {token}"}
     httpx.delete(f"{url}/flp/{uid}", headers=headers, trust_env=False).raise_for_status()

@@ -271,3 +271,21 @@ def test_extras_are_seen_beside_a_row_without_a_readable_key(synced: Place) -> N
     assert counted(found) == {"source_extra": 2, "rejected": 1}
     assert {row["record"] for row in found["samples"]} == {"id=I38", "id=I39"}
     assert len(hub(synced, "rec")) == 40
+
+
+def test_a_sample_compares_of_several_rows_of_one_key_the_one_that_a_sync_takes(
+    place: Place,
+) -> None:
+    columns = {**COLUMNS, "RV": "NUMBER(9)"}
+    rows: list[Row] = [
+        {"ID": f"I{n}", "NAME": name, "RV": version}
+        for n in range(20)
+        for name, version in (("new", 10), ("old", 9))
+    ]
+    table(place, "rec", columns, rows)
+    place.apply([Entity(name="rec")])
+    place.sync()
+
+    sample = reconciled(place, "--sample", "20")
+
+    assert (counted(sample), sample["compared"]) == ({}, 20)

@@ -52,22 +52,22 @@ def sandbox(database_url: str) -> Iterator[Sandbox]:
 
 @pytest.fixture
 def apismith(sandbox: Sandbox) -> Iterator[httpx.Client]:
-    with logged_in(sandbox.apismith_url) as client:
+    with logged_in(sandbox, sandbox.apismith_url) as client:
         yield client
         client.delete("/sandbox/faults")
 
 
 @pytest.fixture
 def hub(sandbox: Sandbox) -> Iterator[httpx.Client]:
-    with logged_in(sandbox.schedulehub_url) as client:
+    with logged_in(sandbox, sandbox.schedulehub_url) as client:
         client.post("/sandbox/reset").raise_for_status()
         yield client
         client.delete("/sandbox/faults")
         client.post("/sandbox/switches", json={"batch_missing": 0, "reject": []})
 
 
-def logged_in(url: str) -> httpx.Client:
-    login = {"username": "syncflow", "password": "sandbox"}
+def logged_in(sandbox: Sandbox, url: str) -> httpx.Client:
+    login = {"username": "syncflow", "password": sandbox.password}
     answer = httpx.post(f"{url}/api/v1/auth/login", json=login, trust_env=False)
     headers = {
         "Authorization": f"Bearer {answer.json()['access_token']}",

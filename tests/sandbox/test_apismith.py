@@ -61,9 +61,11 @@ def test_wrong_credentials_are_401(sandbox: Sandbox) -> None:
     assert answer.status_code == 401
 
 
-def test_a_refresh_token_gives_a_new_access_token_until_it_is_spent(apismith: httpx.Client) -> None:
+def test_a_refresh_token_gives_a_new_access_token_until_it_is_spent(
+    sandbox: Sandbox, apismith: httpx.Client
+) -> None:
     login = apismith.post(
-        "/api/v1/auth/login", json={"username": "syncflow", "password": "sandbox"}
+        "/api/v1/auth/login", json={"username": "syncflow", "password": sandbox.password}
     ).json()
     assert login.keys() == {"access_token", "refresh_token", "token_type", "expires_in"}
     assert (login["token_type"], login["expires_in"]) == ("bearer", 1800)

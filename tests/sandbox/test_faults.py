@@ -190,7 +190,7 @@ def test_a_delayed_answer_is_overtaken_by_the_next(apismith: httpx.Client) -> No
 
 
 def test_all_tokens_expire_at_once(sandbox: Sandbox) -> None:
-    login = {"username": "syncflow", "password": "sandbox"}
+    login = {"username": "syncflow", "password": sandbox.password}
     with httpx.Client(base_url=sandbox.apismith_url, trust_env=False) as client:
         tokens = client.post("/api/v1/auth/login", json=login).json()
         client.headers["Authorization"] = f"Bearer {tokens['access_token']}"

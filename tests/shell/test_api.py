@@ -20,10 +20,11 @@ from syncflow_core.bridge.entities import apply_entities
 from syncflow_core.bridge.plans import PLANNED
 from syncflow_core.entity import Entity
 from syncflow_core.errors import ConfigError
+from syncflow_core.privacy import Role
 from syncflow_core.settings import Settings
 from syncflow_dagster.api.app import MOST_BYTES, create_app
 from syncflow_dagster.api.gateway import DagsterGateway
-from syncflow_dagster.api.security import Role, Verifier, issue, secret_of
+from syncflow_dagster.api.security import Verifier, issue, secret_of
 
 SECRET = "a secret of more than thirty-two bytes"
 NOW = datetime.now(tz=UTC)

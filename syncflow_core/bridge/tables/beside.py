@@ -1,6 +1,6 @@
 """The tables beside the ten: plans, proofs, sweeps, leases, limits, suspects, what was compared, totals."""
 
-from typing import Final
+from typing import get_args
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
@@ -12,8 +12,7 @@ from syncflow_core.bridge.tables.shapes import (
     metadata,
     one_of,
 )
-
-PLAN_KINDS: Final = ("sync", "withheld")
+from syncflow_core.bridge.tables.words import PlanKind, PlanStatus
 
 plans = sa.Table(
     "plans",
@@ -32,8 +31,8 @@ plans = sa.Table(
     batch_column("applied_batch"),
     sa.Column("dagster_run_id", sa.Text),
     sa.Column("reason", sa.Text),
-    one_of("status", ("open", "approved", "applied", "expired")),
-    one_of("kind", PLAN_KINDS),
+    one_of("status", get_args(PlanStatus)),
+    one_of("kind", get_args(PlanKind)),
     sa.Index("ix_plans_entity_status", "entity", "status"),
     comment="what a batch would do, or withheld, until a person has decided",
 )

@@ -5,7 +5,7 @@ foreign key is a trigger per row, which costs seconds per million; their ``entit
 come from a lease that was checked in the same transaction.
 """
 
-from typing import Final
+from typing import Final, get_args
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
@@ -18,17 +18,8 @@ from syncflow_core.bridge.tables.shapes import (
     metadata,
     one_of,
 )
+from syncflow_core.bridge.tables.words import BatchKind, BatchStatus, ChildKind, ChildState
 
-BATCH_KINDS: Final = ("full", "incremental", "slice", "retry", "plan", "adopt")
-BATCH_STATUSES: Final = (
-    "pending",
-    "running",
-    "completed",
-    "partial",
-    "withheld",
-    "failed",
-    "stopped",
-)
 COUNTS: Final = (
     "fetched",
     "normalized",
@@ -129,8 +120,8 @@ sync_batches = sa.Table(
         server_default=sa.text("false"),
         comment="whether metric_totals has its accounts",
     ),
-    one_of("kind", BATCH_KINDS),
-    one_of("status", BATCH_STATUSES),
+    one_of("kind", get_args(BatchKind)),
+    one_of("status", get_args(BatchStatus)),
     sa.ForeignKeyConstraint(
         ["entity", "entity_version"],
         ["bridge.entity_versions.entity", "bridge.entity_versions.version"],
@@ -230,8 +221,8 @@ pending_children = sa.Table(
     batch_column("batch", index=True),
     at_column("created_at"),
     at_column("updated_at"),
-    one_of("kind", ("parked", "deferred")),
-    one_of("state", ("waiting", "released", "dead", "cancelled")),
+    one_of("kind", get_args(ChildKind)),
+    one_of("state", get_args(ChildState)),
     sa.Index(
         "uq_pending_children_open",
         "entity",
@@ -298,7 +289,9 @@ background_sync_schedule = sa.Table(
     sa.Column("window_end", sa.Time, nullable=False),
     sa.Column("time_zone", sa.Text, comment="null: the installation's"),
     sa.Column("nights", sa.Integer, nullable=False),
-    sa.Column("slice_size", sa.BigInteger, comment="rows; computed when a sweep begins"),
+    sa.Column(
+        "slice_size", sa.BigInteger, comment="rows of the largest slice that the sweep has read"
+    ),
     sa.Column("current_offset", sa.BigInteger, nullable=False, server_default="0"),
     sa.Column("sweep_number", sa.Integer, nullable=False, server_default="0"),
     sa.Column("last_slice", sa.Integer),

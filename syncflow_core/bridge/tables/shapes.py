@@ -4,9 +4,12 @@ Belongs here: the metadata and the recurring columns.
 Does not belong here: tables (``main``, ``beside``).
 """
 
+from collections.abc import Sequence
 from typing import Any, Final
 
 import sqlalchemy as sa
+
+from syncflow_core.bridge.tables.words import quoted
 
 SCHEMA: Final = "bridge"
 
@@ -43,10 +46,9 @@ def at_column(name: str, *, nullable: bool = False, now: bool = False) -> sa.Col
     return sa.Column(name, sa.TIMESTAMP(timezone=True), nullable=nullable, server_default=default)
 
 
-def one_of(column: str, values: tuple[str, ...]) -> sa.CheckConstraint:
+def one_of(column: str, values: Sequence[str]) -> sa.CheckConstraint:
     """That a column holds one of these words."""
-    words = ", ".join(f"'{value}'" for value in values)
-    return sa.CheckConstraint(f"{column} IN ({words})", name=column)
+    return sa.CheckConstraint(f"{column} IN ({quoted(values)})", name=column)
 
 
 def count_column(name: str) -> sa.Column[int]:

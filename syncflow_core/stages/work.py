@@ -145,6 +145,8 @@ class Staged(msgspec.Struct, frozen=True):
     version: int
     api: str
     """The source's description, as JSON, as it was at the start."""
+    drift: str = ""
+    """How the source's columns differ from those accepted before, where they may; empty: they do not."""
     frames: dict[str, FrameRef] = {}
     """Frame sets by name: ``raw unreadable accepted rejected distinct changes gone wave-N parked missing``."""
     counts: dict[str, int] = {}

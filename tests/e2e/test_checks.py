@@ -50,12 +50,15 @@ def items(number: int, name: str = "a") -> list[dict[str, str | int | None]]:
     return [{"ID": f"I{n}", "NAME": name} for n in range(number)]
 
 
-def test_checks_warn_of_what_is_withheld_rejected_and_there_twice(place: Place) -> None:
+def test_checks_warn_of_new_columns_and_of_what_is_withheld_rejected_and_there_twice(
+    place: Place,
+) -> None:
     table(place, "itm", COLUMNS, items(10))
     place.apply([Entity(name="itm", brake=Brake(rows=2, share=0.1))])
     place.sync()
     quiet = failing(place, "itm")
-    table(place, "itm", COLUMNS, [*items(5), *items(1, "b"), {"ID": None, "NAME": "x"}])
+    widened = {**COLUMNS, "NEW": "VARCHAR2(9)"}
+    table(place, "itm", widened, [*items(5), *items(1, "b"), {"ID": None, "NAME": "x"}])
 
     place.sync()
 
@@ -64,6 +67,7 @@ def test_checks_warn_of_what_is_withheld_rejected_and_there_twice(place: Place) 
         "brake": WARN,
         "unique_keys": WARN,
         "failed_within_limits": WARN,
+        "schema_contract": WARN,
     }
 
 

@@ -21,9 +21,9 @@ from syncflow_core.notify import notifiers_of
 from syncflow_core.settings import Settings, read_settings
 from syncflow_core.telling import Told, tell
 from syncflow_dagster.checks import FAILED_SHARE
+from syncflow_dagster.clock import utc_now
 from syncflow_dagster.failures import as_failure
 from syncflow_dagster.nights import missed_shares
-from syncflow_dagster.ops import utc_now
 
 EVERY_S: Final = 30
 UNSET: Final = (

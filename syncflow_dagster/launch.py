@@ -28,8 +28,8 @@ from syncflow_core.entity import Entity
 from syncflow_core.errors import SyncFlowError
 from syncflow_dagster.abandoned import COMMAND_LINE, STARTED_BY_TAG, end_abandoned, mark
 from syncflow_dagster.choices import Mode, refuse_slice, refuse_unknown
+from syncflow_dagster.clock import utc_now
 from syncflow_dagster.definitions import build
-from syncflow_dagster.ops import utc_now
 from syncflow_dagster.partitions import LOCATION, REPOSITORY, range_tags, slice_key
 from syncflow_dagster.unbegun import close_unbegun
 

@@ -44,6 +44,7 @@ from syncflow_core.stages.work import (
     within_night,
 )
 from syncflow_dagster import checks
+from syncflow_dagster.clock import utc_now
 from syncflow_dagster.failures import as_failure
 from syncflow_dagster.interrupts import doing_first, put_off
 from syncflow_dagster.partitions import slice_key, slice_number
@@ -319,8 +320,3 @@ def _privacy_of(connections: Connections, order: Order) -> Privacy:
     except SyncFlowError:
         return UNKNOWN
     return connections.privacy_of(found[0].entity) if found else UNKNOWN
-
-
-def utc_now() -> dt.datetime:
-    """The time, for what is kept."""
-    return dt.datetime.now(tz=dt.UTC)

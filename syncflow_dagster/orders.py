@@ -19,8 +19,8 @@ from syncflow_core.errors import ConfigError, SyncFlowError
 from syncflow_core.parents import Lineage, lineage
 from syncflow_core.stages.work import Connections, Order
 from syncflow_dagster.choices import Mode, refuse_unknown
+from syncflow_dagster.clock import utc_now
 from syncflow_dagster.failures import as_failure
-from syncflow_dagster.ops import utc_now
 
 
 def declared(connections: Connections) -> tuple[list[Entity], Lineage]:

@@ -24,12 +24,12 @@ from syncflow_core.stages.plan import make_plan
 from syncflow_core.stages.whole import stage, sync
 from syncflow_core.stages.work import Connections, Order
 from syncflow_dagster.choices import Mode, refuse_slice, refuse_unknown
+from syncflow_dagster.clock import utc_now
 from syncflow_dagster.failures import as_failure
 from syncflow_dagster.ops import (
     RESOURCES,
     closing_on_error,
     connections_of,
-    utc_now,
 )
 from syncflow_dagster.orders import (
     chosen,

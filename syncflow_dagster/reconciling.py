@@ -18,7 +18,8 @@ from syncflow_core.stages.plan import make_plan
 from syncflow_core.stages.reconcile import Reconciled, reconcile_sample, reconcile_whole
 from syncflow_core.stages.whole import stage
 from syncflow_core.stages.work import Connections, Order
-from syncflow_dagster.ops import RESOURCES, closing_on_error, connections_of, utc_now
+from syncflow_dagster.clock import utc_now
+from syncflow_dagster.ops import RESOURCES, closing_on_error, connections_of
 from syncflow_dagster.orders import chosen, declared, dry_run, order_for, telling_last
 
 

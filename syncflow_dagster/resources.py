@@ -9,7 +9,6 @@ with a clear error, and not the whole code location.
 Source: product.md 8.
 """
 
-import datetime as dt
 import logging
 import threading
 from uuid import UUID
@@ -32,6 +31,7 @@ from syncflow_core.limiter import Limiter
 from syncflow_core.schedulehub import Target
 from syncflow_core.settings import read_settings
 from syncflow_dagster.abandoned import mark
+from syncflow_dagster.clock import utc_now
 from syncflow_dagster.failures import broken
 from syncflow_dagster.unbegun import close_unbegun
 
@@ -163,7 +163,7 @@ class BridgeResource(dg.ConfigurableResource[Database]):
                         batch,
                         "failed" if ended else "stopped",
                         Counts(),
-                        now=dt.datetime.now(tz=dt.UTC),
+                        now=utc_now(),
                         proof={"unavailable": ended.unavailable} if ended else None,
                         error=ended.message if ended else why,
                     )
@@ -175,7 +175,7 @@ class BridgeResource(dg.ConfigurableResource[Database]):
             run = context.instance.get_run_by_id(context.run.run_id) or context.run
             try:
                 with self._database.begin() as connection:
-                    close_unbegun(connection, run, dt.datetime.now(tz=dt.UTC))
+                    close_unbegun(connection, run, utc_now())
             except UnavailableError as error:
                 logger.warning(
                     "entities that run %s left out have no batch: %s", context.run.run_id, error

@@ -20,12 +20,12 @@ from syncflow_core.bridge.leases import held_entities
 from syncflow_core.errors import ConfigError
 from syncflow_core.settings import read_settings
 from syncflow_core.stages.whole import sync
+from syncflow_dagster.clock import utc_now
 from syncflow_dagster.failures import as_failure, bridge
 from syncflow_dagster.ops import (
     RESOURCES,
     closing_on_error,
     connections_of,
-    utc_now,
 )
 from syncflow_dagster.orders import chosen, declared, order_for, telling_last
 from syncflow_dagster.story import metadata_of

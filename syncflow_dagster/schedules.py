@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 import dagster as dg
 from dagster._utils.schedules import schedule_execution_time_iterator
 
-from syncflow_dagster.ops import utc_now
+from syncflow_dagster.clock import utc_now
 
 SAMPLE = 1_000
 """Records of each entity that the daily sample compares."""

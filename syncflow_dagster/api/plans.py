@@ -30,9 +30,9 @@ from syncflow_dagster.api.requests import (
     settings_of,
     started_by,
 )
-from syncflow_dagster.api.security import utc_now
 from syncflow_dagster.api.sync import StartedRun
 from syncflow_dagster.choices import refuse_slice, refuse_unknown
+from syncflow_dagster.clock import utc_now
 
 router = APIRouter(prefix="/plans", tags=["plans"])
 PLAN_TAG = "syncflow/plan"

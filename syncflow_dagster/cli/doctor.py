@@ -21,8 +21,8 @@ from syncflow_core.printable import printable
 from syncflow_core.settings import read_settings
 from syncflow_dagster.cli.show import console
 from syncflow_dagster.cli.sync import quiet_dagster
+from syncflow_dagster.clock import utc_now
 from syncflow_dagster.daemon import dagster_checks
-from syncflow_dagster.ops import utc_now
 
 STYLES: Final[dict[Status, str]] = {
     "ok": "green",

@@ -33,9 +33,9 @@ from syncflow_dagster.cli.sync import (
     quiet_dagster,
     tell_on_stderr,
 )
+from syncflow_dagster.clock import utc_now
 from syncflow_dagster.launch import run_job
 from syncflow_dagster.logs import log_to_stderr
-from syncflow_dagster.ops import utc_now
 from syncflow_dagster.planning import SAMPLE_COLUMNS
 
 COUNTS = ("inserts", "updates", "deletes", "pending", "unchanged", "rejected", "fetched", "known")

@@ -77,20 +77,32 @@ def classify(
     newer = is_newer(pl.col(ROWVERSION), pl.col("#known_rowversion"), kind)
     unmarked = pl.col("#known") & pl.col("#known_rowversion").is_null()
     advanced = newer.fill_null(value=False) | (unmarked & pl.col(ROWVERSION).is_not_null())
-    return joined.select(
-        ROW,
-        KEY_HASH,
+    op = (
         pl.when(pl.col("#known").is_null())
         .then(pl.lit("insert"))
         .when(same | (older & guarded))
         .then(pl.lit("unchanged"))
         .otherwise(pl.lit("update"))
-        .cast(OPS)
-        .alias(OP),
-        KNOWN_DATA_HASH,
-        KNOWN_PARENT_REFS,
-        older.alias(OLDER),
-        advanced.fill_null(value=False).alias(ADVANCED),
+    )
+    # most rows are what is known to the last digit: comparing rowversions, which is dear, is for the others
+    equal = joined.select(
+        (same & pl.col(ROWVERSION).eq(pl.col("#known_rowversion"))).fill_null(value=False)
+    ).to_series()
+    no = pl.lit(value=False)
+    return pl.concat(
+        part.select(
+            ROW,
+            KEY_HASH,
+            label.cast(OPS).alias(OP),
+            KNOWN_DATA_HASH,
+            KNOWN_PARENT_REFS,
+            backwards.alias(OLDER),
+            forwards.fill_null(value=False).alias(ADVANCED),
+        )
+        for part, label, backwards, forwards in (
+            (joined.filter(equal), pl.lit("unchanged"), no, no),
+            (joined.filter(~equal), op, older, advanced),
+        )
     )
 
 

@@ -3,7 +3,8 @@
 Belongs here: writing and reading frames by reference, and forgetting old ones.
 Does not belong here: what is in them (``columns``, ``stages``), folders and buckets (``places``).
 
-A frame set is a name with an Arrow IPC file, or object, for each part under it.
+A frame set is a name with an Arrow IPC file, or object, for each part under it. A set may hold no more
+than the columns that a stage adds to another set: both are read side by side.
 Within one process the frames written last are kept in memory too.
 
 Source: design.md, "The way of a record" 2.
@@ -13,6 +14,7 @@ import logging
 import uuid
 from collections import OrderedDict
 from collections.abc import Collection, Iterable, Iterator
+from concurrent.futures import Future
 from functools import cached_property
 from typing import Final
 
@@ -20,6 +22,7 @@ import msgspec
 import polars as pl
 
 from syncflow_core.errors import SyncFlowError
+from syncflow_core.logs import Threads
 from syncflow_core.places import Place, place_of
 
 KEPT_BYTES: Final = 500_000_000
@@ -41,9 +44,13 @@ class FrameRef(msgspec.Struct, frozen=True):
     """Its name in the place of staged frames."""
     parts: tuple[str, ...]
     rows: int
+    beside: "FrameRef | None" = None
+    """The set that has the other columns of the same rows, part by part."""
+    added: tuple[str, ...] = ()
+    """The columns that lie here, where there is a set beside."""
 
     def part_paths(self) -> list[str]:
-        """The name of each part, in order."""
+        """The name of each part that lies here, in order."""
         return [f"{self.path}/{name}" for name in self.parts]
 
 
@@ -59,12 +66,22 @@ class FrameStore:
         self._address = address
         self._kept: OrderedDict[str, pl.DataFrame] = OrderedDict()
         self._kept_bytes = 0
+        # a gigabyte takes the system a fifth of a second: meanwhile the run goes on to its end
+        self._removing = Threads(1, thread_name_prefix="forget")
+        self._removals: list[Future[None]] = []
 
     @cached_property
     def _place(self) -> Place:
         return place_of(self._address)
 
-    def write(self, scope: str, name: str, parts: Iterable[pl.DataFrame]) -> FrameRef:
+    def write(
+        self,
+        scope: str,
+        name: str,
+        parts: Iterable[pl.DataFrame],
+        *,
+        beside: FrameRef | None = None,
+    ) -> FrameRef:
         """Write a frame set part by part; empty parts are passed over, save that one part always stands.
 
         Args:
@@ -72,10 +89,12 @@ class FrameStore:
             name: The frame set's name within it. A set of the same name is not overwritten: each
                 write has a name of its own, so a reader of the old one is not disturbed.
             parts: Frames of one schema.
+            beside: The set that these columns are added to: as many parts, of the same rows.
         """
         path = f"{scope}/{name}-{uuid.uuid4().hex[:8]}"
         names: list[str] = []
         rows = 0
+        added: tuple[str, ...] = ()
         pending: pl.DataFrame | None = None
         for part in parts:
             if pending is None or pending.is_empty():
@@ -89,7 +108,8 @@ class FrameStore:
         if pending is not None:
             names.append(self._write_part(path, len(names), pending))
             rows += pending.height
-        return FrameRef(path, tuple(names), rows)
+            added = tuple(pending.columns) if beside is not None else ()
+        return FrameRef(path, tuple(names), rows, beside, added)
 
     def _write_part(self, path: str, index: int, frame: pl.DataFrame) -> str:
         name = f"part-{index:05d}.arrow"
@@ -110,14 +130,28 @@ class FrameStore:
             last: Nobody of this process reads it again: each part leaves memory after its turn, so that
                 what is made of a set does not stand beside all of it. Where it lies it stays.
         """
-        for path in ref.part_paths():
-            yield self._read(path)
+        for at in range(len(ref.parts)):
+            yield self._part(ref, at)
             if last:
-                self._let_go(path)
+                self._let_go_part(ref, at)
 
     def read(self, ref: FrameRef, columns: list[str] | None = None) -> pl.DataFrame:
         """All parts of a frame set as one frame, of these columns alone where they are named."""
-        return pl.concat([self._read(path, columns) for path in ref.part_paths()], how="vertical")
+        return pl.concat(
+            [self._part(ref, at, columns) for at in range(len(ref.parts))], how="vertical"
+        )
+
+    def _part(self, ref: FrameRef, at: int, columns: list[str] | None = None) -> pl.DataFrame:
+        path = ref.part_paths()[at]
+        if ref.beside is None:
+            return self._read(path, columns)
+        if columns is None:
+            return pl.concat([self._part(ref.beside, at), self._read(path)], how="horizontal")
+        here = [name for name in columns if name in ref.added]
+        there = [name for name in columns if name not in ref.added]
+        halves = [self._part(ref.beside, at, there)] if there else []
+        halves += [self._read(path, here)] if here else []
+        return pl.concat(halves, how="horizontal").select(columns)
 
     def _read(self, path: str, columns: list[str] | None = None) -> pl.DataFrame:
         kept = self._kept.get(path)
@@ -139,8 +173,13 @@ class FrameStore:
 
     def drop(self, ref: FrameRef) -> None:
         """Forget a frame set in memory; where it lies it stays until the scope is forgotten."""
-        for path in ref.part_paths():
-            self._let_go(path)
+        for at in range(len(ref.parts)):
+            self._let_go_part(ref, at)
+
+    def _let_go_part(self, ref: FrameRef, at: int) -> None:
+        self._let_go(ref.part_paths()[at])
+        if ref.beside is not None:
+            self._let_go_part(ref.beside, at)
 
     def _let_go(self, path: str) -> None:
         kept = self._kept.pop(path, None)
@@ -148,16 +187,25 @@ class FrameStore:
             self._kept_bytes -= int(kept.estimated_size())
 
     def forget(self, scope: str) -> None:
-        """Remove every frame set of a scope, in memory and where it lies.
+        """Remove every frame set of a scope: in memory at once, where it lies in a thread, until ``close``.
 
         A place that refuses, or is away, ends nothing: what is left is old one day (``forget_older``).
         """
         for path in [path for path in self._kept if path.startswith(f"{scope}/")]:
             self._let_go(path)
+        self._removals.append(self._removing.submit(self._remove, scope))
+
+    def _remove(self, scope: str) -> None:
         try:
             self._place.forget(scope)
         except SyncFlowError as error:
             logger.warning("the staged frames of batch %s are left to tidy: %s", scope, error)
+
+    def close(self) -> None:
+        """Wait until what is forgotten is gone."""
+        self._removing.shutdown()
+        for removal in self._removals:
+            removal.result()
 
     def forget_older(self, than: float, keep: Collection[str]) -> int:
         """Remove what runs that died left behind: scopes, and hand-over of runs, of long ago.

@@ -234,6 +234,7 @@ def connections_of(context: dg.OpExecutionContext) -> Connections:
         abort=abort,
         digest_key=lambda: digest_key(read_settings()),
         leases=resources.bridge.leases,
+        ahead=resources.bridge.ahead,
         tally=tally,
     )
 

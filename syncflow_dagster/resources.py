@@ -11,9 +11,11 @@ Source: product.md 8.
 
 import logging
 import threading
+from concurrent.futures import Future
 from uuid import UUID
 
 import dagster as dg
+import polars as pl
 from pydantic import PrivateAttr
 
 from syncflow_core.apismith import Source
@@ -109,6 +111,7 @@ class BridgeResource(dg.ConfigurableResource[Database]):
 
     _database: Database | None = PrivateAttr(default=None)
     _leases: dict[UUID, Lease] = PrivateAttr(default_factory=dict)
+    _ahead: dict[UUID, Future[pl.DataFrame]] = PrivateAttr(default_factory=dict)
     _shared: dict[str, tuple[SharedLimiter, SharedBreaker]] = PrivateAttr(default_factory=dict)
     _tally: Tally = PrivateAttr(default_factory=Tally)
     _opening: threading.Lock = PrivateAttr(default_factory=threading.Lock)
@@ -122,6 +125,11 @@ class BridgeResource(dg.ConfigurableResource[Database]):
     def leases(self) -> dict[UUID, Lease]:
         """The leases that this run holds, by batch: an entity stays held from its first op to its last."""
         return self._leases
+
+    @property
+    def ahead(self) -> dict[UUID, Future[pl.DataFrame]]:
+        """The known records that this run reads ahead, by batch."""
+        return self._ahead
 
     def setup_for_execution(self, context: dg.InitResourceContext) -> None:
         """Say in Dagster which process executes the run: nobody else looks whether it lives."""
@@ -171,6 +179,7 @@ class BridgeResource(dg.ConfigurableResource[Database]):
                 logger.warning("batch %s stays open until the next sync: %s", batch, error)
             lease.release()
         self._leases.clear()
+        self._ahead.clear()
         if context.run is not None and context.instance is not None:
             run = context.instance.get_run_by_id(context.run.run_id) or context.run
             try:
@@ -197,6 +206,12 @@ class FramesResource(dg.ConfigurableResource[FrameStore]):
         if self._store is None:
             self._store = FrameStore(read_settings().frames_path)
         return self._store
+
+    def teardown_after_execution(self, context: dg.InitResourceContext) -> None:
+        """Wait until the frames of what has ended are gone."""
+        if self._store is not None:
+            self._store.close()
+            self._store = None
 
 
 def resources() -> dict[str, object]:

@@ -40,6 +40,10 @@ CONNECT_TIMEOUT_S = 10
 TRIES = 4
 MET_ANOTHER = frozenset({"40001", "40P01"})  # SQLSTATEs: serialization failure, deadlock
 LOCK_TIMEOUT_S = 30  # a backup or an ALTER TABLE beside a sync ends in an error, not in a hang
+PAGE_COST = (
+    1.1  # of a page out of order: tables are mostly in memory, or on disks without a moving head.
+)
+# With PostgreSQL's own 4.0 ten thousand keys are sought by reading a million records: 170 ms, not 28.
 
 
 def driver_of(pooled: sa.PoolProxiedConnection) -> Session:
@@ -81,7 +85,7 @@ class Database:
                 "connect_timeout": CONNECT_TIMEOUT_S,
                 # One name for all of this object's sessions: a lease's takeover ends them together.
                 "application_name": f"syncflow {secrets.token_hex(8)}",
-                "options": f"-c lock_timeout={LOCK_TIMEOUT_S}s -c timezone=UTC",
+                "options": _options(),
                 "keepalives_idle": 30,
                 "keepalives_interval": 10,
                 "keepalives_count": 3,
@@ -172,7 +176,7 @@ class Database:
 
             def fetch() -> pa.Table:
                 if sought is not None:
-                    keys = pa.table({"key_hash": sought.to_arrow().cast(pa.binary())})
+                    keys = pa.table({"key_hash": sought.sort().to_arrow().cast(pa.binary())})
                     cursor.adbc_ingest("sought", keys, mode="create", temporary=True)
                     cursor.execute("ANALYZE sought")
                 cursor.execute(query, list(parameters) or None)
@@ -226,13 +230,18 @@ class Database:
                 {
                     "connect_timeout": str(CONNECT_TIMEOUT_S),
                     "application_name": "syncflow",
-                    "options": f"-c lock_timeout={LOCK_TIMEOUT_S}s -c timezone=UTC",
+                    "options": _options(),
                 }
             )
             .render_as_string(hide_password=False)
             .replace("+-c", "%20-c")
             .replace("-c+", "-c%20")
         )
+
+
+def _options() -> str:
+    """What every session of SyncFlow's sets."""
+    return f"-c lock_timeout={LOCK_TIMEOUT_S}s -c timezone=UTC -c random_page_cost={PAGE_COST}"
 
 
 def _arrow_connection(url: str) -> adbc.Connection:

@@ -7,7 +7,6 @@ adopting (``adopt``), who is gone (``absent``).
 Source: product.md 4.
 """
 
-import functools
 from collections.abc import Callable, Iterator
 from datetime import datetime
 
@@ -35,6 +34,7 @@ from syncflow_core.keys import with_plain_references
 from syncflow_core.stages.absent import Absence, find_absent, forget_waiting, prove_absent
 from syncflow_core.stages.adopt import adopt
 from syncflow_core.stages.confirm import confirm
+from syncflow_core.stages.known import known_records
 from syncflow_core.stages.normalize import FILED
 from syncflow_core.stages.settle import settle_open
 from syncflow_core.stages.withhold import Held, withhold
@@ -63,7 +63,7 @@ def find_changes(
         ]
         frames, shape = connections.frames, staged.shape
         incoming = frames.read(staged.frames["distinct"], columns=list(NARROW))
-        known, live = _known(connections, staged, incoming[KEY_HASH])
+        known, live = known_records(connections, staged, incoming[KEY_HASH], written=bool(notes))
         guarded = staged.kind == "slice" or staged.order.continued
         verdicts = classify(incoming, known, kind=shape.rowversion_kind, guarded=guarded)
         verdicts, confirmed = _confirmed(connections, staged, verdicts, incoming, lease)
@@ -115,27 +115,6 @@ def find_changes(
             swept = frames.write(str(staged.batch), "swept", [absence.seen.to_frame(KEY_HASH)])
             staged = staged.having(frames={"swept": swept})
     return staged.having(seconds=seconds)
-
-
-def _known(
-    connections: Connections, staged: Staged, keys: pl.Series
-) -> tuple[pl.DataFrame, Callable[[], int]]:
-    """What is known of the records that the batch may change; and what counts all that are known.
-
-    A batch that read everything compares with all of them: who is not among the rows may be gone. A part
-    of the rows is compared with its own records alone, so that memory follows the part; all are counted
-    only where the brake wants to know, for that takes as long as all are many.
-    """
-    if staged.kind == "full":
-        known = records.load_known(connections.database, staged.name)
-        return known, lambda: known.height
-
-    @functools.cache
-    def count() -> int:
-        with connections.database.begin() as connection:
-            return records.count_known(connection, staged.name)
-
-    return records.load_known_among(connections.database, staged.name, keys), count
 
 
 def _with_uids(connections: Connections, staged: Staged, rows: pl.DataFrame) -> pl.DataFrame:

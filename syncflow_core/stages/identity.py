@@ -33,14 +33,17 @@ def identify(connections: Connections, staged: Staged) -> Staged:
         hold(connections, staged.order)
         frames, shape = connections.frames, staged.shape
 
-        def identified() -> Iterator[pl.DataFrame]:
-            done = 0
-            for part in frames.parts(staged.frames["accepted"], last=True):
-                done += part.height
-                connections.progress(staged.name, "identity", done, staged.frames["accepted"].rows)
-                yield add_parent_refs(add_identity(part, shape), shape.entity.parents)
+        accepted = staged.frames["accepted"]
 
-        every = frames.write(str(staged.batch), "identified", identified())
+        def added() -> Iterator[pl.DataFrame]:
+            done = 0
+            for part in frames.parts(accepted):
+                done += part.height
+                connections.progress(staged.name, "identity", done, accepted.rows)
+                identified = add_parent_refs(add_identity(part, shape), shape.entity.parents)
+                yield identified.drop(part.columns)
+
+        every = frames.write(str(staged.batch), "identified", added(), beside=accepted)
         # telling equal keys apart needs these columns alone: the others stay in their parts
         volatile = tuple(item for item in shape.fields if not item.hashed)
         keys = frames.read(

@@ -20,6 +20,7 @@ from syncflow_core.keys import key_sources, keys_of
 from syncflow_core.logs import about
 from syncflow_core.normalize import LayerMetrics, misdeclared, normalize
 from syncflow_core.privacy import Privacy
+from syncflow_core.stages.known import read_ahead
 from syncflow_core.stages.work import Connections, Staged, hold, timed
 
 logger = logging.getLogger(__name__)
@@ -65,6 +66,7 @@ def normalize_rows(connections: Connections, staged: Staged) -> Staged:
     seconds: dict[str, float] = {}
     with timed(connections, seconds, "normalize"):
         hold(connections, staged.order)
+        read_ahead(connections, staged)
         work = _Normalizing(connections, staged)
         accepted = connections.frames.write(str(staged.batch), "accepted", work.parts())
         misdeclared(

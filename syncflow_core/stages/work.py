@@ -11,6 +11,7 @@ import logging
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from datetime import date, datetime
@@ -18,6 +19,7 @@ from typing import Final, Literal
 from uuid import UUID
 
 import msgspec
+import polars as pl
 
 from syncflow_core.apismith import Source
 from syncflow_core.bridge import batches
@@ -67,6 +69,8 @@ class Connections:
     """Keys the digests that stand for personal data."""
     leases: dict[UUID, Lease] = field(default_factory=dict)
     """The leases that this process holds, by batch."""
+    ahead: dict[UUID, Future[pl.DataFrame]] = field(default_factory=dict)
+    """Known records that are being read ahead, by batch (``known``)."""
     tally: Tally = field(default_factory=Tally)
     """Counts what the clients ask, by batch."""
     done: defaultdict[UUID, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))

@@ -4,8 +4,9 @@ Belongs here: parsing arguments.
 Does not belong here: the work (the module named in each command).
 """
 
+import gc
 import sys
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
@@ -26,6 +27,9 @@ app.add_typer(bench_app, name="bench")
 
 INTERRUPTED = 130
 """Exit status after Ctrl-C."""
+
+GARBAGE: Final = (50_000, 20, 50)
+"""Python's thresholds of garbage collection: its own go through Dagster's modules many times while they load."""
 
 EPILOG = "Exit status: 0; 4 unavailable, 3 withheld, 1 partial or failed (the highest wins); 2 wrong usage; 143 after SIGTERM."
 
@@ -375,6 +379,7 @@ def up(
 
 def main() -> None:
     """Run the command that the arguments name."""
+    gc.set_threshold(*GARBAGE)
     try:
         app()
     except KeyboardInterrupt:

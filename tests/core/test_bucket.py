@@ -96,6 +96,7 @@ def test_what_cannot_be_removed_now_ends_no_batch(s3: S3, caplog: pytest.LogCapt
 
     with s3.knowing_nobody():
         store.forget("batch")
+        store.close()
 
     assert "left to tidy" in caplog.text
     assert store.read(ref).height == 1

@@ -66,6 +66,7 @@ def test_a_forgotten_scope_is_gone_and_says_so_and_the_others_stay(address: str)
     ref, other = store.write("batch", "raw", parts()), store.write("batch2", "raw", parts())
 
     store.forget("batch")
+    store.close()
 
     with pytest.raises(SyncFlowError, match="start the sync again"):
         store.read(ref)

@@ -22,12 +22,12 @@ from syncflow_dagster.api.requests import (
     UID,
     Admin,
     EntityUid,
+    StartedRun,
     Viewer,
     database_of,
     gateway_of,
     started_by,
 )
-from syncflow_dagster.api.sync import StartedRun
 
 router = APIRouter(prefix="/entities", tags=["entities"])
 

@@ -24,13 +24,13 @@ from syncflow_dagster.api.requests import (
     UID,
     Operator,
     PlanUid,
+    StartedRun,
     Viewer,
     database_of,
     gateway_of,
     settings_of,
     started_by,
 )
-from syncflow_dagster.api.sync import StartedRun
 from syncflow_dagster.choices import refuse_slice, refuse_unknown
 from syncflow_dagster.clock import utc_now
 

@@ -25,6 +25,7 @@ from syncflow_dagster.api.requests import (
     Moment,
     Operator,
     Page,
+    StartedRun,
     Viewer,
     database_of,
     gateway_of,
@@ -204,12 +205,6 @@ class RetryRequest(BaseModel):
         description="These failed records, by their uid.",
         examples=[[UID]],
     )
-
-
-class StartedRun(BaseModel):
-    """A run that was launched; the Dagster UI shows the same one."""
-
-    run_id: str = Field(description="Its id in Dagster.", examples=[UID])
 
 
 @router.post(

@@ -21,9 +21,9 @@ from syncflow_core.bridge.entities import load_entities
 from syncflow_core.bridge.leases import held_entities
 from syncflow_core.settings import Settings, read_settings
 from syncflow_dagster.checks import own_checks
-from syncflow_dagster.failures import bridge
 from syncflow_dagster.partitions import range_tags
-from syncflow_dagster.retrying import LIVE
+from syncflow_dagster.session import bridge
+from syncflow_dagster.statuses import LIVE
 from syncflow_dagster.tags import BEHIND_THE_SWEEP, BY_CLOCK
 
 JOB: Final = "incremental"

@@ -25,9 +25,9 @@ from syncflow_core.settings import Settings, read_settings
 from syncflow_core.window import slices_due
 from syncflow_dagster.checks import own_checks
 from syncflow_dagster.clock import utc_now
-from syncflow_dagster.failures import bridge
 from syncflow_dagster.partitions import range_tags
-from syncflow_dagster.retrying import LIVE
+from syncflow_dagster.session import bridge
+from syncflow_dagster.statuses import LIVE
 from syncflow_dagster.tags import BY_CLOCK, MAX_RUNTIME_TAG, NIGHT_TAG, SWEEP_FIRST, UNTIL_TAG
 
 JOB: Final = "night"

@@ -21,26 +21,21 @@ from syncflow_core.errors import ConfigError
 from syncflow_core.settings import read_settings
 from syncflow_core.stages.whole import sync
 from syncflow_dagster.clock import utc_now
-from syncflow_dagster.failures import as_failure, bridge
+from syncflow_dagster.failures import as_failure
 from syncflow_dagster.ops import (
     RESOURCES,
     closing_on_error,
     connections_of,
 )
 from syncflow_dagster.orders import chosen, declared, order_for, telling_last
+from syncflow_dagster.session import bridge
+from syncflow_dagster.statuses import LIVE
 from syncflow_dagster.story import metadata_of
 from syncflow_dagster.tags import BY_CLOCK
 
 JOB = "retry_failed"
 EVERY_S = 30
 """Seconds between two looks of the sensor: a child goes within the minute in which its parent landed."""
-LIVE = [
-    dg.DagsterRunStatus.QUEUED,
-    dg.DagsterRunStatus.NOT_STARTED,
-    dg.DagsterRunStatus.STARTING,
-    dg.DagsterRunStatus.STARTED,
-    dg.DagsterRunStatus.CANCELING,
-]
 
 
 class RetryConfig(dg.Config):

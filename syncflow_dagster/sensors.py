@@ -23,8 +23,9 @@ from syncflow_core.settings import Settings, read_settings
 from syncflow_dagster.abandoned import end_abandoned
 from syncflow_dagster.checks import changed_contract
 from syncflow_dagster.clock import utc_now
-from syncflow_dagster.failures import as_failure, bridge
+from syncflow_dagster.failures import as_failure
 from syncflow_dagster.nights import missed_shares
+from syncflow_dagster.session import bridge
 from syncflow_dagster.unbegun import close_forgotten
 
 DEAD_S: Final = 30

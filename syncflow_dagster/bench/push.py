@@ -44,8 +44,8 @@ from syncflow_core.stages.work import Connections
 from syncflow_dagster.bench.measure import Benchmark
 from syncflow_dagster.bench.rows import WIDE, pages, shape_named
 from syncflow_dagster.bench.scratch import scratch_database
-from syncflow_dagster.cli.sandbox import environment
 from syncflow_dagster.clock import utc_now
+from syncflow_dagster.sandbox import environment
 
 HUB_ROWS: Final = 50_000
 """What the sandbox's hub holds before some of it changes."""

@@ -25,8 +25,8 @@ from syncflow_core.parents import lineage
 from syncflow_core.sandbox import Sandbox
 from syncflow_dagster.choices import Mode
 from syncflow_dagster.cli.app import main
-from syncflow_dagster.cli.sandbox import environment
 from syncflow_dagster.launch import Run, run_sync
+from syncflow_dagster.sandbox import environment
 
 SYNCFLOW = str(Path(sys.executable).parent / "syncflow")
 

@@ -17,7 +17,7 @@ from syncflow_core.entity import Entity, Field, Rowversion
 from syncflow_core.errors import ConfigError
 from syncflow_core.sandbox import database, erp, store
 from syncflow_core.sandbox.store import Row
-from syncflow_dagster.cli.sandbox import demo_entities
+from syncflow_dagster.sandbox import demo_entities
 
 pytestmark = pytest.mark.e2e
 

@@ -21,9 +21,9 @@ from syncflow_core.sandbox import database, erp
 from syncflow_core.sandbox.compare import compare
 from syncflow_core.sandbox.effects import inserted_twice, updated_twice
 from syncflow_dagster.checks import CHECKS
-from syncflow_dagster.cli.sandbox import demo_entities
 from syncflow_dagster.launch import Run
 from syncflow_dagster.partitions import range_tags
+from syncflow_dagster.sandbox import demo_entities
 
 pytestmark = pytest.mark.e2e
 

@@ -12,7 +12,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
 import dagster as dg
 import pytest
@@ -59,24 +58,24 @@ class Place:
         """Run ``syncflow`` as a user does, but in this process: a new one costs seconds of imports."""
         told, warned = io.StringIO(), io.StringIO()
         root = logging.getLogger()
-        handlers, environment, folder = list(root.handlers), dict(os.environ), Path.cwd()
+        handlers, before = list(root.handlers), dict(os.environ)
         with (
-            patch.object(sys, "argv", ["syncflow", *arguments]),
+            pytest.MonkeyPatch.context() as monkeypatch,
             contextlib.redirect_stdout(told),
             contextlib.redirect_stderr(warned),
         ):
+            monkeypatch.setattr(sys, "argv", ["syncflow", *arguments])
+            monkeypatch.chdir(self.home)
             os.environ.clear()
             os.environ.update(self.environment | more)
-            os.chdir(self.home)
             status: object = 0
             try:
                 main()
             except SystemExit as ended:
                 status = ended.code
             finally:
-                os.chdir(folder)
                 os.environ.clear()
-                os.environ.update(environment)
+                os.environ.update(before)
                 root.handlers[:] = handlers
         assert isinstance(status, int | None)
         return subprocess.CompletedProcess(

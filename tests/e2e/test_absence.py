@@ -20,8 +20,6 @@ from syncflow_core.sandbox.store import Row
 from syncflow_core.settings import read_settings
 from syncflow_core.stages import absent
 
-pytestmark = pytest.mark.e2e
-
 COLUMNS = {"ID": "NUMBER(9)", "NAME": "VARCHAR2(9)", "RV": "NUMBER(9)"}
 LOOSE = Brake(rows=100_000, share=1)
 

@@ -13,8 +13,6 @@ from syncflow_core.bridge.batches import Batch
 from syncflow_core.entity import Brake, Entity, Field, Rowversion
 from syncflow_core.sandbox.store import Row
 
-pytestmark = pytest.mark.e2e
-
 COLUMNS = {"ID": "VARCHAR2(9)", "NAME": "VARCHAR2(9)", "QTY": "NUMBER(12,2)", "AT": "DATE"}
 ITEM = Entity(name="ado", brake=Brake(rows=100, share=1))
 

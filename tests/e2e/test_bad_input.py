@@ -9,8 +9,6 @@ from syncflow_core.entity import Entity, ParentRef
 from syncflow_core.sandbox import database, erp
 from syncflow_dagster.sandbox import demo_entities
 
-pytestmark = pytest.mark.e2e
-
 BROKEN = """\
 version: 1
 entities:

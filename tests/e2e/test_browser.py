@@ -29,7 +29,6 @@ COLUMNS = {"ID": "VARCHAR2(9)", "NAME": "VARCHAR2(9)"}
 WAIT_MS = 60_000
 
 pytestmark = [
-    pytest.mark.e2e,
     pytest.mark.browser,
     pytest.mark.skipif(
         not CHROMIUM.exists(), reason="needs Debian's Chromium: apt-get install chromium"

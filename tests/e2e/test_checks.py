@@ -5,7 +5,6 @@ import sys
 from datetime import timedelta
 
 import dagster as dg
-import pytest
 from dagster._core.test_utils import create_run_for_test
 from place import Place
 from tables import table
@@ -15,8 +14,6 @@ from syncflow_dagster.abandoned import end_abandoned, mark
 from syncflow_dagster.checks import CHECKS
 from syncflow_dagster.definitions import build
 from syncflow_dagster.tidying import forget_runs
-
-pytestmark = pytest.mark.e2e
 
 COLUMNS = {"ID": "VARCHAR2(9)", "NAME": "VARCHAR2(9)"}
 WARN, ERROR = dg.AssetCheckSeverity.WARN, dg.AssetCheckSeverity.ERROR

@@ -21,8 +21,6 @@ from syncflow_core.entity import Brake, Entity, Field
 from syncflow_core.sandbox.effects import inserted_twice, updated_twice
 from syncflow_core.sandbox.store import Row
 
-pytestmark = pytest.mark.e2e
-
 COLUMNS = {"ID": "VARCHAR2(9)", "NAME": "VARCHAR2(9)"}
 
 

@@ -19,8 +19,6 @@ from syncflow_core.sandbox import database, erp, store
 from syncflow_core.sandbox.store import Row
 from syncflow_dagster.sandbox import demo_entities
 
-pytestmark = pytest.mark.e2e
-
 
 def test_XH05_records_that_refer_to_each_other_are_deleted_together(place: Place) -> None:
     people: list[Row] = [{"ID": f"E{n}", "DEPT": f"D{n}"} for n in range(3)]

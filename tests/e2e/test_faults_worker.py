@@ -26,8 +26,6 @@ from syncflow_core.bridge.leases import Lease
 from syncflow_core.entity import Brake, Entity
 from syncflow_core.sandbox.store import Row
 
-pytestmark = pytest.mark.e2e
-
 LOOSE = Brake(rows=100_000, share=1)
 COLUMNS = {"ID": "VARCHAR2(20)", "UP": "VARCHAR2(20)", "NAME": "VARCHAR2(20)"}
 ROWS = 40

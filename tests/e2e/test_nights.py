@@ -5,15 +5,12 @@ import os
 import random
 from dataclasses import dataclass, field
 
-import pytest
 from place import Place, outcome
 from tables import effects, hub, table
 
 from syncflow_core.bridge.batches import Batch
 from syncflow_core.entity import Entity
 from syncflow_core.sandbox.store import Row
-
-pytestmark = pytest.mark.e2e
 
 NIGHTS = int(os.environ.get("SYNCFLOW_NIGHTS", "25"))
 ROWS = 500

@@ -17,8 +17,6 @@ from syncflow_core.bridge.records import load_known
 from syncflow_core.entity import Brake, Entity, Field
 from syncflow_core.sandbox.store import Row
 
-pytestmark = pytest.mark.e2e
-
 COLUMNS = {"ID": "VARCHAR2(9)", "NAME": "VARCHAR2(9)", "QTY": "NUMBER(9)"}
 ITEM = Entity(name="itm", brake=Brake(rows=2, share=0.1), fields=[Field(source="NAME", pii="mask")])
 

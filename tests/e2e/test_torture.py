@@ -20,8 +20,6 @@ from syncflow_core.sandbox.compare import compare
 from syncflow_core.sandbox.effects import inserted_twice, updated_twice
 from syncflow_dagster.sandbox import demo_entities
 
-pytestmark = pytest.mark.e2e
-
 KILLS = int(os.environ.get("SYNCFLOW_TORTURE_KILLS", "5"))
 SEED = int(os.environ.get("SYNCFLOW_TORTURE_SEED", "0")) or random.SystemRandom().randrange(
     1, 10**6

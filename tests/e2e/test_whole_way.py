@@ -25,8 +25,6 @@ from syncflow_dagster.launch import Run
 from syncflow_dagster.partitions import range_tags
 from syncflow_dagster.sandbox import demo_entities
 
-pytestmark = pytest.mark.e2e
-
 
 def seed(place: Place, rows: int) -> None:
     with database.connect(place.url) as connection:

@@ -30,8 +30,8 @@ from compose import (
     MissingError,
     read,
 )
+from machine import free_port
 from psycopg import sql
-from servers import free_port
 
 from syncflow_core.sandbox.compare import compare
 from syncflow_core.settings import Settings

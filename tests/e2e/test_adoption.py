@@ -5,11 +5,10 @@ import json
 import httpx
 import pytest
 import sqlalchemy as sa
-from place import Place, lines, outcome
+from place import Place, lines, notes, outcome
 from tables import effects, hub, table
 
 from syncflow_core.bridge import schema
-from syncflow_core.bridge.batches import Batch
 from syncflow_core.entity import Brake, Entity, Field, Rowversion
 from syncflow_core.sandbox.store import Row
 
@@ -27,10 +26,6 @@ def items(count: int, **changed: str) -> list[Row]:
         }
         for n in range(count)
     ]
-
-
-def notes(batch: Batch) -> str:
-    return " ".join((batch.proof or {}).get("notes", ()))
 
 
 def forget_bridge(place: Place) -> None:

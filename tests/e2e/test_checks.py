@@ -7,7 +7,7 @@ from datetime import timedelta
 import dagster as dg
 from dagster._core.test_utils import create_run_for_test
 from place import Place
-from tables import table
+from tables import items, table
 
 from syncflow_core.entity import Brake, Entity, Field, ParentRef
 from syncflow_dagster.abandoned import end_abandoned, mark
@@ -41,10 +41,6 @@ def sensor(place: Place, name: str, cursor: str | None = None) -> dg.SensorResul
         instance=place.instance, cursor=cursor, repository_def=repository
     )
     return repository.get_sensor_def(name).evaluate_tick(context)  # type: ignore[return-value]
-
-
-def items(number: int, name: str = "a") -> list[dict[str, str | int | None]]:
-    return [{"ID": f"I{n}", "NAME": name} for n in range(number)]
 
 
 def test_checks_warn_of_new_columns_and_of_what_is_withheld_rejected_and_there_twice(

@@ -17,6 +17,7 @@ import dagster as dg
 import pytest
 from forked import Failpoint, Forked
 
+from syncflow_core.bridge.batches import Batch
 from syncflow_core.bridge.database import Database
 from syncflow_core.bridge.entities import apply_entities, load_entities
 from syncflow_core.entity import Entity
@@ -138,6 +139,11 @@ class _Server(Forked):
 
 def lines(output: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in output.splitlines()]
+
+
+def notes(batch: Batch) -> str:
+    """What a person should know of the batch, in one line."""
+    return " ".join((batch.proof or {}).get("notes", ()))
 
 
 def outcome(run: Run, entity: str) -> dict[str, int]:

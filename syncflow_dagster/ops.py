@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 from uuid import UUID
 
 import dagster as dg
@@ -44,6 +44,7 @@ from syncflow_core.stages.work import (
     within_night,
 )
 from syncflow_dagster import checks
+from syncflow_dagster.choices import Mode
 from syncflow_dagster.clock import utc_now
 from syncflow_dagster.failures import as_failure
 from syncflow_dagster.interrupts import doing_first, put_off
@@ -59,7 +60,7 @@ RESOURCES = {"source", "target", "bridge", "frames"}
 class SyncConfig(dg.Config):
     """How an entity is synced, for the launchpad."""
 
-    mode: Literal["auto", "full", "incremental"] = "auto"
+    mode: Mode = "auto"
     """auto: incremental where the entity's strategy is rowversion and a watermark exists, else full."""
     wait_s: float = 60.0
     """How long to wait, in seconds, while another sync holds the entity."""

@@ -34,6 +34,7 @@ from syncflow_dagster.api.requests import (
     started_by,
 )
 from syncflow_dagster.choices import Mode, refuse_slice, refuse_unknown
+from syncflow_dagster.op_jobs import RETRY
 
 router = APIRouter(prefix="/sync", tags=["sync"])
 
@@ -327,7 +328,7 @@ def retry_failed(request: Request, caller: Operator, wanted: RetryRequest) -> St
         **alike,
         "ids": [str(uid) for uid in wanted.ids],
     }
-    run = gateway_of(request).launch_op("retry_failed", "retry", config, started_by(caller))
+    run = gateway_of(request).launch_op(RETRY, config, started_by(caller))
     return StartedRun(run_id=run)
 
 

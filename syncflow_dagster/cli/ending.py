@@ -19,6 +19,7 @@ from syncflow_core.errors import ConfigError
 from syncflow_core.printable import printable, printable_json
 from syncflow_dagster.cli.show import progress_bars
 from syncflow_dagster.launch import Run, run_job
+from syncflow_dagster.op_jobs import OpJob
 from syncflow_dagster.session import Session
 
 COUNTS = (
@@ -67,7 +68,7 @@ def run_to_end(work: Callable[[], Run], *, show: bool) -> Ended:
 
 
 def run_job_to_end(
-    opened: Session, name: str, config: Mapping[str, object], *, show: bool
+    opened: Session, job: OpJob, config: Mapping[str, object], *, show: bool
 ) -> Ended:
     """Run one of the jobs that are not an asset's."""
     return run_to_end(
@@ -75,7 +76,7 @@ def run_job_to_end(
             opened.instance,
             opened.database,
             opened.entities,
-            name,
+            job.name,
             config,
             slices=opened.settings.slices,
         ),

@@ -28,6 +28,7 @@ from syncflow_dagster.cli.show import batch_table
 from syncflow_dagster.cli.sync import Choice
 from syncflow_dagster.clock import utc_now
 from syncflow_dagster.logs import log_to_stderr
+from syncflow_dagster.op_jobs import APPLY, PLAN
 from syncflow_dagster.planning import SAMPLE_COLUMNS
 from syncflow_dagster.session import session
 from syncflow_dagster.terminal import console
@@ -43,7 +44,7 @@ def run(choice: Choice) -> int:
         refuse_slice(choice.slice_, opened.settings.slices)
         ended = run_job_to_end(
             opened,
-            "plan",
+            PLAN,
             {
                 "entities": list(choice.names),
                 "mode": choice.mode,
@@ -91,7 +92,7 @@ def apply(texts: Sequence[str], *, wait_s: float, as_json: bool) -> int:
                 plans.approve_plan(connection, uid, by=_who(), now=utc_now())
         ended = run_job_to_end(
             opened,
-            "apply_plan",
+            APPLY,
             {"plans": [str(uid) for uid in uids], "approved_by": _who(), "wait_s": wait_s},
             show=not as_json,
         )

@@ -19,6 +19,7 @@ from syncflow_core.parents import lineage
 from syncflow_core.printable import printable, printable_json
 from syncflow_dagster.choices import refuse_unknown
 from syncflow_dagster.cli.ending import run_job_to_end, tell_on_stderr
+from syncflow_dagster.op_jobs import RECONCILE
 from syncflow_dagster.session import session
 from syncflow_dagster.terminal import console
 
@@ -29,7 +30,7 @@ def run(names: Sequence[str], *, sample: int, repair: bool, wait_s: float, as_js
         refuse_unknown(names, opened.entities)
         ended = run_job_to_end(
             opened,
-            "reconcile",
+            RECONCILE,
             {"entities": list(names), "sample": sample, "repair": repair, "wait_s": wait_s},
             show=not as_json,
         )

@@ -14,7 +14,7 @@ from syncflow_core.bridge.batches import Batch
 from syncflow_dagster.choices import refuse_unknown
 from syncflow_dagster.cli.ending import exit_status, json_line, run_job_to_end, tell_on_stderr
 from syncflow_dagster.cli.show import batch_table
-from syncflow_dagster.retrying import JOB
+from syncflow_dagster.op_jobs import RETRY
 from syncflow_dagster.session import session
 from syncflow_dagster.terminal import console
 
@@ -24,7 +24,7 @@ def run(names: Sequence[str], *, wait_s: float, as_json: bool) -> int:
     with session() as opened:
         refuse_unknown(names, opened.entities)
         ended = run_job_to_end(
-            opened, JOB, {"entities": list(names), "wait_s": wait_s}, show=not as_json
+            opened, RETRY, {"entities": list(names), "wait_s": wait_s}, show=not as_json
         )
     found = ended.run.batches
     if as_json:

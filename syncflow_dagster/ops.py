@@ -105,25 +105,7 @@ def build_ops(
     )
     def fetch_op(context: dg.OpExecutionContext, config: SyncConfig) -> Any:  # noqa: ANN401  # the io manager's
         connections = connections_of(context)
-        keys = (
-            sorted(context.partition_keys)
-            if context.has_partition_key_range
-            else [context.partition_key]
-        )
-        order = Order(
-            entity=name,
-            batch=UUID(config.batch) if config.batch else new_uid(),
-            kind=None if config.mode == "auto" else config.mode,
-            slices=tuple(sorted(slice_number(key) for key in keys)),
-            of=slices,
-            run_id=context.run_id,
-            partition=",".join(keys),
-            wait_s=config.wait_s,
-            deferred=deferred,
-            night=_tag(context, NIGHT_TAG, dt.date.fromisoformat),
-            until=_tag(context, UNTIL_TAG, dt.datetime.fromisoformat),
-            by_person=not {SCHEDULE_NAME_TAG, SENSOR_NAME_TAG} & context.run.tags.keys(),
-        )
+        order = _order_of(context, config, name, slices, deferred)
         with connections.database.begin() as connection:
             batches.open_batch(
                 connection,
@@ -207,6 +189,35 @@ def build_ops(
         ),
         resolve=stage_op("resolve", "Parents before children; park the orphans.", resolve_parents),
         push=push_op,
+    )
+
+
+def _order_of(
+    context: dg.OpExecutionContext,
+    config: SyncConfig,
+    name: str,
+    slices: int,
+    deferred: tuple[str, ...],
+) -> Order:
+    """What the run's partitions, tags and configuration ask of the entity."""
+    keys = (
+        sorted(context.partition_keys)
+        if context.has_partition_key_range
+        else [context.partition_key]
+    )
+    return Order(
+        entity=name,
+        batch=UUID(config.batch) if config.batch else new_uid(),
+        kind=None if config.mode == "auto" else config.mode,
+        slices=tuple(sorted(slice_number(key) for key in keys)),
+        of=slices,
+        run_id=context.run_id,
+        partition=",".join(keys),
+        wait_s=config.wait_s,
+        deferred=deferred,
+        night=_tag(context, NIGHT_TAG, dt.date.fromisoformat),
+        until=_tag(context, UNTIL_TAG, dt.datetime.fromisoformat),
+        by_person=not {SCHEDULE_NAME_TAG, SENSOR_NAME_TAG} & context.run.tags.keys(),
     )
 
 

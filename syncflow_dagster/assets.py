@@ -17,9 +17,9 @@ from syncflow_core.entity import Entity
 from syncflow_core.parents import Lineage
 from syncflow_core.parents import lineage as lineage_of
 from syncflow_dagster.checks import CHECKS, specs
+from syncflow_dagster.metadata import source_key, target_key
 from syncflow_dagster.ops import build_ops
 from syncflow_dagster.partitions import partitions
-from syncflow_dagster.story import source_key, target_key
 
 A_DAY: Final = dt.timedelta(hours=24)
 

@@ -48,9 +48,9 @@ from syncflow_dagster.choices import Mode
 from syncflow_dagster.clock import utc_now
 from syncflow_dagster.failures import as_failure
 from syncflow_dagster.interrupts import doing_first, put_off
+from syncflow_dagster.metadata import metadata_of, stands_now
 from syncflow_dagster.partitions import slice_key, slice_number
 from syncflow_dagster.progress import tell
-from syncflow_dagster.story import metadata_of, stands_now
 from syncflow_dagster.tags import NIGHT_TAG, UNTIL_TAG
 
 T = TypeVar("T")

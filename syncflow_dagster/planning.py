@@ -26,6 +26,7 @@ from syncflow_core.stages.work import Connections, Order
 from syncflow_dagster.choices import Mode, refuse_slice, refuse_unknown
 from syncflow_dagster.clock import utc_now
 from syncflow_dagster.failures import as_failure
+from syncflow_dagster.metadata import metadata_of
 from syncflow_dagster.op_jobs import APPLY, PLAN
 from syncflow_dagster.ops import (
     RESOURCES,
@@ -39,7 +40,6 @@ from syncflow_dagster.orders import (
     order_for,
     telling_last,
 )
-from syncflow_dagster.story import metadata_of
 
 
 class PlanConfig(dg.Config):

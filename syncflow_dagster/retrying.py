@@ -22,6 +22,7 @@ from syncflow_core.settings import read_settings
 from syncflow_core.stages.whole import sync
 from syncflow_dagster.clock import utc_now
 from syncflow_dagster.failures import as_failure
+from syncflow_dagster.metadata import metadata_of
 from syncflow_dagster.op_jobs import RETRY
 from syncflow_dagster.ops import (
     RESOURCES,
@@ -31,7 +32,6 @@ from syncflow_dagster.ops import (
 from syncflow_dagster.orders import chosen, declared, order_for, telling_last
 from syncflow_dagster.session import bridge
 from syncflow_dagster.statuses import LIVE
-from syncflow_dagster.story import metadata_of
 from syncflow_dagster.tags import BY_CLOCK
 
 EVERY_S = 30

@@ -89,20 +89,17 @@ def classify(
         (same & pl.col(ROWVERSION).eq(pl.col("#known_rowversion"))).fill_null(value=False)
     ).to_series()
     no = pl.lit(value=False)
+
+    def labelled(label: pl.Expr, backwards: pl.Expr, forwards: pl.Expr) -> list[pl.Expr]:
+        known = [pl.col(KNOWN_DATA_HASH), pl.col(KNOWN_PARENT_REFS)]
+        marks = [backwards.alias(OLDER), forwards.fill_null(value=False).alias(ADVANCED)]
+        return [pl.col(ROW), pl.col(KEY_HASH), label.cast(OPS).alias(OP), *known, *marks]
+
     return pl.concat(
-        part.select(
-            ROW,
-            KEY_HASH,
-            label.cast(OPS).alias(OP),
-            KNOWN_DATA_HASH,
-            KNOWN_PARENT_REFS,
-            backwards.alias(OLDER),
-            forwards.fill_null(value=False).alias(ADVANCED),
-        )
-        for part, label, backwards, forwards in (
-            (joined.filter(equal), pl.lit("unchanged"), no, no),
-            (joined.filter(~equal), op, older, advanced),
-        )
+        [
+            joined.select(labelled(pl.lit("unchanged"), no, no)).filter(equal),
+            joined.filter(~equal).select(labelled(op, older, advanced)),
+        ]
     )
 
 

@@ -4,6 +4,8 @@ Belongs here: one measured step, the table, the JSON file.
 Does not belong here: what is measured (its own module).
 """
 
+import ctypes
+import gc
 import os
 import platform
 import statistics
@@ -340,7 +342,10 @@ def _stat(pid: int) -> list[str]:
 
 
 def forget_peak() -> None:
-    """Let the peak of memory be measured from here on."""
+    """Let the peak of memory be measured from here on, without what earlier steps have freed."""
+    gc.collect()
+    with suppress(OSError, AttributeError):  # another C library keeps what it likes
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
     with suppress(OSError):  # no Linux: then it is not measured
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
 

@@ -31,7 +31,7 @@ KEPT_BYTES: Final = 500_000_000
 HANDOVER: Final = "handover"
 """The name under which the ops of each run leave what they hand over."""
 
-PART_ROWS: Final = 500_000
+PART_ROWS: Final = 250_000
 """Rows of one part: what a stage holds at once; keeps memory flat however many rows there are."""
 
 logger = logging.getLogger(__name__)

@@ -21,11 +21,8 @@ import polars as pl
 import psycopg
 import pyarrow as pa
 import sqlalchemy as sa
-import sqlalchemy.exc
 from adbc_driver_manager import AdbcConnection, AdbcDatabase
 from adbc_driver_manager import dbapi as adbc
-from sqlalchemy.engine.interfaces import DBAPIConnection
-from sqlalchemy.pool import ConnectionPoolEntry
 
 from syncflow_core.bridge import schema
 from syncflow_core.bridge.address import driver_url, place, plain_url, translated
@@ -39,7 +36,6 @@ Session = psycopg.Connection[tuple[Any, ...]]
 POOL = 10  # connections kept by one process; the embedded server allows 100 in all
 POOL_OVERFLOW = 10
 POOL_WAIT_S = 30
-IDLE_S = 0.1  # a server does not start again within it
 CONNECT_TIMEOUT_S = 10
 TRIES = 4
 MET_ANOTHER = frozenset({"40001", "40P01"})  # SQLSTATEs: serialization failure, deadlock
@@ -56,27 +52,6 @@ def driver_of(pooled: sa.PoolProxiedConnection) -> Session:
     if not isinstance(driver, psycopg.Connection):
         raise TypeError("the bridge database is reached through psycopg 3")
     return driver
-
-
-def ping_idle(engine: sa.Engine) -> None:
-    """Have the pool look whether a connection lives before it gives it out, unless it was used a moment ago.
-
-    SQLAlchemy's own ``pool_pre_ping`` asks each time, which is a fifth of what Dagster's events take.
-    """
-
-    @sa.event.listens_for(engine, "checkin")
-    def used(_: object, record: ConnectionPoolEntry) -> None:
-        record.info["used"] = time.monotonic()
-
-    @sa.event.listens_for(engine, "checkout")
-    def ping(connection: DBAPIConnection, record: ConnectionPoolEntry, _: object) -> None:
-        before = record.info.get("used")
-        if before is None or time.monotonic() - before < IDLE_S:
-            return
-        try:
-            engine.dialect.do_ping(connection)
-        except engine.dialect.loaded_dbapi.Error as error:
-            raise sqlalchemy.exc.InvalidatePoolError from error  # the pool connects anew
 
 
 @dataclass(frozen=True)
@@ -100,6 +75,7 @@ class Database:
         self._server = server
         self.engine = sa.create_engine(
             driver_url(url),
+            pool_pre_ping=True,
             pool_size=POOL,
             max_overflow=POOL_OVERFLOW,
             pool_timeout=POOL_WAIT_S,
@@ -115,7 +91,6 @@ class Database:
                 "keepalives_count": 3,
             },
         )
-        ping_idle(self.engine)
         if server is not None:
             sa.event.listen(self.engine, "do_connect", self._embedded_runs)
 

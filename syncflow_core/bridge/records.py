@@ -44,26 +44,28 @@ _STAGED: Final = (
 )
 
 
-def load_known(
-    database: Database, entity: str, *, low: bytes = b"", high: bytes | None = None
-) -> pl.DataFrame:
+def load_known(database: Database, entity: str) -> pl.DataFrame:
     """All records of the entity that the hub acknowledged and holds alive.
 
     Only what the delta compares: what else is needed of a few records is :func:`load_known_of`'s.
 
-    Args:
-        database: The bridge.
-        entity: Its name.
-        low: The least key hash.
-        high: Key hashes from here on are left out; None leaves out none.
-
     Returns:
         Shape ``columns.KNOWN``, one line per key hash, in no order.
     """
-    if high is None:
-        return _known(database.frame(f"{_KNOWN} AND key_hash >= $2", [entity, low]))
-    bounds = [entity, low, high]
-    return _known(database.frame(f"{_KNOWN} AND key_hash >= $2 AND key_hash < $3", bounds))
+    return _known(database.frame(_KNOWN, [entity]))
+
+
+def load_known_keys(database: Database, entity: str, low: bytes, high: bytes | None) -> pl.Series:
+    """The key hashes from *low* on and below *high* (None: all from there on) that the hub holds alive: Binary."""
+    query = (
+        "SELECT key_hash FROM bridge.synced_records WHERE entity = $1 AND NOT deleted "
+        "AND key_hash >= $2"
+    )
+    bounds: list[object] = [entity, low]
+    if high is not None:
+        query, bounds = f"{query} AND key_hash < $3", [*bounds, high]
+    found = database.frame(query, bounds)["key_hash"]
+    return found.cast(pl.Binary).alias(columns.KEY_HASH)
 
 
 def load_known_among(database: Database, entity: str, key_hashes: pl.Series) -> pl.DataFrame:

@@ -6,6 +6,7 @@ Does not belong here: which rows a slice is, whether slices join (``stages.sweep
 Source: product.md 4 and 7.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Final
@@ -55,16 +56,55 @@ def load_slices(connection: sa.Connection, entity: str) -> list[Slice]:
     ]
 
 
-def load_seen(connection: sa.Connection, entity: str) -> pl.Series:
-    """All key hashes that the sweep's slices saw: Binary; what two slices share comes twice."""
+class Seen:
+    """The key hashes that the sweep's slices saw, sixteen bytes each, as they lie in the database.
+
+    As a column of a frame they would take five times as much.
+    """
+
+    def __init__(self, slices: Sequence[bytes]) -> None:
+        self._slices = [_fixed(keys) for keys in slices]
+        # the first byte of each, to take out those of a range
+        self._heads = [_heads(keys) for keys in slices]
+
+    def has(self, key_hashes: pl.Series) -> pl.Series:
+        """Whether each of *key_hashes* was seen: Boolean."""
+        seen = pl.repeat(value=False, n=len(key_hashes), eager=True)
+        for keys in self._slices:
+            seen |= key_hashes.is_in(_series(keys).implode())
+        return seen
+
+    def between(self, low: int, high: int) -> pl.Series:
+        """Those whose first byte is *low* at least and below *high*: Binary; what two slices share comes twice."""
+        found = [
+            _series(keys.filter(heads.is_between(low, high - 1).to_arrow()))
+            for keys, heads in zip(self._slices, self._heads, strict=True)
+        ]
+        return pl.concat([pl.Series(columns.KEY_HASH, [], dtype=pl.Binary), *found])
+
+
+def _fixed(keys: bytes) -> pa.FixedSizeBinaryArray:
+    buffers = [None, pa.py_buffer(keys)]
+    return pa.FixedSizeBinaryArray.from_buffers(pa.binary(_BYTES), len(keys) // _BYTES, buffers)
+
+
+def _heads(keys: bytes) -> pl.Series:
+    number = len(keys) // _BYTES
+    words = pa.Array.from_buffers(pa.uint64(), 2 * number, [None, pa.py_buffer(keys)])
+    # a little-endian machine reads the first byte as the lowest
+    return (pl.Series(words).gather_every(2) & 0xFF).cast(pl.UInt8)
+
+
+def _series(keys: pa.FixedSizeBinaryArray) -> pl.Series:
+    return pl.Series(columns.KEY_HASH, keys.cast(pa.binary()), dtype=pl.Binary)
+
+
+def load_seen(connection: sa.Connection, entity: str) -> Seen:
+    """What the sweep's slices saw."""
     blobs = connection.scalars(
         sa.select(sweep_slices.c.key_hashes).where(sweep_slices.c.entity == entity)
-    ).all()
-    joined = b"".join(bytes(blob) for blob in blobs)
-    fixed = pa.FixedSizeBinaryArray.from_buffers(
-        pa.binary(_BYTES), len(joined) // _BYTES, [None, pa.py_buffer(joined)]
     )
-    return pl.Series(columns.KEY_HASH, fixed.cast(pa.binary()), dtype=pl.Binary)
+    return Seen([bytes(blob) for blob in blobs])
 
 
 def save_slice(

@@ -7,6 +7,8 @@ Does not belong here: withholding too many of them (``brake``), deleting (``dele
 Source: product.md 4 and 7.
 """
 
+import itertools
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
@@ -21,8 +23,11 @@ from syncflow_core.delta import gone
 from syncflow_core.stages.lookup import look_again
 from syncflow_core.stages.work import Connections, Staged
 
-PIECE: Final = 250_000
-"""Known records that are held at once at a sweep's end."""
+PIECE: Final = 1_000_000
+"""Key hashes of known records that are held at once at a sweep's end."""
+
+BYTES: Final = 256
+"""Values of a key hash's first byte."""
 
 
 @dataclass(frozen=True)
@@ -38,8 +43,8 @@ class Absence:
     """Rows that the scan, or the whole sweep, saw: none at all is an empty source."""
     unproven: pl.DataFrame | None = None
     """``columns.KNOWN``: not seen, but for a reason that the notes tell none of them is deleted."""
-    seen: pl.Series | None = None
-    """Key hashes that were seen, where all should have been: what is not among them may be gone."""
+    seen: Callable[[pl.Series], pl.Series] | None = None
+    """Tells of key hashes whether they were seen, where all should have been: who was not may be gone."""
 
 
 def find_absent(  # each is a part of the question
@@ -70,10 +75,14 @@ def find_absent(  # each is a part of the question
     unkeyed = refused.filter(pl.col(KEY_HASH).is_null() & (pl.col("rule") != "null_key")).height
     if staged.kind == "slice":
         return _after_slice(connections, staged, live.clear(), seen, unkeyed, lease, now)
+
+    def was_seen(keys: pl.Series) -> pl.Series:
+        return keys.is_in(seen.implode())
+
     # a person who has an entity's records removed means all of them: no source is empty then
     rows = live.height if staged.order.purge else staged.counts["fetched"]
     if staged.shape.entity.deletes == "ignore" and not staged.order.purge:
-        return Absence(live.clear(), rows=rows, seen=seen if staged.complete else None)
+        return Absence(live.clear(), rows=rows, seen=was_seen if staged.complete else None)
     absent = gone(live, seen)
     why_not = None
     if not staged.complete:
@@ -81,7 +90,7 @@ def find_absent(  # each is a part of the question
     elif unkeyed:
         why_not = f"{unkeyed} rejected rows have no readable key"
     if why_not is None or absent.is_empty():
-        return Absence(absent, rows=rows, seen=seen if staged.complete else None)
+        return Absence(absent, rows=rows, seen=was_seen if staged.complete else None)
     note = f"{absent.height} records were not seen, but {why_not}: none is deleted"
     return Absence(live.clear(), (note,), rows=rows, unproven=absent)
 
@@ -121,16 +130,16 @@ def _after_slice(  # each is a part of the question
             )
         slices = sweeps.load_slices(connection, staged.name)
         whole = len(slices) == staged.order.of
-        everything = sweeps.load_seen(connection, staged.name) if whole else seen.clear()
+        everything = sweeps.load_seen(connection, staged.name) if whole else None
         known = records.count_known(connection, staged.name) if whole else 0
         if staged.order.dry_run:
             kept.rollback()
-    if not whole:
+    if everything is None:
         return Absence(nobody)
     rows = sum(found.counted for found in slices)
     broken = [str(found.slice) for found in slices if not found.complete]
     if staged.shape.entity.deletes == "ignore":
-        proven = None if broken else everything
+        proven = None if broken else everything.has
         return Absence(nobody, ends_sweep=True, rows=rows, seen=proven)
     absent = _unseen(connections, staged, everything, known)
     lost = sum(found.unkeyed for found in slices)
@@ -140,26 +149,30 @@ def _after_slice(  # each is a part of the question
     elif lost:
         why_not = f"{lost} rejected rows have no readable key"
     if why_not is None or absent.is_empty():
-        return Absence(absent, ends_sweep=True, rows=rows, seen=None if why_not else everything)
+        return Absence(absent, ends_sweep=True, rows=rows, seen=None if why_not else everything.has)
     note = f"{absent.height} records were seen in no slice, but {why_not}: none is deleted"
     return Absence(nobody, (note,), ends_sweep=True, rows=rows, unproven=absent)
 
 
-def _unseen(connections: Connections, staged: Staged, seen: pl.Series, known: int) -> pl.DataFrame:
-    """The known records that no slice saw, ``columns.KNOWN``; one piece of them is held at a time.
+def _unseen(
+    connections: Connections, staged: Staged, seen: sweeps.Seen, known: int
+) -> pl.DataFrame:
+    """The known records that no slice saw, ``columns.KNOWN``; one piece of their keys is held at a time.
 
     Key hashes are spread evenly, so shares of their range are shares of the records.
     """
-    pieces = min(256, max(1, -(-known // PIECE)))
-    bounds = [b"", *(bytes([256 * at // pieces]) for at in range(1, pieces))]
-    unseen = []
-    for low, high in zip(bounds, [*bounds[1:], None], strict=True):
-        within = pl.col(KEY_HASH) >= low
-        if high is not None:
-            within &= pl.col(KEY_HASH) < high
-        held = records.load_known(connections.database, staged.name, low=low, high=high)
-        unseen.append(gone(held, seen.to_frame(KEY_HASH).filter(within)[KEY_HASH]))
-    return pl.concat(unseen)
+    pieces = min(BYTES, max(1, -(-known // PIECE)))
+    bounds = [BYTES * at // pieces for at in range(pieces + 1)]
+    unseen = [pl.Series(KEY_HASH, [], dtype=pl.Binary)]
+    for low, high in itertools.pairwise(bounds):
+        keys = records.load_known_keys(
+            connections.database,
+            staged.name,
+            bytes([low]) if low else b"",
+            bytes([high]) if high < BYTES else None,
+        )
+        unseen.append(keys.filter(~keys.is_in(seen.between(low, high).implode())))
+    return records.load_known_among(connections.database, staged.name, pl.concat(unseen))
 
 
 def prove_absent(
@@ -203,7 +216,7 @@ def forget_waiting(
         waiting = pending.open_pending(connection, staged.name).unique(KEY_HASH)
     if waiting.is_empty():
         return []
-    unseen = waiting.filter(~pl.col(KEY_HASH).is_in(absence.seen.implode()))
+    unseen = waiting.filter(~absence.seen(waiting[KEY_HASH]))
     if unseen.is_empty():
         return []
     found = look_again(connections, staged.shape, unseen, trust_scan=staged.kind == "full")

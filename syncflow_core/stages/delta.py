@@ -110,10 +110,8 @@ def find_changes(
             },
             notes=tuple(notes),
             ends_sweep=absence.ends_sweep,
+            swept=absence.ends_sweep and absence.seen is not None and held.deletes.is_empty(),
         )
-        if absence.ends_sweep and absence.seen is not None and held.deletes.is_empty():
-            swept = frames.write(str(staged.batch), "swept", [absence.seen.to_frame(KEY_HASH)])
-            staged = staged.having(frames={"swept": swept})
     return staged.having(seconds=seconds)
 
 

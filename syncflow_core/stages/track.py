@@ -86,12 +86,11 @@ def track(connections: Connections, staged: Staged, *, now: Callable[[], datetim
             entity=staged.name,
         )
     watermark = _watermark(staged, seen, refused)
-    swept = frames.read(staged.frames["swept"])[KEY_HASH] if "swept" in staged.frames else None
     with connections.database.begin() as connection:
         lease.check(connection)
         if filed.height:
             _file(connection, staged, _named(filed), now())
-        _resolve(connection, staged, seen[KEY_HASH], troubled, swept, now())
+        _resolve(connection, staged, seen[KEY_HASH], troubled, now())
         _advance(connection, staged, watermark, now())
         if staged.ends_sweep:
             sweeps.end_sweep(connection, staged.name, now())
@@ -239,12 +238,11 @@ def _resolve(
     staged: Staged,
     seen: pl.Series,
     troubled: pl.Series,
-    swept: pl.Series | None,
     now: datetime,
 ) -> None:
     """Close what was open of records that went through now, and of those that are gone.
 
-    Who is gone is known after a complete scan, and after a sweep, whose slices saw *swept*.
+    Who is gone is known after a complete scan, and after a sweep.
     """
     letters = failed.open_keys(connection, staged.name)
     waiting = pending.open_keys(connection, staged.name)
@@ -253,9 +251,8 @@ def _resolve(
         through = letters.is_in(seen.implode()) & ~letters.is_in(held)
         failed.resolve_failed(connection, staged.name, letters.filter(through), "went through", now)
     # a scan that is not trusted to delete says nothing of who is gone
-    if swept is not None:
+    if staged.swept:
         met = [found.batch for found in sweeps.load_slices(connection, staged.name)]
-        seen = swept
     elif staged.complete and not staged.counts.get("withheld_deletes"):
         met = [staged.batch]
     else:
@@ -263,9 +260,11 @@ def _resolve(
     failed.resolve_unseen(connection, staged.name, met, "gone from the source", now)
     if letters.is_empty():
         return
-    here = pl.concat([seen, troubled, waiting]).implode()
+    here = letters.is_in(pl.concat([seen, troubled, waiting]).implode())
+    if staged.swept:
+        here |= sweeps.load_seen(connection, staged.name).has(letters)
     failed.resolve_failed(
-        connection, staged.name, letters.filter(~letters.is_in(here)), "gone from the source", now
+        connection, staged.name, letters.filter(~here), "gone from the source", now
     )
 
 

@@ -166,6 +166,8 @@ class Staged(msgspec.Struct, frozen=True):
     """The slices of a batch of kind ``slice``."""
     ends_sweep: bool = False
     """Whether this batch saw the last slice of a sweep."""
+    swept: bool = False
+    """Whether that sweep tells who is gone."""
     watermark_before: str | None = None
     notes: tuple[str, ...] = ()
     """What a person should know of this batch, one sentence each."""
@@ -204,6 +206,7 @@ class Staged(msgspec.Struct, frozen=True):
         holds: bool | None = None,
         slices: tuple[SliceSeen, ...] | None = None,
         ends_sweep: bool | None = None,
+        swept: bool | None = None,
         samples: tuple[dict[str, str], ...] = (),
     ) -> "Staged":
         """This, with more frames, counts, seconds and notes."""
@@ -218,6 +221,7 @@ class Staged(msgspec.Struct, frozen=True):
             holds=self.holds if holds is None else holds,
             slices=self.slices if slices is None else slices,
             ends_sweep=self.ends_sweep if ends_sweep is None else ends_sweep,
+            swept=self.swept if swept is None else swept,
             samples=(*self.samples, *samples),
         )
 

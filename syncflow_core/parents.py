@@ -35,6 +35,10 @@ class Lineage:
     parents: Mapping[str, tuple[str, ...]]
     """Entity to the entities that go before it; deferred references left out."""
 
+    def deferred_of(self, name: str) -> tuple[str, ...]:
+        """This entity's references that are pushed in a second phase."""
+        return tuple(sorted(reference for child, reference in self.deferred if child == name))
+
 
 def lineage(entities: Sequence[Entity]) -> Lineage:
     """Order entities so that parents go first; cut each cycle at a reference that can be NULL.

@@ -17,15 +17,11 @@ from typing import Final
 
 import dagster as dg
 
+from syncflow_dagster.statuses import BEGUN
+
 PROCESS_TAG: Final = "syncflow/process"
 STARTED_BY_TAG: Final = "syncflow/started_by"
 COMMAND_LINE: Final = "command line"
-GOING_ON: Final = [
-    dg.DagsterRunStatus.NOT_STARTED,
-    dg.DagsterRunStatus.STARTING,
-    dg.DagsterRunStatus.STARTED,
-    dg.DagsterRunStatus.CANCELING,
-]
 MOST: Final = 100
 """Runs that are looked at in one go."""
 
@@ -46,7 +42,7 @@ def end_abandoned(instance: dg.DagsterInstance, without_lease: Iterable[str] = (
     """
     dead = set(without_lease)
     ended = []
-    for run in instance.get_runs(dg.RunsFilter(statuses=GOING_ON), limit=MOST):
+    for run in instance.get_runs(dg.RunsFilter(statuses=BEGUN), limit=MOST):
         if run.run_id in dead or _has_died(run):
             instance.report_run_failed(run, "its process died; what it had begun is settled next")
             ended.append(run.run_id)

@@ -7,7 +7,6 @@ Source: product.md 14.
 """
 
 import datetime as dt
-from collections.abc import Callable
 from typing import Final
 
 import dagster as dg
@@ -21,9 +20,9 @@ from syncflow_core.notify import notifiers_of
 from syncflow_core.settings import Settings, read_settings
 from syncflow_core.telling import Told, tell
 from syncflow_dagster.checks import FAILED_SHARE
+from syncflow_dagster.clock import utc_now
 from syncflow_dagster.failures import as_failure
 from syncflow_dagster.nights import missed_shares
-from syncflow_dagster.ops import utc_now
 
 EVERY_S: Final = 30
 UNSET: Final = (
@@ -49,22 +48,16 @@ def wrong_now(connection: sa.Connection, now: dt.datetime, settings: Settings) -
     ]
 
 
-def build_alert_sensor(
-    job: str,
-    settings: Callable[[], Settings] = read_settings,
-    now: Callable[[], dt.datetime] = utc_now,
-) -> dg.SensorDefinition:
+def build_alert_sensor(job: str) -> dg.SensorDefinition:
     """``alerts``: every 30 seconds each notifier is told what it does not know.
 
     Args:
         job: A sensor belongs to a job, though this starts none.
-        settings: The environment.
-        now: The time.
     """
 
     def look(context: dg.SensorEvaluationContext) -> dg.SkipReason:
         try:
-            environment = settings()
+            environment = read_settings()
             notifiers = notifiers_of(environment)
             if not notifiers:
                 return dg.SkipReason(UNSET)
@@ -75,7 +68,7 @@ def build_alert_sensor(
                     lambda connection, at: wrong_now(connection, at, environment),
                     notifiers,
                     environment.installation,
-                    now=now,
+                    now=utc_now,
                 )
         except SyncFlowError as error:
             raise as_failure(error) from error

@@ -14,11 +14,12 @@ from typing import Any, Final
 import dagster as dg
 
 from syncflow_core.entity import Entity
-from syncflow_core.parents import Lineage, lineage
+from syncflow_core.parents import Lineage
+from syncflow_core.parents import lineage as lineage_of
 from syncflow_dagster.checks import CHECKS, specs
+from syncflow_dagster.metadata import source_key, target_key
 from syncflow_dagster.ops import build_ops
 from syncflow_dagster.partitions import partitions
-from syncflow_dagster.story import source_key, target_key
 
 A_DAY: Final = dt.timedelta(hours=24)
 
@@ -31,31 +32,32 @@ def build_assets(
     Raises:
         ConfigError: A cycle of parents that cannot be cut.
     """
-    order = lineage(entities)
+    lineage = lineage_of(entities)
     return [
         *_sources(entities),
-        *(build_asset(entity, order, slices, time_zone) for entity in entities),
+        *(build_asset(entity, lineage, slices, time_zone) for entity in entities),
         *_targets(entities),
     ]
 
 
-def build_asset(entity: Entity, order: Lineage, slices: int, time_zone: str) -> dg.AssetsDefinition:
+def build_asset(
+    entity: Entity, lineage: Lineage, slices: int, time_zone: str
+) -> dg.AssetsDefinition:
     """The asset of one entity: its key is the entity's name, its ops are ``<entity>.<stage>``.
 
     Args:
         entity: The declaration.
-        order: Who goes before whom.
+        lineage: Who goes before whom.
         slices: How many slices there are.
         time_zone: The installation's, where the entity's window names none.
     """
     name = entity.name
-    parents = order.parents[name]
-    deferred = tuple(sorted(reference for child, reference in order.deferred if child == name))
+    parents = lineage.parents[name]
     upstream = {
         "after": source_key(entity.api),
         **{f"after_{parent}": dg.AssetKey([parent]) for parent in parents},
     }
-    ops = build_ops(name, after=tuple(upstream), slices=slices, deferred=deferred)
+    ops = build_ops(name, after=tuple(upstream), slices=slices, deferred=lineage.deferred_of(name))
     night = entity.schedule.background
     minutes = entity.schedule.incremental_minutes
 

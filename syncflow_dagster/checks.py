@@ -71,7 +71,6 @@ def own_checks(names: Iterable[str]) -> list[dg.AssetCheckKey]:
 def results(report: Report, staged: Staged, stands: Standing) -> Iterator[dg.AssetCheckResult]:
     """What each check found after a batch."""
     twice = sum(staged.frames[name].rows for name in ("losers", "collided"))
-    drift = [note for note in report.notes if note.startswith("the source's columns changed")]
     withheld = stands.withheld
     error, warning = dg.AssetCheckSeverity.ERROR, dg.AssetCheckSeverity.WARN
     found: list[tuple[Check, bool, dg.AssetCheckSeverity, dict[str, int | str]]] = [
@@ -85,7 +84,7 @@ def results(report: Report, staged: Staged, stands: Standing) -> Iterator[dg.Ass
             {"failed": stands.failed, "records": stands.known},
         ),
         (KEYS, twice == 0, warning, {"rows_beside_others_of_their_key": twice}),
-        (CONTRACT, not drift, warning, {"changed": drift[0] if drift else "nothing"}),
+        (CONTRACT, not staged.drift, warning, {"changed": staged.drift or "nothing"}),
         (
             BRAKE,
             withheld is None,

@@ -21,9 +21,9 @@ from syncflow_core.doctor.bridge import Bridge
 from syncflow_core.doctor.checks import Check, Seen
 from syncflow_core.doctor.machine import folder_seen
 from syncflow_core.settings import Settings
+from syncflow_dagster.clock import utc_now
 from syncflow_dagster.failures import history_there
 from syncflow_dagster.home import open_instance
-from syncflow_dagster.ops import utc_now
 
 LATE_S: Final = 180.0
 """Since the last heartbeat: one comes every 30 s, later where a sensor takes its 60. Dagster itself

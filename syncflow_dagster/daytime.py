@@ -10,7 +10,7 @@ Source: product.md 7.
 """
 
 import datetime as dt
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Final
 
 import dagster as dg
@@ -21,9 +21,9 @@ from syncflow_core.bridge.entities import load_entities
 from syncflow_core.bridge.leases import held_entities
 from syncflow_core.settings import Settings, read_settings
 from syncflow_dagster.checks import own_checks
-from syncflow_dagster.failures import bridge
 from syncflow_dagster.partitions import range_tags
-from syncflow_dagster.retrying import LIVE
+from syncflow_dagster.session import bridge
+from syncflow_dagster.statuses import LIVE
 from syncflow_dagster.tags import BEHIND_THE_SWEEP, BY_CLOCK
 
 JOB: Final = "incremental"
@@ -32,15 +32,14 @@ SLACK: Final = dt.timedelta(seconds=30)
 """A tick that comes a little early is not a whole tick early."""
 
 
-def build_day_schedule(
-    slices: int, settings: Callable[[], Settings] = read_settings
-) -> dg.ScheduleDefinition:
+def build_day_schedule(slices: int) -> dg.ScheduleDefinition:
     """``by_day``: each minute, one run for all entities whose interval has passed."""
 
     def tick(context: dg.ScheduleEvaluationContext) -> Iterator[dg.RunRequest | dg.SkipReason]:
         now = context.scheduled_execution_time.astimezone(dt.UTC)
-        with bridge(settings()) as connection:
-            due = due_entities(connection, now, settings())
+        settings = read_settings()
+        with bridge(settings) as connection:
+            due = due_entities(connection, now, settings)
         live = context.instance.get_runs(dg.RunsFilter(job_name=JOB, statuses=LIVE))
         busy = {key.to_user_string() for run in live for key in run.asset_selection or ()}
         names = [name for name in due if name not in busy]

@@ -1,6 +1,6 @@
 """How an error of the core becomes Dagster's, and one of Dagster's storage the core's.
 
-Belongs here: the translations, also back from what a run's log keeps, and a look at the bridge under them.
+Belongs here: the translations, also back from what a run's log keeps.
 Does not belong here: catching (``ops``).
 
 Source: style.md 5, "Errors".
@@ -14,9 +14,7 @@ import dagster as dg
 import psycopg2
 import sqlalchemy as sa
 
-from syncflow_core.bridge.database import Database
 from syncflow_core.errors import SyncFlowError, UnavailableError
-from syncflow_core.settings import Settings
 
 
 def as_failure(error: SyncFlowError) -> dg.Failure:
@@ -50,22 +48,6 @@ def broken(instance: dg.DagsterInstance, run_id: str, entity: str) -> Broken | N
             away = told.metadata.get("error") == dg.MetadataValue.text(UnavailableError.__name__)
             return Broken(told.description, away)
     return None
-
-
-@contextmanager
-def bridge(settings: Settings) -> Iterator[sa.Connection]:
-    """A transaction on the bridge database for what the clock looks at, its errors in Dagster's form.
-
-    Raises:
-        dagster.Failure: It is away, or its schema is not this version's.
-    """
-    try:
-        with Database.open(settings) as database:
-            database.check_schema()
-            with database.begin() as connection:
-                yield connection
-    except SyncFlowError as error:
-        raise as_failure(error) from error
 
 
 @contextmanager

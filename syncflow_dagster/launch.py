@@ -28,12 +28,11 @@ from syncflow_core.entity import Entity
 from syncflow_core.errors import SyncFlowError
 from syncflow_dagster.abandoned import COMMAND_LINE, STARTED_BY_TAG, end_abandoned, mark
 from syncflow_dagster.choices import Mode, refuse_slice, refuse_unknown
+from syncflow_dagster.clock import utc_now
 from syncflow_dagster.definitions import build
-from syncflow_dagster.ops import utc_now
 from syncflow_dagster.partitions import LOCATION, REPOSITORY, range_tags, slice_key
+from syncflow_dagster.statuses import CANCELED
 from syncflow_dagster.unbegun import close_unbegun
-
-CANCELED = frozenset({dg.DagsterRunStatus.CANCELED, dg.DagsterRunStatus.CANCELING})
 
 QUIET: Final[dict[str, object]] = {
     # the events are in the UI; the terminal shows progress and the end

@@ -13,13 +13,14 @@ import yaml
 
 from syncflow_core.settings import read_settings
 from syncflow_core.standing import Standing
+from syncflow_dagster.op_jobs import APPLY, RETRY, OpJob
 from syncflow_dagster.partitions import LOCATION
 
 
-def launchpad(job: str, op: str, config: Mapping[str, object]) -> str:
+def launchpad(job: OpJob, config: Mapping[str, object]) -> str:
     """The path of a job's launchpad with this configuration of its one op filled in."""
-    text = yaml.safe_dump({"ops": {op: {"config": dict(config)}}}, sort_keys=False)
-    return f"/locations/{LOCATION}/jobs/{job}/playground/setup?{urlencode({'config': text})}"
+    text = yaml.safe_dump(job.configured(config), sort_keys=False)
+    return f"/locations/{LOCATION}/jobs/{job.name}/playground/setup?{urlencode({'config': text})}"
 
 
 def api(path: str, **query: str) -> str:
@@ -34,7 +35,7 @@ def further(name: str, stands: Standing) -> list[str]:
     if (plan := stands.withheld) is not None:
         config = {"plans": [str(plan.uid)]}
         lines.append(
-            f"withheld: [approve and apply]({launchpad('apply_plan', 'apply', config)}) in the launchpad, "
+            f"withheld: [approve and apply]({launchpad(APPLY, config)}) in the launchpad, "
             f"[the plan]({api(f'plans/{plan.uid}')}) with samples, or `syncflow apply {plan.uid}`"
         )
     if stands.failed:
@@ -47,6 +48,6 @@ def further(name: str, stands: Standing) -> list[str]:
             "that wait for their parents"
         )
     if stands.failed or stands.waiting or stands.dead:
-        again = launchpad("retry_failed", "retry", {"entities": [name]})
+        again = launchpad(RETRY, {"entities": [name]})
         lines.append(f"[try them again]({again}) in the launchpad, or `syncflow retry {name}`")
     return lines

@@ -27,7 +27,7 @@ from syncflow_core.logs import (
     TextLines,
     nothing_more,
 )
-from syncflow_core.settings import Settings
+from syncflow_core.settings import Settings, read_settings
 
 QUIET: Final = ("sqlalchemy", "httpcore", "alembic")
 """Libraries whose lines of less than a warning say statements and headers."""
@@ -75,6 +75,14 @@ def log_to_stderr(settings: Settings, *, server: bool = False) -> None:
         logging.getLogger(name).setLevel(logging.WARNING)
     if server:
         _take_over_runs(settings, redact)
+
+
+def quiet_dagster() -> None:
+    """Keep Dagster's events out of the terminal; they are in the UI. Warnings of SyncFlow stay."""
+    log_to_stderr(read_settings())
+    logging.getLogger("dagster").setLevel(logging.CRITICAL)
+    # a connection that broke is told by the statement that met it, not by the pool's stack too
+    logging.getLogger("sqlalchemy.pool").setLevel(logging.CRITICAL)
 
 
 def _not_told_already(record: logging.LogRecord) -> bool:

@@ -22,12 +22,12 @@ from syncflow_core.bridge import schedules, sweeps
 from syncflow_core.bridge.entities import load_entities
 from syncflow_core.bridge.schedules import Night
 from syncflow_core.settings import Settings, read_settings
-from syncflow_core.window import slices_due
+from syncflow_core.window import Window, slices_due
 from syncflow_dagster.checks import own_checks
-from syncflow_dagster.failures import bridge
-from syncflow_dagster.ops import utc_now
+from syncflow_dagster.clock import utc_now
 from syncflow_dagster.partitions import range_tags
-from syncflow_dagster.retrying import LIVE
+from syncflow_dagster.session import bridge
+from syncflow_dagster.statuses import LIVE
 from syncflow_dagster.tags import BY_CLOCK, MAX_RUNTIME_TAG, NIGHT_TAG, SWEEP_FIRST, UNTIL_TAG
 
 JOB: Final = "night"
@@ -49,15 +49,14 @@ class Share:
     closes: dt.datetime
 
 
-def build_night_schedule(
-    settings: Callable[[], Settings] = read_settings,
-) -> dg.ScheduleDefinition:
+def build_night_schedule() -> dg.ScheduleDefinition:
     """``night_window``: every 15 minutes it asks for what is due in the windows that are open."""
 
     def tick(context: dg.ScheduleEvaluationContext) -> Iterator[dg.RunRequest | dg.SkipReason]:
         now = context.scheduled_execution_time.astimezone(dt.UTC)
-        with bridge(settings()) as connection:
-            shares = due_shares(connection, now, settings())
+        settings = read_settings()
+        with bridge(settings) as connection:
+            shares = due_shares(connection, now, settings)
         busy, failed = _tonight(context.instance, shares)
         requests = _requests(
             [s for s in shares if s.entity not in busy and failed[s.entity] < TRIES], now
@@ -82,12 +81,8 @@ def due_shares(connection: sa.Connection, now: dt.datetime, settings: Settings) 
 
     Saves when each entity's next slice is due.
     """
-    enabled = {entity.name for entity in load_entities(connection)}
     shares = []
-    for night in schedules.load_nights(connection):
-        if not night.enabled or night.entity not in enabled:
-            continue
-        window = schedules.window_of(night, settings.time_zone)
+    for night, window in _swept(connection, settings):
         schedules.save_next_run(connection, night.entity, window.next_opening(now))
         evening = window.night(now)
         if evening is None:
@@ -104,12 +99,8 @@ def missed_shares(connection: sa.Connection, now: dt.datetime, settings: Setting
     Before and between two sweeps it owes the first slices of the next one, unless something of it
     was read since that night began.
     """
-    enabled = {entity.name for entity in load_entities(connection)}
     shares = []
-    for night in schedules.load_nights(connection):
-        if not night.enabled or night.entity not in enabled:
-            continue
-        window = schedules.window_of(night, settings.time_zone)
+    for night, window in _swept(connection, settings):
         evening = window.last_night(now)
         opened, closed = window.bounds(evening)
         begun = night.progress.sweep_night
@@ -120,6 +111,14 @@ def missed_shares(connection: sa.Connection, now: dt.datetime, settings: Setting
         if owes and (due := _due(connection, night, evening, settings.slices)):
             shares.append(Share(night.entity, due, evening, closed))
     return shares
+
+
+def _swept(connection: sa.Connection, settings: Settings) -> Iterator[tuple[Night, Window]]:
+    """The nights of every enabled entity that has any, with their window."""
+    enabled = {entity.name for entity in load_entities(connection)}
+    for night in schedules.load_nights(connection):
+        if night.enabled and night.entity in enabled:
+            yield night, schedules.window_of(night, settings.time_zone)
 
 
 def _due(connection: sa.Connection, night: Night, evening: dt.date, slices: int) -> tuple[int, ...]:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 from uuid import UUID
 
 import dagster as dg
@@ -44,11 +44,13 @@ from syncflow_core.stages.work import (
     within_night,
 )
 from syncflow_dagster import checks
+from syncflow_dagster.choices import Mode
+from syncflow_dagster.clock import utc_now
 from syncflow_dagster.failures import as_failure
 from syncflow_dagster.interrupts import doing_first, put_off
+from syncflow_dagster.metadata import metadata_of, stands_now
 from syncflow_dagster.partitions import slice_key, slice_number
 from syncflow_dagster.progress import tell
-from syncflow_dagster.story import metadata_of, stands_now
 from syncflow_dagster.tags import NIGHT_TAG, UNTIL_TAG
 
 T = TypeVar("T")
@@ -58,7 +60,7 @@ RESOURCES = {"source", "target", "bridge", "frames"}
 class SyncConfig(dg.Config):
     """How an entity is synced, for the launchpad."""
 
-    mode: Literal["auto", "full", "incremental"] = "auto"
+    mode: Mode = "auto"
     """auto: incremental where the entity's strategy is rowversion and a watermark exists, else full."""
     wait_s: float = 60.0
     """How long to wait, in seconds, while another sync holds the entity."""
@@ -103,25 +105,7 @@ def build_ops(
     )
     def fetch_op(context: dg.OpExecutionContext, config: SyncConfig) -> Any:  # noqa: ANN401  # the io manager's
         connections = connections_of(context)
-        keys = (
-            sorted(context.partition_keys)
-            if context.has_partition_key_range
-            else [context.partition_key]
-        )
-        order = Order(
-            entity=name,
-            batch=UUID(config.batch) if config.batch else new_uid(),
-            kind=None if config.mode == "auto" else config.mode,
-            slices=tuple(sorted(slice_number(key) for key in keys)),
-            of=slices,
-            run_id=context.run_id,
-            partition=",".join(keys),
-            wait_s=config.wait_s,
-            deferred=deferred,
-            night=_tag(context, NIGHT_TAG, dt.date.fromisoformat),
-            until=_tag(context, UNTIL_TAG, dt.datetime.fromisoformat),
-            by_person=not {SCHEDULE_NAME_TAG, SENSOR_NAME_TAG} & context.run.tags.keys(),
-        )
+        order = _order_of(context, config, name, slices, deferred)
         with connections.database.begin() as connection:
             batches.open_batch(
                 connection,
@@ -205,6 +189,35 @@ def build_ops(
         ),
         resolve=stage_op("resolve", "Parents before children; park the orphans.", resolve_parents),
         push=push_op,
+    )
+
+
+def _order_of(
+    context: dg.OpExecutionContext,
+    config: SyncConfig,
+    name: str,
+    slices: int,
+    deferred: tuple[str, ...],
+) -> Order:
+    """What the run's partitions, tags and configuration ask of the entity."""
+    keys = (
+        sorted(context.partition_keys)
+        if context.has_partition_key_range
+        else [context.partition_key]
+    )
+    return Order(
+        entity=name,
+        batch=UUID(config.batch) if config.batch else new_uid(),
+        kind=None if config.mode == "auto" else config.mode,
+        slices=tuple(sorted(slice_number(key) for key in keys)),
+        of=slices,
+        run_id=context.run_id,
+        partition=",".join(keys),
+        wait_s=config.wait_s,
+        deferred=deferred,
+        night=_tag(context, NIGHT_TAG, dt.date.fromisoformat),
+        until=_tag(context, UNTIL_TAG, dt.datetime.fromisoformat),
+        by_person=not {SCHEDULE_NAME_TAG, SENSOR_NAME_TAG} & context.run.tags.keys(),
     )
 
 
@@ -320,8 +333,3 @@ def _privacy_of(connections: Connections, order: Order) -> Privacy:
     except SyncFlowError:
         return UNKNOWN
     return connections.privacy_of(found[0].entity) if found else UNKNOWN
-
-
-def utc_now() -> dt.datetime:
-    """The time, for what is kept."""
-    return dt.datetime.now(tz=dt.UTC)

@@ -16,21 +16,22 @@ from syncflow_core.bridge.entities import load_entities, load_registered
 from syncflow_core.bridge.identifiers import new_uid
 from syncflow_core.entity import Entity
 from syncflow_core.errors import ConfigError, SyncFlowError
-from syncflow_core.parents import Lineage, lineage
+from syncflow_core.parents import Lineage
+from syncflow_core.parents import lineage as lineage_of
 from syncflow_core.stages.work import Connections, Order
 from syncflow_dagster.choices import Mode, refuse_unknown
+from syncflow_dagster.clock import utc_now
 from syncflow_dagster.failures import as_failure
-from syncflow_dagster.ops import utc_now
 
 
 def declared(connections: Connections) -> tuple[list[Entity], Lineage]:
     """The enabled entities, and their order."""
     with connections.database.begin() as connection:
         entities = load_entities(connection)
-    return entities, lineage(entities)
+    return entities, lineage_of(entities)
 
 
-def chosen(names: Sequence[str], entities: Sequence[Entity], order: Lineage) -> list[str]:
+def chosen(names: Sequence[str], entities: Sequence[Entity], lineage: Lineage) -> list[str]:
     """The entities of these names, all without any, parents first.
 
     Raises:
@@ -40,14 +41,14 @@ def chosen(names: Sequence[str], entities: Sequence[Entity], order: Lineage) -> 
         refuse_unknown(names, entities)
     except ConfigError as error:
         raise as_failure(error) from error
-    return [name for name in order.order if not names or name in names]
+    return [name for name in lineage.order if not names or name in names]
 
 
 def order_for(
     context: dg.OpExecutionContext,
     connections: Connections,
     name: str,
-    order: Lineage,
+    lineage: Lineage,
     wait_s: float,
     kind: batches.Kind = "full",
 ) -> Order:
@@ -57,7 +58,7 @@ def order_for(
         batch=new_uid(),
         run_id=context.run_id,
         wait_s=wait_s,
-        deferred=tuple(sorted(reference for child, reference in order.deferred if child == name)),
+        deferred=lineage.deferred_of(name),
     )
     with connections.database.begin() as connection:
         batches.open_batch(

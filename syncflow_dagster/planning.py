@@ -24,12 +24,14 @@ from syncflow_core.stages.plan import make_plan
 from syncflow_core.stages.whole import stage, sync
 from syncflow_core.stages.work import Connections, Order
 from syncflow_dagster.choices import Mode, refuse_slice, refuse_unknown
+from syncflow_dagster.clock import utc_now
 from syncflow_dagster.failures import as_failure
+from syncflow_dagster.metadata import metadata_of
+from syncflow_dagster.op_jobs import APPLY, PLAN
 from syncflow_dagster.ops import (
     RESOURCES,
     closing_on_error,
     connections_of,
-    utc_now,
 )
 from syncflow_dagster.orders import (
     chosen,
@@ -38,7 +40,6 @@ from syncflow_dagster.orders import (
     order_for,
     telling_last,
 )
-from syncflow_dagster.story import metadata_of
 
 
 class PlanConfig(dg.Config):
@@ -74,14 +75,14 @@ def build_plan_jobs(slices: int) -> list[dg.JobDefinition]:
     make, apply = _plan_op(slices), _apply_op(slices)
 
     @dg.job(
-        name="plan",
+        name=PLAN.name,
         description="What a sync would do: counts, samples, old and new values. Nothing is pushed.",
     )
     def plan_job() -> None:
         make()
 
     @dg.job(
-        name="apply_plan",
+        name=APPLY.name,
         description="Approve plans by their ids: a withheld one as a ceiling, another exactly.",
     )
     def apply_job() -> None:
@@ -92,15 +93,15 @@ def build_plan_jobs(slices: int) -> list[dg.JobDefinition]:
 
 def _plan_op(slices: int) -> dg.OpDefinition:
     @dg.op(
-        name="make_plan",
+        name=PLAN.op,
         description="What a sync would do, record by record; nothing is pushed.",
         required_resource_keys=RESOURCES,
     )
     def plan_op(context: dg.OpExecutionContext, config: PlanConfig) -> None:
         """Plan the entities, parents first; one that fails is told at the end, after the others."""
         connections = connections_of(context)
-        entities, order = declared(connections)
-        names = chosen(config.entities, entities, order)
+        entities, lineage = declared(connections)
+        names = chosen(config.entities, entities, lineage)
         numbers = (config.slice,) if config.slice else ()
         try:
             refuse_slice(config.slice or None, slices)
@@ -111,7 +112,7 @@ def _plan_op(slices: int) -> dg.OpDefinition:
         with telling_last() as attempt:
             for name in names:
                 with attempt():
-                    asked = order_for(context, connections, name, order, config.wait_s, "plan")
+                    asked = order_for(context, connections, name, lineage, config.wait_s, "plan")
                     asked = dry_run(asked, config.mode, numbers, slices)
                     asked = msgspec.structs.replace(
                         asked,
@@ -132,14 +133,14 @@ def _plan_op(slices: int) -> dg.OpDefinition:
 
 def _apply_op(slices: int) -> dg.OpDefinition:
     @dg.op(
-        name="apply",
+        name=APPLY.op,
         description="Approve plans and do what they say, or say what has changed since.",
         required_resource_keys=RESOURCES,
     )
     def apply_op(context: dg.OpExecutionContext, config: ApplyConfig) -> None:
         """Apply the plans, parents first."""
         connections = connections_of(context)
-        entities, order = declared(connections)
+        entities, lineage = declared(connections)
         try:
             with connections.database.begin() as connection:
                 approved = [
@@ -149,11 +150,11 @@ def _apply_op(slices: int) -> dg.OpDefinition:
             refuse_unknown([plan.entity for plan in approved], entities)
         except SyncFlowError as error:
             raise as_failure(error) from error
-        approved.sort(key=lambda plan: order.order.index(plan.entity))
+        approved.sort(key=lambda plan: lineage.order.index(plan.entity))
         with telling_last() as attempt:
             for plan in approved:
                 with attempt():
-                    asked = order_for(context, connections, plan.entity, order, config.wait_s)
+                    asked = order_for(context, connections, plan.entity, lineage, config.wait_s)
                     with closing_on_error(connections, asked):
                         asked = _applying(connections, asked, plan, slices)
                         staged, report = sync(connections, asked, now=utc_now)

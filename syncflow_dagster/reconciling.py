@@ -19,7 +19,9 @@ from syncflow_core.stages.reconcile import Reconciled, reconcile_whole
 from syncflow_core.stages.spot_check import reconcile_sample
 from syncflow_core.stages.whole import stage
 from syncflow_core.stages.work import Connections, Order
-from syncflow_dagster.ops import RESOURCES, closing_on_error, connections_of, utc_now
+from syncflow_dagster.clock import utc_now
+from syncflow_dagster.op_jobs import RECONCILE
+from syncflow_dagster.ops import RESOURCES, closing_on_error, connections_of
 from syncflow_dagster.orders import chosen, declared, dry_run, order_for, telling_last
 
 
@@ -37,18 +39,18 @@ class ReconcileConfig(dg.Config):
 
 
 @dg.op(
-    name="compare",
+    name=RECONCILE.op,
     description="Compare records with hub and source; a plan sets right what differs.",
     required_resource_keys=RESOURCES,
 )
 def reconcile_op(context: dg.OpExecutionContext, config: ReconcileConfig) -> None:
     """Reconcile the entities, parents first."""
     connections = connections_of(context)
-    entities, order = declared(connections)
+    entities, lineage = declared(connections)
     with telling_last() as attempt:
-        for name in chosen(config.entities, entities, order):
+        for name in chosen(config.entities, entities, lineage):
             with attempt():
-                done = _reconciled(context, connections, name, order, config)
+                done = _reconciled(context, connections, name, lineage, config)
                 context.log_event(
                     dg.AssetObservation(asset_key=[name], metadata=reconciled_metadata(done))
                 )
@@ -58,11 +60,11 @@ def _reconciled(
     context: dg.OpExecutionContext,
     connections: Connections,
     name: str,
-    order: Lineage,
+    lineage: Lineage,
     config: ReconcileConfig,
 ) -> Reconciled:
     """What was found of one entity; where a sample's differences are to be repaired, with a plan."""
-    asked = order_for(context, connections, name, order, config.wait_s, "plan")
+    asked = order_for(context, connections, name, lineage, config.wait_s, "plan")
     with closing_on_error(connections, asked):
         if not config.sample:
             return reconcile_whole(
@@ -73,7 +75,7 @@ def _reconciled(
         )
     if not done.found.repaired:
         return done
-    asked = dry_run(order_for(context, connections, name, order, config.wait_s, "plan"), "full")
+    asked = dry_run(order_for(context, connections, name, lineage, config.wait_s, "plan"), "full")
     with closing_on_error(connections, asked):
         plan = make_plan(connections, stage(connections, asked, now=utc_now), now=utc_now)
     return Reconciled(done.found, plan)
@@ -94,7 +96,7 @@ def build_reconcile_checks(names: Sequence[str]) -> list[dg.AssetChecksDefinitio
             dg.AssetCheckSpec(
                 RECONCILED,
                 asset=dg.AssetKey([name]),
-                description=f"{SAMPLE} records drawn by chance are the same in source and hub.",
+                description=f"{CHECK_SAMPLE} records drawn by chance are the same in source and hub.",
             )
             for name in names
         ],
@@ -110,7 +112,7 @@ def build_reconcile_checks(names: Sequence[str]) -> list[dg.AssetChecksDefinitio
                         entity=key.to_user_string(), batch=new_uid(), run_id=context.run.run_id
                     )
                     with closing_on_error(connections, order):
-                        done = reconcile_sample(connections, order, SAMPLE, now=utc_now)
+                        done = reconcile_sample(connections, order, CHECK_SAMPLE, now=utc_now)
                     yield dg.AssetCheckResult(
                         asset_key=key,
                         check_name=RECONCILED,
@@ -123,7 +125,7 @@ def build_reconcile_checks(names: Sequence[str]) -> list[dg.AssetChecksDefinitio
 
 
 RECONCILED = "reconciliation"
-SAMPLE = 100
+CHECK_SAMPLE = 100
 """Records that the asset check compares."""
 
 
@@ -150,7 +152,7 @@ def build_reconcile_job() -> dg.JobDefinition:
     """``reconcile``."""
 
     @dg.job(
-        name="reconcile",
+        name=RECONCILE.name,
         description="Compare records with hub and source, all or a sample; repair through a plan.",
     )
     def reconcile_job() -> None:

@@ -9,10 +9,11 @@ with a clear error, and not the whole code location.
 Source: product.md 8.
 """
 
-import datetime as dt
 import logging
 import threading
+from abc import abstractmethod
 from concurrent.futures import Future
+from typing import Generic, Protocol, TypeVar
 from uuid import UUID
 
 import dagster as dg
@@ -34,19 +35,37 @@ from syncflow_core.limiter import Limiter
 from syncflow_core.schedulehub import Target
 from syncflow_core.settings import read_settings
 from syncflow_dagster.abandoned import mark
+from syncflow_dagster.clock import utc_now
 from syncflow_dagster.failures import broken
 from syncflow_dagster.unbegun import close_unbegun
 
 logger = logging.getLogger(__name__)
 
 
-class SourceResource(dg.ConfigurableResource[Source]):
-    """APISmith, as the environment says (``SYNCFLOW_APISMITH_*``)."""
+class Client(Protocol):
+    """What both clients have in common."""
 
-    _client: Source | None = PrivateAttr(default=None)
+    def abort(self) -> None:
+        """End what all threads wait for, and ask nothing more."""
+
+    def close(self) -> None:
+        """Give the connections back."""
+
+
+C = TypeVar("C", bound=Client)
+
+
+class ClientResource(dg.ConfigurableResource[C], Generic[C]):
+    """One of the two systems, as the environment says."""
+
+    _client: C | None = PrivateAttr(default=None)
     _opening: threading.Lock = PrivateAttr(default_factory=threading.Lock)
 
-    def client(self, limiter: Limiter, breaker: Breaker, tally: Tally) -> Source:
+    @abstractmethod
+    def opened(self, limiter: Limiter, breaker: Breaker, tally: Tally) -> C:
+        """A new client."""
+
+    def client(self, limiter: Limiter, breaker: Breaker, tally: Tally) -> C:
         """The client, opened once a run.
 
         Args:
@@ -56,9 +75,7 @@ class SourceResource(dg.ConfigurableResource[Source]):
         """
         with self._opening:  # the push asks from several threads
             if self._client is None:
-                self._client = Source.open(
-                    read_settings(), limiter=limiter, breaker=breaker, tally=tally
-                )
+                self._client = self.opened(limiter, breaker, tally)
             return self._client
 
     def abort(self) -> None:
@@ -73,37 +90,20 @@ class SourceResource(dg.ConfigurableResource[Source]):
             self._client = None
 
 
-class TargetResource(dg.ConfigurableResource[Target]):
-    """ScheduleHub, as the environment says (``SYNCFLOW_SCHEDULEHUB_*``)."""
+class SourceResource(ClientResource[Source]):
+    """APISmith (``SYNCFLOW_APISMITH_*``)."""
 
-    _client: Target | None = PrivateAttr(default=None)
-    _opening: threading.Lock = PrivateAttr(default_factory=threading.Lock)
+    def opened(self, limiter: Limiter, breaker: Breaker, tally: Tally) -> Source:
+        """A new client."""
+        return Source.open(read_settings(), limiter=limiter, breaker=breaker, tally=tally)
 
-    def client(self, limiter: Limiter, breaker: Breaker, tally: Tally) -> Target:
-        """The client, opened once a run.
 
-        Args:
-            limiter: Bounds what it asks at once.
-            breaker: Tells when to pause.
-            tally: Counts what it asks.
-        """
-        with self._opening:  # the push asks from several threads
-            if self._client is None:
-                self._client = Target.open(
-                    read_settings(), limiter=limiter, breaker=breaker, tally=tally
-                )
-            return self._client
+class TargetResource(ClientResource[Target]):
+    """ScheduleHub (``SYNCFLOW_SCHEDULEHUB_*``)."""
 
-    def abort(self) -> None:
-        """End what its threads wait for: the run was told to end."""
-        if self._client is not None:
-            self._client.abort()
-
-    def teardown_after_execution(self, context: dg.InitResourceContext) -> None:
-        """Close it."""
-        if self._client is not None:
-            self._client.close()
-            self._client = None
+    def opened(self, limiter: Limiter, breaker: Breaker, tally: Tally) -> Target:
+        """A new client."""
+        return Target.open(read_settings(), limiter=limiter, breaker=breaker, tally=tally)
 
 
 class BridgeResource(dg.ConfigurableResource[Database]):
@@ -171,7 +171,7 @@ class BridgeResource(dg.ConfigurableResource[Database]):
                         batch,
                         "failed" if ended else "stopped",
                         Counts(),
-                        now=dt.datetime.now(tz=dt.UTC),
+                        now=utc_now(),
                         proof={"unavailable": ended.unavailable} if ended else None,
                         error=ended.message if ended else why,
                     )
@@ -184,7 +184,7 @@ class BridgeResource(dg.ConfigurableResource[Database]):
             run = context.instance.get_run_by_id(context.run.run_id) or context.run
             try:
                 with self._database.begin() as connection:
-                    close_unbegun(connection, run, dt.datetime.now(tz=dt.UTC))
+                    close_unbegun(connection, run, utc_now())
             except UnavailableError as error:
                 logger.warning(
                     "entities that run %s left out have no batch: %s", context.run.run_id, error

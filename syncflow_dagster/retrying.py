@@ -20,27 +20,22 @@ from syncflow_core.bridge.leases import held_entities
 from syncflow_core.errors import ConfigError
 from syncflow_core.settings import read_settings
 from syncflow_core.stages.whole import sync
-from syncflow_dagster.failures import as_failure, bridge
+from syncflow_dagster.clock import utc_now
+from syncflow_dagster.failures import as_failure
+from syncflow_dagster.metadata import metadata_of
+from syncflow_dagster.op_jobs import RETRY
 from syncflow_dagster.ops import (
     RESOURCES,
     closing_on_error,
     connections_of,
-    utc_now,
 )
 from syncflow_dagster.orders import chosen, declared, order_for, telling_last
-from syncflow_dagster.story import metadata_of
+from syncflow_dagster.session import bridge
+from syncflow_dagster.statuses import LIVE
 from syncflow_dagster.tags import BY_CLOCK
 
-JOB = "retry_failed"
 EVERY_S = 30
 """Seconds between two looks of the sensor: a child goes within the minute in which its parent landed."""
-LIVE = [
-    dg.DagsterRunStatus.QUEUED,
-    dg.DagsterRunStatus.NOT_STARTED,
-    dg.DagsterRunStatus.STARTING,
-    dg.DagsterRunStatus.STARTED,
-    dg.DagsterRunStatus.CANCELING,
-]
 
 
 class RetryConfig(dg.Config):
@@ -63,15 +58,15 @@ class RetryConfig(dg.Config):
 
 
 @dg.op(
-    name="retry",
+    name=RETRY.op,
     description="Read the rows of dead letters and waiting children by key, and deliver them.",
     required_resource_keys=RESOURCES,
 )
 def retry_op(context: dg.OpExecutionContext, config: RetryConfig) -> None:
     """Retry the entities, parents first; one that fails is told at the end, after the others."""
     connections = connections_of(context)
-    entities, order = declared(connections)
-    names = chosen(config.entities, entities, order)
+    entities, lineage = declared(connections)
+    names = chosen(config.entities, entities, lineage)
     alike = _alike(config)
     if not config.entities or alike is not None:
         with connections.database.begin() as connection:
@@ -85,7 +80,7 @@ def retry_op(context: dg.OpExecutionContext, config: RetryConfig) -> None:
         for name in names:
             with attempt():
                 asked = msgspec.structs.replace(
-                    order_for(context, connections, name, order, config.wait_s, "retry"),
+                    order_for(context, connections, name, lineage, config.wait_s, "retry"),
                     kind="retry",
                     letters=alike,
                     by_person=not config.due_only,
@@ -129,7 +124,7 @@ def build_retry_job() -> dg.JobDefinition:
     """``retry_failed``."""
 
     @dg.job(
-        name=JOB,
+        name=RETRY.name,
         description="Try once more what was not delivered: dead letters, and children that wait.",
     )
     def retry_job() -> None:
@@ -142,7 +137,9 @@ def build_retry_sensor(job: dg.JobDefinition) -> dg.SensorDefinition:
     """``undelivered``: starts ``retry_failed`` where a record is due, or its parent has landed."""
 
     def look(context: dg.SensorEvaluationContext) -> dg.RunRequest | dg.SkipReason:
-        running = context.instance.get_runs(dg.RunsFilter(job_name=JOB, statuses=LIVE), limit=1)
+        running = context.instance.get_runs(
+            dg.RunsFilter(job_name=RETRY.name, statuses=LIVE), limit=1
+        )
         if running:
             return dg.SkipReason(f"run {running[0].run_id} is still trying")
         with bridge(read_settings()) as connection:
@@ -150,7 +147,7 @@ def build_retry_sensor(job: dg.JobDefinition) -> dg.SensorDefinition:
         if not names:
             return dg.SkipReason("nothing is due")
         config = {"entities": names, "due_only": True, "wait_s": 0.0}
-        return dg.RunRequest(run_config={"ops": {"retry": {"config": config}}}, tags=BY_CLOCK)
+        return dg.RunRequest(run_config=RETRY.configured(config), tags=BY_CLOCK)
 
     return dg.SensorDefinition(
         name="undelivered",

@@ -13,9 +13,10 @@ from collections.abc import Callable, Mapping
 import dagster as dg
 from dagster._utils.schedules import schedule_execution_time_iterator
 
-from syncflow_dagster.ops import utc_now
+from syncflow_dagster.clock import utc_now
+from syncflow_dagster.op_jobs import RECONCILE
 
-SAMPLE = 1_000
+DAILY_SAMPLE = 1_000
 """Records of each entity that the daily sample compares."""
 DAILY = "30 5 * * *"
 WEEKLY = "0 3 * * 0"
@@ -38,8 +39,8 @@ def build_schedules(
         time_zone: The installation's.
         now: The time.
     """
-    compare = {"ops": {"compare": {"config": {"sample": SAMPLE}}}}
-    whole = {"ops": {"compare": {"config": {"sample": 0}}}}
+    compare = RECONCILE.configured({"sample": DAILY_SAMPLE})
+    whole = RECONCILE.configured({"sample": 0})
     return [
         _schedule(
             "reconcile_daily",
@@ -47,7 +48,7 @@ def build_schedules(
             DAILY,
             time_zone,
             compare,
-            f"{SAMPLE:,} records of each entity, drawn by chance, compared by content.",
+            f"{DAILY_SAMPLE:,} records of each entity, drawn by chance, compared by content.",
             now,
         ),
         _schedule(

@@ -6,7 +6,6 @@ Does not belong here: what is due (``retrying``), the night's own runs and their
 Source: product.md 7, 8 and 12; dagster.md 4 and T3.
 """
 
-import datetime as dt
 import hashlib
 import json
 from collections.abc import Callable
@@ -19,12 +18,13 @@ from syncflow_core.bridge.entities import Registered, load_registered
 from syncflow_core.bridge.leases import runs_of_the_dead
 from syncflow_core.contract import drift
 from syncflow_core.errors import SyncFlowError
-from syncflow_core.settings import Settings, read_settings
+from syncflow_core.settings import read_settings
 from syncflow_dagster.abandoned import end_abandoned
 from syncflow_dagster.checks import changed_contract
-from syncflow_dagster.failures import as_failure, bridge
+from syncflow_dagster.clock import utc_now
+from syncflow_dagster.failures import as_failure
 from syncflow_dagster.nights import missed_shares
-from syncflow_dagster.ops import utc_now
+from syncflow_dagster.session import bridge
 from syncflow_dagster.unbegun import close_forgotten
 
 DEAD_S: Final = 30
@@ -34,33 +34,30 @@ APIS_MOST: Final = 200
 """Entities whose columns are looked at in one go."""
 
 
-def build_sensors(
-    job: str, settings: Callable[[], Settings] = read_settings
-) -> list[dg.SensorDefinition]:
+def build_sensors(job: str) -> list[dg.SensorDefinition]:
     """``dead_workers``, ``source_changed`` and ``missed_nights``.
 
     Args:
         job: A sensor belongs to a job, though these start none.
-        settings: The environment.
     """
     return [
         _sensor(
             "dead_workers",
-            _dead_workers(settings),
+            _dead_workers,
             job,
             DEAD_S,
             "Ends runs whose process died with its code server or machine; Dagster takes them up again.",
         ),
         _sensor(
             "source_changed",
-            _source_changed(settings),
+            _source_changed,
             job,
             CHANGED_S,
             "Compares the source's columns with those that were accepted, before a night finds out.",
         ),
         _sensor(
             "missed_nights",
-            _missed_nights(settings),
+            _missed_nights,
             job,
             MISSED_S,
             "Tells of entities whose night has closed with slices left.",
@@ -85,50 +82,41 @@ def _sensor(
     )
 
 
-def _dead_workers(
-    settings: Callable[[], Settings],
-) -> Callable[[dg.SensorEvaluationContext], dg.SkipReason]:
-    def look(context: dg.SensorEvaluationContext) -> dg.SkipReason:
-        with bridge(settings()) as connection:
-            dead = runs_of_the_dead(connection)
-        ended = end_abandoned(context.instance, dead)
-        with bridge(settings()) as connection:
-            close_forgotten(context.instance, connection, utc_now())
-        if ended:
-            context.log.warning("ended runs whose process had died: %s", ", ".join(ended))
-        return dg.SkipReason(f"ended {', '.join(ended)}" if ended else "every worker lives")
-
-    return look
+def _dead_workers(context: dg.SensorEvaluationContext) -> dg.SkipReason:
+    settings = read_settings()
+    with bridge(settings) as connection:
+        dead = runs_of_the_dead(connection)
+    ended = end_abandoned(context.instance, dead)
+    with bridge(settings) as connection:
+        close_forgotten(context.instance, connection, utc_now())
+    if ended:
+        context.log.warning("ended runs whose process had died: %s", ", ".join(ended))
+    return dg.SkipReason(f"ended {', '.join(ended)}" if ended else "every worker lives")
 
 
-def _source_changed(
-    settings: Callable[[], Settings],
-) -> Callable[[dg.SensorEvaluationContext], dg.SensorResult | dg.SkipReason]:
-    def look(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
-        now = settings()
-        if now.apismith_url is None:
-            return dg.SkipReason("SYNCFLOW_APISMITH_URL is not set")
-        with bridge(now) as connection:
-            accepted = [item for item in load_registered(connection) if item.contract is not None]
-        told: dict[str, str] = json.loads(context.cursor or "{}")
-        try:
-            with Source.open(now) as source:
-                found = {item.entity.name: _drift(source, item) for item in accepted[:APIS_MOST]}
-        except SyncFlowError as error:
-            raise as_failure(error) from error
-        marks = {name: _mark(text) for name, (text, _) in found.items() if text}
-        events = [
-            changed_contract(name, text, broken=broken)
-            for name, (text, broken) in found.items()
-            if text and told.get(name) != marks[name]
-        ]
-        return dg.SensorResult(
-            asset_events=events,
-            cursor=json.dumps(marks),
-            skip_reason=None if events else dg.SkipReason("the source's columns are as accepted"),
-        )
-
-    return look
+def _source_changed(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
+    settings = read_settings()
+    if settings.apismith_url is None:
+        return dg.SkipReason("SYNCFLOW_APISMITH_URL is not set")
+    with bridge(settings) as connection:
+        accepted = [item for item in load_registered(connection) if item.contract is not None]
+    told: dict[str, str] = json.loads(context.cursor or "{}")
+    try:
+        with Source.open(settings) as source:
+            found = {item.entity.name: _drift(source, item) for item in accepted[:APIS_MOST]}
+    except SyncFlowError as error:
+        raise as_failure(error) from error
+    marks = {name: _mark(text) for name, (text, _) in found.items() if text}
+    events = [
+        changed_contract(name, text, broken=broken)
+        for name, (text, broken) in found.items()
+        if text and told.get(name) != marks[name]
+    ]
+    return dg.SensorResult(
+        asset_events=events,
+        cursor=json.dumps(marks),
+        skip_reason=None if events else dg.SkipReason("the source's columns are as accepted"),
+    )
 
 
 def _drift(source: Source, item: Registered) -> tuple[str, bool]:
@@ -141,36 +129,32 @@ def _mark(text: str) -> str:
     return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
 
-def _missed_nights(
-    settings: Callable[[], Settings], now: Callable[[], dt.datetime] = utc_now
-) -> Callable[[dg.SensorEvaluationContext], dg.SensorResult | dg.SkipReason]:
-    def look(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
-        with bridge(settings()) as connection:
-            shares = missed_shares(connection, now(), settings())
-        told: dict[str, str] = json.loads(context.cursor or "{}")
-        fresh = [share for share in shares if told.get(share.entity) != str(share.evening)]
-        for share in fresh:
-            context.log.error(
-                "entity %s: the night of %s closed with slices %s left; the next night does them",
-                share.entity,
-                share.evening,
-                share.slices,
-            )
-        events = [
-            dg.AssetObservation(
-                asset_key=dg.AssetKey([share.entity]),
-                metadata={
-                    "missed_night": str(share.evening),
-                    "slices_left": ", ".join(map(str, share.slices)),
-                },
-            )
-            for share in fresh
-        ]
-        kept = {**told, **{share.entity: str(share.evening) for share in fresh}}
-        return dg.SensorResult(
-            asset_events=events,
-            cursor=json.dumps(kept),
-            skip_reason=None if events else dg.SkipReason("every night was kept"),
+def _missed_nights(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
+    settings = read_settings()
+    with bridge(settings) as connection:
+        shares = missed_shares(connection, utc_now(), settings)
+    told: dict[str, str] = json.loads(context.cursor or "{}")
+    fresh = [share for share in shares if told.get(share.entity) != str(share.evening)]
+    for share in fresh:
+        context.log.error(
+            "entity %s: the night of %s closed with slices %s left; the next night does them",
+            share.entity,
+            share.evening,
+            share.slices,
         )
-
-    return look
+    events = [
+        dg.AssetObservation(
+            asset_key=dg.AssetKey([share.entity]),
+            metadata={
+                "missed_night": str(share.evening),
+                "slices_left": ", ".join(map(str, share.slices)),
+            },
+        )
+        for share in fresh
+    ]
+    kept = {**told, **{share.entity: str(share.evening) for share in fresh}}
+    return dg.SensorResult(
+        asset_events=events,
+        cursor=json.dumps(kept),
+        skip_reason=None if events else dg.SkipReason("every night was kept"),
+    )

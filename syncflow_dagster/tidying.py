@@ -14,7 +14,8 @@ import dagster as dg
 from syncflow_core.bridge import batches
 from syncflow_core.bridge.history import forget_past
 from syncflow_core.settings import read_settings
-from syncflow_dagster.ops import RESOURCES, connections_of, utc_now
+from syncflow_dagster.clock import utc_now
+from syncflow_dagster.ops import RESOURCES, connections_of
 
 RUNS_AT_ONCE: Final = 2_000
 """Of Dagster's runs, how many are removed in one go."""

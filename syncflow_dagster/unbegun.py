@@ -16,6 +16,7 @@ import sqlalchemy as sa
 from syncflow_core.bridge import batches, starts
 from syncflow_core.bridge.batches import Batch, Counts
 from syncflow_core.bridge.entities import load_registered
+from syncflow_dagster.statuses import CANCELED
 
 START_TAG: Final = "syncflow/start"
 """Names the start that a run belongs to, where the batches were there before the run."""
@@ -38,7 +39,7 @@ def close_unbegun(
     """
     found = batches.history(connection, dagster_run_id=run.run_id, limit=10_000)
     stopped |= any(batch.status == "stopped" for batch in found)
-    stopped |= run.status in {dg.DagsterRunStatus.CANCELED, dg.DagsterRunStatus.CANCELING}
+    stopped |= run.status in CANCELED
     waiting = {batch.entity: batch.uid for batch in found if batch.status == "pending"}
     begun = {batch.entity for batch in found if batch.status != "pending"}
     registered = {item.entity.name: item for item in load_registered(connection, enabled=None)}

@@ -54,14 +54,14 @@ class Watch:
 
 
 @contextmanager
-def watching(watch: Watch, every_s: float = EVERY_S) -> Iterator[None]:
-    """Look every so many seconds, beside whatever the block does."""
+def watching(watch: Watch) -> Iterator[None]:
+    """Look every second, beside whatever the block does."""
     ended = threading.Event()
 
     def run() -> None:
         while not ended.is_set():
             watch.look()
-            ended.wait(every_s)
+            ended.wait(EVERY_S)
 
     thread = threading.Thread(target=run, name="watching the entities", daemon=True)
     thread.start()

@@ -9,7 +9,6 @@ Source: product.md 1 ("pooling, a health check, and a clear error when the datab
 import functools
 import json
 import secrets
-import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager

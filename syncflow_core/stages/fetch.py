@@ -59,18 +59,20 @@ def fetch(connections: Connections, order: Order, *, now: Callable[[], datetime]
         with connections.database.begin() as connection:
             registered = load_registered(connection, [order.entity], enabled=None)[0]
         entity, version = registered.entity, registered.version
-        proposed: list[str] = []
+        notes: list[str] = []
         if order.declared is not None:
             entity = Entity.model_validate_json(order.declared)
             registered = dataclasses.replace(registered, entity=entity)
-            proposed = [
+            notes.append(
                 "planned under a declaration that is not applied: it only shows what would change"
-            ]
+            )
         with connections.database.begin() as connection:
             before = state.load_state(connection, entity.name, entity.api)
         watermark = before.watermark if before.speaks_of(entity.collection) else None
         api = connections.source.describe(entity.api)
-        notes = [*proposed, *_agreed(connections, registered, api, now())]
+        drift = _agreed(connections, registered, api, now())
+        if drift:
+            notes.append(f"the source's columns changed: {drift}")
         shape = shape_of(entity, api)
         _parents_fit(connections, entity)
         kind = kind_of(order, shape, watermark)
@@ -105,6 +107,7 @@ def fetch(connections: Connections, order: Order, *, now: Callable[[], datetime]
             # what is not applied yet would be the next version: hashes are made anew under it
             version=version + (order.declared is not None),
             api=api.model_dump_json(),
+            drift=drift,
             watermark_before=watermark,
         )
         staged = _read(connections, staged, shape, now())
@@ -150,24 +153,22 @@ def _parents_fit(connections: Connections, entity: Entity) -> None:
     )
 
 
-def _agreed(connections: Connections, registered: Registered, api: Api, now: datetime) -> list[str]:
-    """Hold the source's columns against the contract; accept what may change, and say what did.
+def _agreed(connections: Connections, registered: Registered, api: Api, now: datetime) -> str:
+    """Hold the source's columns against the contract; accept what may change, and say what did: "" for nothing.
 
     Raises:
         ContractError: A column that is read is gone or of another type. Nothing was written.
     """
     entity, accepted = registered.entity, registered.contract
     if accepted is None:
-        change, notes = "first seen", []
+        found = ""
     else:
-        found = agree(accepted, api, entity)
-        if not found.reported:
-            return []
-        change = found.text
-        notes = [f"the source's columns changed: {change}"]
+        found = agree(accepted, api, entity).text
+        if not found:
+            return ""
     with connections.database.begin() as connection:
-        save_contract(connection, entity.name, contract_of(api), change, now)
-    return notes
+        save_contract(connection, entity.name, contract_of(api), found or "first seen", now)
+    return found
 
 
 def _read(connections: Connections, staged: Staged, shape: Shape, now: datetime) -> Staged:

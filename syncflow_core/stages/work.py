@@ -149,6 +149,8 @@ class Staged(msgspec.Struct, frozen=True):
     version: int
     api: str
     """The source's description, as JSON, as it was at the start."""
+    drift: str = ""
+    """How the source's columns differ from those accepted before, where they may; empty: they do not."""
     frames: dict[str, FrameRef] = {}
     """Frame sets by name: ``raw unreadable accepted rejected losers distinct unproven changes collided gone swept
     wave-N parked missing deferred refused``."""

@@ -21,6 +21,7 @@ from syncflow_core.entity import Entity
 from syncflow_core.errors import ConfigError
 from syncflow_dagster.api.requests import database_of, gateway_of, settings_of
 from syncflow_dagster.declaring import declare
+from syncflow_dagster.op_jobs import PLAN
 
 DryRun = Annotated[
     bool,
@@ -122,5 +123,5 @@ def replaced(
         "mode": "full",
         "declaration": changed.model_dump_json(exclude_unset=True),
     }
-    run = gateway_of(request).launch_op("plan", "make_plan", config, tags)
+    run = gateway_of(request).launch_op(PLAN, config, tags)
     return JSONResponse({"run_id": run}, 202)

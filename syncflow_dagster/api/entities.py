@@ -22,12 +22,13 @@ from syncflow_dagster.api.requests import (
     UID,
     Admin,
     EntityUid,
+    StartedRun,
     Viewer,
     database_of,
     gateway_of,
     started_by,
 )
-from syncflow_dagster.api.sync import StartedRun
+from syncflow_dagster.op_jobs import PLAN
 
 router = APIRouter(prefix="/entities", tags=["entities"])
 
@@ -142,7 +143,7 @@ def delete_entity(
         )
     if purge:
         config = {"entities": [known.entity.name], "purge": True}
-        run = gateway_of(request).launch_op("plan", "make_plan", config, started_by(caller))
+        run = gateway_of(request).launch_op(PLAN, config, started_by(caller))
         return JSONResponse({"run_id": run}, 202)
     with database_of(request).begin() as connection:
         disable_entity(connection, known.entity.name)

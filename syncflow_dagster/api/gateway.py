@@ -17,6 +17,7 @@ from dagster._core.definitions.assets.job.asset_job import IMPLICIT_ASSET_JOB_NA
 
 from syncflow_core.errors import ConfigError, SyncFlowError, UnavailableError
 from syncflow_dagster.checks import own_checks
+from syncflow_dagster.op_jobs import OpJob
 from syncflow_dagster.partitions import LOCATION, REPOSITORY
 
 TIMEOUT_S: Final = 30.0
@@ -110,15 +111,13 @@ class DagsterGateway:
             tags,
         )
 
-    def launch_op(
-        self, job: str, op: str, config: Mapping[str, object], tags: Mapping[str, str]
-    ) -> str:
+    def launch_op(self, job: OpJob, config: Mapping[str, object], tags: Mapping[str, str]) -> str:
         """Launch a job of one op with this configuration; the run's id.
 
         Raises:
             SyncFlowError: Dagster refused the run.
         """
-        return self._launch({"jobName": job}, {"ops": {op: {"config": dict(config)}}}, tags)
+        return self._launch({"jobName": job.name}, job.configured(config), tags)
 
     def run(self, run_id: str) -> DagsterRun | None:
         """The run of this id; None where Dagster has none."""

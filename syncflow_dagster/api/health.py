@@ -27,10 +27,10 @@ from syncflow_core.doctor.bridge import Bridge
 from syncflow_core.doctor.checks import Check, Finding, made
 from syncflow_core.errors import UnavailableError
 from syncflow_core.settings import Settings
+from syncflow_dagster.clock import utc_now
 from syncflow_dagster.daemon import daemon_seen
 from syncflow_dagster.failures import history_there
 from syncflow_dagster.home import open_instance
-from syncflow_dagster.ops import utc_now
 
 router = APIRouter(prefix="/health", tags=["health"])
 KEPT_S: Final = 5.0

@@ -30,10 +30,10 @@ from syncflow_dagster.api.requests import (
     UID,
     Admin,
     EntityUid,
+    StartedRun,
     Viewer,
     started_by,
 )
-from syncflow_dagster.api.sync import StartedRun
 
 router = APIRouter(prefix="/mappings", tags=["mappings"])
 

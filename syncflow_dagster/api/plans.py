@@ -7,7 +7,7 @@ Source: product.md 4 and 9.
 """
 
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 from uuid import UUID
 
 from fastapi import APIRouter, HTTPException, Query, Request
@@ -25,15 +25,16 @@ from syncflow_dagster.api.requests import (
     UID,
     Operator,
     PlanUid,
+    StartedRun,
     Viewer,
     database_of,
     gateway_of,
     settings_of,
     started_by,
 )
-from syncflow_dagster.api.security import utc_now
-from syncflow_dagster.api.sync import StartedRun
-from syncflow_dagster.choices import refuse_slice, refuse_unknown
+from syncflow_dagster.choices import Mode, refuse_slice, refuse_unknown
+from syncflow_dagster.clock import utc_now
+from syncflow_dagster.op_jobs import APPLY, PLAN
 
 router = APIRouter(prefix="/plans", tags=["plans"])
 PLAN_TAG = "syncflow/plan"
@@ -92,7 +93,7 @@ class PlanRequest(BaseModel):
     entities: list[str] = Field(
         default=[], description="Entities by name; none for all.", examples=[["order_lines"]]
     )
-    mode: Literal["auto", "full", "incremental"] = Field(
+    mode: Mode = Field(
         default="auto",
         description="auto: incremental where the entity's strategy is rowversion and a watermark exists.",
         examples=["full"],
@@ -134,9 +135,7 @@ def make_plan(request: Request, caller: Operator, wanted: PlanRequest) -> Starte
     refuse_unknown(wanted.entities, entities)
     refuse_slice(wanted.slice, settings_of(request).slices)
     config = {"entities": wanted.entities, "mode": wanted.mode, "slice": wanted.slice or 0}
-    return StartedRun(
-        run_id=gateway_of(request).launch_op("plan", "make_plan", config, started_by(caller))
-    )
+    return StartedRun(run_id=gateway_of(request).launch_op(PLAN, config, started_by(caller)))
 
 
 @router.get("/{uid}", operation_id="get_plan", responses=described(404, 422, 503))
@@ -167,7 +166,7 @@ def apply_plan(request: Request, caller: Operator, uid: PlanUid) -> StartedRun:
         run = gateway_of(request).run_tagged(PLAN_TAG, str(uid))
         if run is not None and not run.has_ended:
             raise HTTPException(409, f"plan {uid} is being applied by run {run.run_id}")
-        return StartedRun(run_id=gateway_of(request).launch_op("apply_plan", "apply", config, tags))
+        return StartedRun(run_id=gateway_of(request).launch_op(APPLY, config, tags))
 
 
 def _approve(request: Request, by: str, uid: UUID) -> None:

@@ -1,6 +1,6 @@
-"""What the calls share: what an application carries, who calls, pages of a list.
+"""What the calls share: what an application carries, who calls, pages of a list, a run that was launched.
 
-Belongs here: reaching the database and Dagster from a request; page marks.
+Belongs here: reaching the database and Dagster from a request; page marks; shapes of several calls.
 Does not belong here: calls.
 """
 
@@ -74,6 +74,12 @@ class Page(BaseModel):
             HTTPException: 422: the mark is none of ours.
         """
         return None if self.after is None else _place_of(self.after)
+
+
+class StartedRun(BaseModel):
+    """A run that was launched; the Dagster UI shows the same one."""
+
+    run_id: str = Field(description="Its id in Dagster.", examples=[UID])
 
 
 def database_of(request: Request) -> Database:

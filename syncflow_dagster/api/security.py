@@ -10,7 +10,7 @@ import math
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Annotated, Any, Final, get_args
 
 import jwt
@@ -198,8 +198,3 @@ def too_many(what: str, wait_s: float) -> HTTPException:
     return HTTPException(
         429, f"too many {what}", headers={"Retry-After": str(max(1, math.ceil(wait_s)))}
     )
-
-
-def utc_now() -> datetime:
-    """The time, for tokens."""
-    return datetime.now(tz=UTC)

@@ -28,8 +28,8 @@ from syncflow_core.errors import ConfigError, SyncFlowError, UnavailableError
 from syncflow_core.parents import lineage
 from syncflow_dagster.abandoned import COMMAND_LINE, STARTED_BY_TAG, process_of
 from syncflow_dagster.api.gateway import DagsterGateway, DagsterRun
-from syncflow_dagster.api.security import utc_now
 from syncflow_dagster.choices import Mode
+from syncflow_dagster.clock import utc_now
 from syncflow_dagster.partitions import range_tags, slice_key
 from syncflow_dagster.unbegun import START_TAG
 

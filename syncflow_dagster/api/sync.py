@@ -25,6 +25,7 @@ from syncflow_dagster.api.requests import (
     Moment,
     Operator,
     Page,
+    StartedRun,
     Viewer,
     database_of,
     gateway_of,
@@ -33,6 +34,7 @@ from syncflow_dagster.api.requests import (
     started_by,
 )
 from syncflow_dagster.choices import Mode, refuse_slice, refuse_unknown
+from syncflow_dagster.op_jobs import RETRY
 
 router = APIRouter(prefix="/sync", tags=["sync"])
 
@@ -206,12 +208,6 @@ class RetryRequest(BaseModel):
     )
 
 
-class StartedRun(BaseModel):
-    """A run that was launched; the Dagster UI shows the same one."""
-
-    run_id: str = Field(description="Its id in Dagster.", examples=[UID])
-
-
 @router.post(
     "/start", status_code=202, operation_id="start_sync", responses=described(409, 422, 503)
 )
@@ -332,7 +328,7 @@ def retry_failed(request: Request, caller: Operator, wanted: RetryRequest) -> St
         **alike,
         "ids": [str(uid) for uid in wanted.ids],
     }
-    run = gateway_of(request).launch_op("retry_failed", "retry", config, started_by(caller))
+    run = gateway_of(request).launch_op(RETRY, config, started_by(caller))
     return StartedRun(run_id=run)
 
 

@@ -28,8 +28,8 @@ from syncflow_dagster.bench.measure import Benchmark, Measured, Step, cpu_of, ma
 from syncflow_dagster.bench.others.child import Task
 from syncflow_dagster.bench.place import Place, bench_place
 from syncflow_dagster.bench.whole import measure_sync
-from syncflow_dagster.cli.show import console
-from syncflow_dagster.cli.sync import quiet_dagster
+from syncflow_dagster.logs import quiet_dagster
+from syncflow_dagster.terminal import console
 
 SYNCFLOW: Final = "SyncFlow"
 FIRST: Final = "first load"

@@ -20,7 +20,7 @@ import msgspec
 from rich.table import Table
 
 from syncflow_core.errors import ConfigError
-from syncflow_dagster.cli.show import console
+from syncflow_dagster.terminal import console
 
 
 @dataclass(frozen=True)

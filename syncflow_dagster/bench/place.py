@@ -21,7 +21,7 @@ from syncflow_core.sandbox.days import pass_day
 from syncflow_dagster.bench.measure import Beside, cpu_of, cpu_of_family, parent_of
 from syncflow_dagster.bench.rows import WIDE
 from syncflow_dagster.bench.scratch import scratch_database
-from syncflow_dagster.cli.sandbox import environment
+from syncflow_dagster.sandbox import environment
 
 
 @dataclass(frozen=True)

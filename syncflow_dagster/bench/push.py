@@ -13,7 +13,7 @@ import uuid
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Final
 
@@ -44,7 +44,8 @@ from syncflow_core.stages.work import Connections
 from syncflow_dagster.bench.measure import Benchmark
 from syncflow_dagster.bench.rows import WIDE, pages, shape_named
 from syncflow_dagster.bench.scratch import scratch_database
-from syncflow_dagster.cli.sandbox import environment
+from syncflow_dagster.clock import utc_now
+from syncflow_dagster.sandbox import environment
 
 HUB_ROWS: Final = 50_000
 """What the sandbox's hub holds before some of it changes."""
@@ -182,7 +183,7 @@ def _sender(  # what a sender is made of
     ):
         with database.begin() as connection:
             batch = batches.open_batch(
-                connection, entity=WIDE, entity_version=1, kind="full", now=_now()
+                connection, entity=WIDE, entity_version=1, kind="full", now=utc_now()
             )
         connections = Connections(
             open_source=_no_source,
@@ -196,7 +197,7 @@ def _sender(  # what a sender is made of
                 shape.entity,
                 batch,
                 lease,
-                _now,
+                utc_now,
                 shape=shape,
                 first_load=first_load,
                 beside=beside,
@@ -230,10 +231,6 @@ def _empty(database: Database) -> None:
                 "hub.records, hub.effects"
             )
         )
-
-
-def _now() -> datetime:
-    return datetime.now(tz=UTC)
 
 
 def _no_source() -> Source:

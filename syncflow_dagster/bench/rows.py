@@ -14,7 +14,7 @@ from syncflow_core.entity import Entity
 from syncflow_core.fields import Shape, shape_of
 from syncflow_core.sandbox import apismith, erp
 from syncflow_core.sandbox.tables import MODELS
-from syncflow_dagster.cli.sandbox import demo_entities
+from syncflow_dagster.sandbox import demo_entities
 
 WIDE: Final = "bench"
 """The table of sixteen clean columns."""

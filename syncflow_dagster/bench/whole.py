@@ -28,10 +28,10 @@ from syncflow_dagster.bench.measure import Benchmark, Measured, peak_since
 from syncflow_dagster.bench.place import Place, bench_place
 from syncflow_dagster.bench.rows import WIDE
 from syncflow_dagster.choices import Mode
-from syncflow_dagster.cli.session import session
-from syncflow_dagster.cli.show import console
-from syncflow_dagster.cli.sync import quiet_dagster
 from syncflow_dagster.launch import run_sync
+from syncflow_dagster.logs import quiet_dagster
+from syncflow_dagster.session import session
+from syncflow_dagster.terminal import console
 
 FLOOR: Final = "floor: fetch and parse"
 FIRST: Final = "first load"

@@ -19,8 +19,8 @@ from syncflow_core.notify import notifiers_of
 from syncflow_core.printable import printable
 from syncflow_core.settings import read_settings
 from syncflow_dagster.alerting import UNSET, wrong_now
-from syncflow_dagster.cli.show import console
-from syncflow_dagster.ops import utc_now
+from syncflow_dagster.clock import utc_now
+from syncflow_dagster.terminal import console
 
 
 def run(*, as_json: bool) -> None:

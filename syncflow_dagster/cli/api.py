@@ -19,7 +19,8 @@ from syncflow_core.loopback import is_loopback
 from syncflow_core.settings import Settings, read_settings
 from syncflow_dagster.api.app import create_app
 from syncflow_dagster.api.gateway import DagsterGateway
-from syncflow_dagster.api.security import ROLES, issue, secret_of, utc_now, verifier_of
+from syncflow_dagster.api.security import ROLES, issue, secret_of, verifier_of
+from syncflow_dagster.clock import utc_now
 from syncflow_dagster.home import open_instance, prepare, shipped
 from syncflow_dagster.logs import log_to_stderr
 from syncflow_dagster.watching import Watch, watching

@@ -10,8 +10,8 @@ from contextlib import redirect_stdout
 from syncflow_core.bridge import schema
 from syncflow_core.bridge.database import Database
 from syncflow_core.settings import read_settings
-from syncflow_dagster.cli.show import console
 from syncflow_dagster.home import open_instance, prepare
+from syncflow_dagster.terminal import console
 
 
 def migrate(*, down: bool) -> None:

@@ -23,11 +23,13 @@ from syncflow_core.private import make_folder
 from syncflow_core.sandbox import Sandbox
 from syncflow_core.sandbox.compare import compare
 from syncflow_core.settings import Settings, read_settings
-from syncflow_dagster.cli.sandbox import demo_entities, environment, start
-from syncflow_dagster.cli.show import batch_table, console, progress_bars
-from syncflow_dagster.cli.sync import quiet_dagster
+from syncflow_dagster.cli.sandbox import start
+from syncflow_dagster.cli.show import batch_table, progress_bars
 from syncflow_dagster.home import DEMO_MARK, open_instance, prepare
 from syncflow_dagster.launch import Run, run_sync
+from syncflow_dagster.logs import quiet_dagster
+from syncflow_dagster.sandbox import demo_entities, environment
+from syncflow_dagster.terminal import console
 
 
 def run(*, rows: int, seed: int) -> int:

@@ -26,10 +26,10 @@ from syncflow_core.errors import ConfigError
 from syncflow_core.parents import lineage
 from syncflow_core.printable import printable, printable_json
 from syncflow_core.settings import read_settings
-from syncflow_dagster.cli.show import console
+from syncflow_dagster.clock import utc_now
 from syncflow_dagster.declaring import declare
 from syncflow_dagster.home import disown, prepare
-from syncflow_dagster.ops import utc_now
+from syncflow_dagster.terminal import console
 
 
 def read_files(files: Sequence[Path]) -> list[Entity]:

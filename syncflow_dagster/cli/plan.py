@@ -23,20 +23,15 @@ from syncflow_core.errors import ConfigError
 from syncflow_core.printable import printable, printable_json
 from syncflow_core.settings import read_settings
 from syncflow_dagster.choices import refuse_slice, refuse_unknown
-from syncflow_dagster.cli.session import session
-from syncflow_dagster.cli.show import batch_table, console, progress_bars
-from syncflow_dagster.cli.sync import (
-    Choice,
-    Signals,
-    exit_status,
-    json_line,
-    quiet_dagster,
-    tell_on_stderr,
-)
-from syncflow_dagster.launch import run_job
+from syncflow_dagster.cli.ending import json_line, run_job_to_end, tell_on_stderr
+from syncflow_dagster.cli.show import batch_table
+from syncflow_dagster.cli.sync import Choice
+from syncflow_dagster.clock import utc_now
 from syncflow_dagster.logs import log_to_stderr
-from syncflow_dagster.ops import utc_now
+from syncflow_dagster.op_jobs import APPLY, PLAN
 from syncflow_dagster.planning import SAMPLE_COLUMNS
+from syncflow_dagster.session import session
+from syncflow_dagster.terminal import console
 
 COUNTS = ("inserts", "updates", "deletes", "pending", "unchanged", "rejected", "fetched", "known")
 
@@ -44,40 +39,31 @@ COUNTS = ("inserts", "updates", "deletes", "pending", "unchanged", "rejected", "
 def run(choice: Choice) -> int:
     """Plan what was chosen and print the plans; the exit status, as a sync's."""
     choice.check("plan")
-    quiet_dagster()
     with session() as opened:
         refuse_unknown(choice.names, opened.entities)
         refuse_slice(choice.slice_, opened.settings.slices)
-        stop = Signals()
-        with stop, progress_bars(show=not choice.as_json):
-            result = run_job(
-                opened.instance,
-                opened.database,
-                opened.entities,
-                "plan",
-                {
-                    "entities": list(choice.names),
-                    "mode": choice.mode,
-                    "slice": choice.slice_ or 0,
-                    "wait_s": choice.wait_s,
-                },
-                slices=opened.settings.slices,
-            )
+        ended = run_job_to_end(
+            opened,
+            PLAN,
+            {
+                "entities": list(choice.names),
+                "mode": choice.mode,
+                "slice": choice.slice_ or 0,
+                "wait_s": choice.wait_s,
+            },
+            show=not choice.as_json,
+        )
         with opened.database.begin() as connection:
-            made = plans.list_plans(connection, run_id=result.run_id, kind="sync", limit=10_000)
+            made = plans.list_plans(connection, run_id=ended.run.run_id, kind="sync", limit=10_000)
     made.reverse()
     _print(made, as_json=choice.as_json)
     planned = {plan.batch for plan in made}
-    failed = [batch for batch in result.batches if batch.uid not in planned]
+    failed = [batch for batch in ended.run.batches if batch.uid not in planned]
     if choice.as_json:
         for batch in failed:
             sys.stdout.write(printable_json(msgspec.json.encode(_failed(batch))) + "\n")
     tell_on_stderr(failed)
-    if result.stopped:
-        return 128 + stop.last()
-    if not result.succeeded and not failed:
-        raise ConfigError(f"run {result.run_id} failed; the Dagster UI has its log")
-    return exit_status(failed)
+    return ended.status(failed)
 
 
 def show(texts: Sequence[str], *, as_json: bool) -> None:
@@ -100,31 +86,25 @@ def show(texts: Sequence[str], *, as_json: bool) -> None:
 def apply(texts: Sequence[str], *, wait_s: float, as_json: bool) -> int:
     """Approve these plans and do what they say; the exit status, as a sync's."""
     uids = list(dict.fromkeys(uid_of(text) for text in texts))
-    quiet_dagster()
     with session() as opened:
         with opened.database.begin() as connection:
             for uid in uids:  # said here at once what the run would say in its log
                 plans.approve_plan(connection, uid, by=_who(), now=utc_now())
-        stop = Signals()
-        with stop, progress_bars(show=not as_json):
-            result = run_job(
-                opened.instance,
-                opened.database,
-                opened.entities,
-                "apply_plan",
-                {"plans": [str(uid) for uid in uids], "approved_by": _who(), "wait_s": wait_s},
-                slices=opened.settings.slices,
-            )
+        ended = run_job_to_end(
+            opened,
+            APPLY,
+            {"plans": [str(uid) for uid in uids], "approved_by": _who(), "wait_s": wait_s},
+            show=not as_json,
+        )
+    found = ended.run.batches
     if as_json:
-        for batch in result.batches:
+        for batch in found:
             if batch.kind != "retry":
                 sys.stdout.write(json_line(batch) + "\n")
-        tell_on_stderr(result.batches)
+        tell_on_stderr(found)
     else:
-        batch_table(result.batches)
-    if result.stopped:
-        return 128 + stop.last()
-    return exit_status(result.batches)
+        batch_table(found)
+    return ended.status(found)
 
 
 def uid_of(text: str) -> UUID:

@@ -15,40 +15,34 @@ from rich.table import Table
 from syncflow_core.bridge import plans, reconciliations
 from syncflow_core.bridge.batches import Batch
 from syncflow_core.bridge.reconciliations import Reconciliation
-from syncflow_core.errors import ConfigError
 from syncflow_core.parents import lineage
 from syncflow_core.printable import printable, printable_json
 from syncflow_dagster.choices import refuse_unknown
-from syncflow_dagster.cli.session import session
-from syncflow_dagster.cli.show import console, progress_bars
-from syncflow_dagster.cli.sync import Signals, exit_status, quiet_dagster, tell_on_stderr
-from syncflow_dagster.launch import run_job
+from syncflow_dagster.cli.ending import run_job_to_end, tell_on_stderr
+from syncflow_dagster.op_jobs import RECONCILE
+from syncflow_dagster.session import session
+from syncflow_dagster.terminal import console
 
 
 def run(names: Sequence[str], *, sample: int, repair: bool, wait_s: float, as_json: bool) -> int:
     """Reconcile these entities, all without any; 1 where records differ, else as a sync's."""
-    quiet_dagster()
     with session() as opened:
         refuse_unknown(names, opened.entities)
-        stop = Signals()
-        with stop, progress_bars(show=not as_json):
-            result = run_job(
-                opened.instance,
-                opened.database,
-                opened.entities,
-                "reconcile",
-                {"entities": list(names), "sample": sample, "repair": repair, "wait_s": wait_s},
-                slices=opened.settings.slices,
-            )
+        ended = run_job_to_end(
+            opened,
+            RECONCILE,
+            {"entities": list(names), "sample": sample, "repair": repair, "wait_s": wait_s},
+            show=not as_json,
+        )
         with opened.database.begin() as connection:
             last = [
                 reconciliations.last_reconciliation(connection, name)
                 for name in lineage(opened.entities).order
             ]
-            found = [item for item in last if item and item.dagster_run_id == result.run_id]
+            found = [item for item in last if item and item.dagster_run_id == ended.run.run_id]
             made = {
                 plan.entity: str(plan.uid)
-                for plan in plans.list_plans(connection, run_id=result.run_id, limit=10_000)
+                for plan in plans.list_plans(connection, run_id=ended.run.run_id, limit=10_000)
             }
     for item in found:
         if as_json:
@@ -57,16 +51,12 @@ def run(names: Sequence[str], *, sample: int, repair: bool, wait_s: float, as_js
             )
         else:
             _show(item, made.get(item.entity))
-    failed = [batch for batch in result.batches if batch.status in {"failed", "stopped"}]
+    failed = [batch for batch in ended.run.batches if batch.status in {"failed", "stopped"}]
     if as_json:
         for batch in failed:
             sys.stdout.write(printable_json(msgspec.json.encode(_failed(batch, sample))) + "\n")
     tell_on_stderr(failed)
-    if result.stopped:
-        return 128 + stop.last()
-    if not result.succeeded and not failed:
-        raise ConfigError(f"run {result.run_id} failed; the Dagster UI has its log")
-    return max(exit_status(failed), int(any(item.differences for item in found)))
+    return max(ended.status(failed), int(any(item.differences for item in found)))
 
 
 def _show(found: Reconciliation, plan: str | None) -> None:

@@ -11,49 +11,31 @@ import sys
 from collections.abc import Sequence
 
 from syncflow_core.bridge.batches import Batch
-from syncflow_core.errors import ConfigError
 from syncflow_dagster.choices import refuse_unknown
-from syncflow_dagster.cli.session import session
-from syncflow_dagster.cli.show import batch_table, console, progress_bars
-from syncflow_dagster.cli.sync import (
-    Signals,
-    exit_status,
-    json_line,
-    quiet_dagster,
-    tell_on_stderr,
-)
-from syncflow_dagster.launch import run_job
-from syncflow_dagster.retrying import JOB
+from syncflow_dagster.cli.ending import exit_status, json_line, run_job_to_end, tell_on_stderr
+from syncflow_dagster.cli.show import batch_table
+from syncflow_dagster.op_jobs import RETRY
+from syncflow_dagster.session import session
+from syncflow_dagster.terminal import console
 
 
 def run(names: Sequence[str], *, wait_s: float, as_json: bool) -> int:
     """Retry these entities, all that have something to try without any; the exit status, as a sync's."""
-    quiet_dagster()
     with session() as opened:
         refuse_unknown(names, opened.entities)
-        stop = Signals()
-        with stop, progress_bars(show=not as_json):
-            result = run_job(
-                opened.instance,
-                opened.database,
-                opened.entities,
-                JOB,
-                {"entities": list(names), "wait_s": wait_s},
-                slices=opened.settings.slices,
-            )
+        ended = run_job_to_end(
+            opened, RETRY, {"entities": list(names), "wait_s": wait_s}, show=not as_json
+        )
+    found = ended.run.batches
     if as_json:
-        for batch in _by_entity(result.batches):
+        for batch in _by_entity(found):
             sys.stdout.write(json_line(batch) + "\n")
-        tell_on_stderr(result.batches)
-    elif result.batches:
-        batch_table(result.batches)
+        tell_on_stderr(found)
+    elif found:
+        batch_table(found)
     else:
         console().print("nothing is undelivered")
-    if result.stopped:
-        return 128 + stop.last()
-    if not result.succeeded and not result.batches:
-        raise ConfigError(f"run {result.run_id} failed; the Dagster UI has its log")
-    return exit_status(result.batches)
+    return ended.status(found)
 
 
 def _by_entity(batches: Sequence[Batch]) -> list[Batch]:

@@ -1,24 +1,22 @@
 """``syncflow sandbox``: the sandbox's servers until Ctrl-C.
 
-Belongs here: the command, and what to set to use the servers.
-Does not belong here: the servers (``syncflow_core.sandbox``).
+Belongs here: the command.
+Does not belong here: the servers (``syncflow_core.sandbox``), what SyncFlow is told of them (``sandbox``).
 """
 
 import signal
-from importlib.resources import files
 from types import FrameType
 
 from syncflow_core.bridge.database import Database
 from syncflow_core.bridge.entities import apply_entities, load_entities
-from syncflow_core.entities_file import parse_entities
-from syncflow_core.entity import Entity
 from syncflow_core.errors import ConfigError, UnavailableError
 from syncflow_core.loopback import is_loopback
 from syncflow_core.sandbox import Sandbox, SandboxError
 from syncflow_core.sandbox.process import LOOPBACK, USERNAME
 from syncflow_core.settings import SANDBOX_PASSWORD, read_settings
-from syncflow_dagster.cli.show import console
 from syncflow_dagster.home import prepare
+from syncflow_dagster.sandbox import demo_entities, environment
+from syncflow_dagster.terminal import console
 
 
 def start(  # each is an option of the command
@@ -56,29 +54,11 @@ def start(  # each is an option of the command
         raise UnavailableError(f"sandbox: {error}", system="sandbox") from error
 
 
-def demo_entities() -> list[Entity]:
-    """The entities of the sandbox's ERP."""
-    file = files("syncflow_core.sandbox") / "entities.yaml"
-    return parse_entities(file.read_text(encoding="utf-8"), "entities.yaml")
-
-
 def declare(database: Database) -> None:
     """Declare the sandbox's entities, where none is declared."""
     with database.begin() as connection:
         if not load_entities(connection, enabled=None):
             apply_entities(connection, demo_entities())
-
-
-def environment(sandbox: Sandbox) -> dict[str, str]:
-    """The variables that make SyncFlow use this sandbox."""
-    return {
-        "SYNCFLOW_APISMITH_URL": sandbox.apismith_url,
-        "SYNCFLOW_APISMITH_USERNAME": sandbox.username,
-        "SYNCFLOW_APISMITH_PASSWORD": sandbox.password,
-        "SYNCFLOW_SCHEDULEHUB_URL": sandbox.schedulehub_url,
-        "SYNCFLOW_SCHEDULEHUB_USERNAME": sandbox.username,
-        "SYNCFLOW_SCHEDULEHUB_PASSWORD": sandbox.password,
-    }
 
 
 def run(  # each is an option of the command

@@ -8,7 +8,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 
-from rich.console import Console
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -22,9 +21,8 @@ from rich.table import Table
 from syncflow_core.bridge.batches import Batch
 from syncflow_core.printable import printable
 from syncflow_dagster.progress import told
+from syncflow_dagster.terminal import console
 
-PLAIN_WIDTH = 160
-"""Columns of a line where there is no terminal to ask."""
 COLUMNS = (
     "fetched",
     "rejected",
@@ -36,14 +34,6 @@ COLUMNS = (
     "failed",
     "retried",
 )
-
-
-def console(*, stderr: bool = False) -> Console:
-    """The terminal; plain text where it is none."""
-    screen = Console(stderr=stderr, highlight=False)
-    if not screen.is_terminal:
-        screen.width = PLAIN_WIDTH
-    return screen
 
 
 @contextmanager

@@ -18,8 +18,8 @@ from syncflow_core.printable import printable, printable_json
 from syncflow_core.settings import read_settings
 from syncflow_core.standing import Standing, standing
 from syncflow_dagster.choices import refuse_unknown
-from syncflow_dagster.cli.show import console
 from syncflow_dagster.logs import log_to_stderr
+from syncflow_dagster.terminal import console
 
 NUMBERS = ("known", "failed", "waiting", "dead", "waiting_deletes", "in_doubt")
 

@@ -20,8 +20,8 @@ from syncflow_core.digest_key import digest_key
 from syncflow_core.printable import printable, printable_json
 from syncflow_core.settings import read_settings
 from syncflow_core.trace import Story, trace
-from syncflow_dagster.cli.show import console
 from syncflow_dagster.logs import log_to_stderr
+from syncflow_dagster.terminal import console
 
 CHANGES = frozenset({"inserted", "updated", "deleted", "adopted"})
 """Events after which the hub's record was another one, or known anew."""

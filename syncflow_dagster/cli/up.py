@@ -29,11 +29,12 @@ from syncflow_core.errors import ConfigError, UnavailableError
 from syncflow_core.private import make_file
 from syncflow_core.sandbox import Sandbox
 from syncflow_core.settings import Settings, read_settings
-from syncflow_dagster.cli.sandbox import declare, environment, start
-from syncflow_dagster.cli.show import console
+from syncflow_dagster.cli.sandbox import declare, start
 from syncflow_dagster.home import prepare
 from syncflow_dagster.logs import is_json, log_to_stderr
 from syncflow_dagster.partitions import LOCATION
+from syncflow_dagster.sandbox import environment
+from syncflow_dagster.terminal import console
 
 PR_SET_PDEATHSIG = 1  # prctl(2)
 START_S = 60.0

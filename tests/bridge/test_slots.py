@@ -70,9 +70,9 @@ def test_who_dies_holds_nothing_and_the_limiter_begins_anew(limiters: list[Share
                 )
             )
         with other.slot(), other.slot(), other.slot():
-            pass
-    with dying.slot():
-        pass
+            assert other._held == set(range(1, SLOTS + 1))
+    with dying.slot(), dying.slot(), dying.slot():
+        assert other._take() is None
 
 
 def allowed(limiter: SharedLimiter) -> int:

@@ -16,8 +16,6 @@ from syncflow_core.bridge import schema
 from syncflow_core.entity import Background, Brake, Entity, Field, Schedule
 from syncflow_core.sandbox.store import Row
 
-pytestmark = pytest.mark.e2e
-
 FIRST = "0001_bridge"
 REVISIONS = [
     script.revision for script in ScriptDirectory.from_config(schema._config()).walk_revisions()

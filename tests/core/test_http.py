@@ -13,6 +13,7 @@ from email.utils import formatdate
 import httpx
 import jwt
 import pytest
+from machine import free_port
 
 from syncflow_core.answers import Answer
 from syncflow_core.breaker import FAILURES
@@ -430,9 +431,7 @@ def test_a_body_that_its_reader_finds_broken_counts_as_lost() -> None:
 
 
 def test_nobody_there_is_said_with_the_variable_to_check() -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     clock = Clock()
     transport = Transport(
         "apismith",

@@ -68,6 +68,29 @@ def test_texts_and_hashes_are_the_golden_ones(case: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(
+    "case", json.loads((GOLDEN / "identity.json").read_text()), ids=lambda c: c["label"]
+)
+def test_the_hashes_of_rows_are_the_golden_ones(case: dict[str, Any]) -> None:
+    values: dict[str, str | None] = case["values"]
+    columns = tuple(Column(name=f"C{n}", data_type="VARCHAR2") for n in range(len(values)))
+    key = tuple(column.name for column in columns)
+    api = Api(uid="u", slug="t", name="t", business_key_columns=key, columns=columns)
+    fields = [
+        {"source": column.name, "target": name}
+        for column, name in zip(columns, values, strict=True)
+    ]
+    rows = pl.DataFrame([values], schema=dict.fromkeys(values, pl.String))
+
+    found = add_identity(
+        rows, shape_of(Entity.model_validate({"name": "t", "fields": fields}), api)
+    )
+
+    assert found[DATA_HASH][0].hex() == case["blake3"]
+    if None not in values.values():  # a key holds no NULL
+        assert found[KEY_HASH][0].hex() == case["xxh3_128"]
+
+
+@pytest.mark.parametrize(
     "case", json.loads((GOLDEN / "hashes.json").read_text()), ids=lambda c: c["label"]
 )
 def test_the_reference_packages_give_the_published_hashes(case: dict[str, Any]) -> None:

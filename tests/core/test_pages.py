@@ -327,7 +327,14 @@ def test_a_cut_arrow_stream_is_to_be_asked_for_again() -> None:
 def test_a_difficult_page_is_read_natively_where_that_is_exact() -> None:
     easy = [b'{"A":1,"B":null}', b'{"A":0.1234567890123456789,"B":"x"}', b'{"A":1E-130,"C":"y"}']
 
-    assert rows._natively(b"\n".join(easy), 3, ["A", "B", "C"], None) is not None
+    frame = rows._natively(b"\n".join(easy), 3, ["A", "B", "C"], None)
+
+    assert frame is not None
+    assert frame.rows() == [
+        ("1", None, None),
+        ("0.1234567890123456789", "x", None),
+        ("1E-130", None, "y"),
+    ]
 
 
 COMMA = [

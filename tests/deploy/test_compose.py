@@ -30,12 +30,13 @@ from compose import (
     MissingError,
     read,
 )
+from machine import free_port
 from psycopg import sql
-from servers import free_port
 
 from syncflow_core.sandbox.compare import compare
 from syncflow_core.settings import Settings
-from syncflow_dagster.api.security import issue, utc_now
+from syncflow_dagster.api.security import issue
+from syncflow_dagster.clock import utc_now
 
 OURS = ["migrate", "sandbox", "code", "webserver", "daemon", "api"]
 

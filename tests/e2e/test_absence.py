@@ -6,12 +6,11 @@ from collections.abc import Mapping, Sequence
 import polars as pl
 import pytest
 import sqlalchemy as sa
-from place import Place, outcome
+from place import Place, notes, outcome
 from tables import hub, link, references, table
 
 from syncflow_core.apismith import Filter, LookedUp, Sort, Source
 from syncflow_core.bridge import sweeps
-from syncflow_core.bridge.batches import Batch
 from syncflow_core.catalog import Api
 from syncflow_core.entity import Brake, Entity
 from syncflow_core.pages import Page
@@ -20,18 +19,12 @@ from syncflow_core.sandbox.store import Row
 from syncflow_core.settings import read_settings
 from syncflow_core.stages import absent
 
-pytestmark = pytest.mark.e2e
-
 COLUMNS = {"ID": "NUMBER(9)", "NAME": "VARCHAR2(9)", "RV": "NUMBER(9)"}
 LOOSE = Brake(rows=100_000, share=1)
 
 
 def rows_of(numbers: Sequence[int], rv: int = 1) -> list[Row]:
     return [{"ID": n, "NAME": f"n{n}", "RV": rv} for n in numbers]
-
-
-def notes(batch: Batch) -> str:
-    return " ".join((batch.proof or {}).get("notes", ()))
 
 
 def delete(place: Place, numbers: Sequence[int], name: str = "swp") -> None:

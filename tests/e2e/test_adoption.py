@@ -5,15 +5,12 @@ import json
 import httpx
 import pytest
 import sqlalchemy as sa
-from place import Place, lines, outcome
+from place import Place, lines, notes, outcome
 from tables import effects, hub, table
 
 from syncflow_core.bridge import schema
-from syncflow_core.bridge.batches import Batch
 from syncflow_core.entity import Brake, Entity, Field, Rowversion
 from syncflow_core.sandbox.store import Row
-
-pytestmark = pytest.mark.e2e
 
 COLUMNS = {"ID": "VARCHAR2(9)", "NAME": "VARCHAR2(9)", "QTY": "NUMBER(12,2)", "AT": "DATE"}
 ITEM = Entity(name="ado", brake=Brake(rows=100, share=1))
@@ -29,10 +26,6 @@ def items(count: int, **changed: str) -> list[Row]:
         }
         for n in range(count)
     ]
-
-
-def notes(batch: Batch) -> str:
-    return " ".join((batch.proof or {}).get("notes", ()))
 
 
 def forget_bridge(place: Place) -> None:

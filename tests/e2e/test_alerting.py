@@ -12,8 +12,6 @@ from tables import faults, table
 from syncflow_core.entity import Entity
 from syncflow_dagster.definitions import build
 
-pytestmark = pytest.mark.e2e
-
 COLUMNS = {"ID": "VARCHAR2(9)", "NAME": "VARCHAR2(9)"}
 
 

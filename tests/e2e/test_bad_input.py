@@ -7,9 +7,7 @@ from place import Place, lines
 
 from syncflow_core.entity import Entity, ParentRef
 from syncflow_core.sandbox import database, erp
-from syncflow_dagster.cli.sandbox import demo_entities
-
-pytestmark = pytest.mark.e2e
+from syncflow_dagster.sandbox import demo_entities
 
 BROKEN = """\
 version: 1

@@ -1,19 +1,18 @@
 """Dagster's UI in a real browser, as an operator uses it: launch, watch, stop, go on, backfill, approve."""
 
 import re
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from machine import until
 from place import Place
 from servers import Servers, serving
-from tables import faults, hub, table
+from tables import faults, hub, items, table
 
 from syncflow_core.bridge.batches import history
 from syncflow_core.bridge.plans import list_plans
 from syncflow_core.entity import Brake, Entity
-from syncflow_core.sandbox.store import Row
 
 CHROMIUM = Path("/usr/bin/chromium")
 FLAGS = [
@@ -29,7 +28,6 @@ COLUMNS = {"ID": "VARCHAR2(9)", "NAME": "VARCHAR2(9)"}
 WAIT_MS = 60_000
 
 pytestmark = [
-    pytest.mark.e2e,
     pytest.mark.browser,
     pytest.mark.skipif(
         not CHROMIUM.exists(), reason="needs Debian's Chromium: apt-get install chromium"
@@ -37,10 +35,6 @@ pytestmark = [
 ]
 playwright = pytest.importorskip("playwright.sync_api")
 Page = playwright.Page
-
-
-def items(number: int, name: str = "a") -> list[Row]:
-    return [{"ID": f"I{n}", "NAME": name} for n in range(number)]
 
 
 @pytest.fixture(scope="module")
@@ -94,13 +88,6 @@ def press_launch(page: Page) -> str:
         sure.click()
     page.wait_for_url("**/runs/*")
     return str(page.url.rpartition("/")[2])
-
-
-def until(done: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + WAIT_MS / 1000
-    while not done():
-        assert time.monotonic() < deadline
-        time.sleep(0.3)
 
 
 def test_a_sync_is_launched_and_watched_and_its_asset_tells_what_it_did(

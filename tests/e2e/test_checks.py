@@ -5,10 +5,9 @@ import sys
 from datetime import timedelta
 
 import dagster as dg
-import pytest
 from dagster._core.test_utils import create_run_for_test
 from place import Place
-from tables import table
+from tables import items, table
 
 from syncflow_core.bridge.alerts import find_conditions
 from syncflow_core.entity import Brake, Entity, Field, ParentRef
@@ -16,8 +15,6 @@ from syncflow_dagster.abandoned import end_abandoned, mark
 from syncflow_dagster.checks import CHECKS
 from syncflow_dagster.definitions import build
 from syncflow_dagster.tidying import forget_runs
-
-pytestmark = pytest.mark.e2e
 
 COLUMNS = {"ID": "VARCHAR2(9)", "NAME": "VARCHAR2(9)"}
 WARN, ERROR = dg.AssetCheckSeverity.WARN, dg.AssetCheckSeverity.ERROR
@@ -47,16 +44,15 @@ def sensor(place: Place, name: str, cursor: str | None = None) -> dg.SensorResul
     return repository.get_sensor_def(name).evaluate_tick(context)  # type: ignore[return-value]
 
 
-def items(number: int, name: str = "a") -> list[dict[str, str | int | None]]:
-    return [{"ID": f"I{n}", "NAME": name} for n in range(number)]
-
-
-def test_checks_warn_of_what_is_withheld_rejected_and_there_twice(place: Place) -> None:
+def test_checks_warn_of_new_columns_and_of_what_is_withheld_rejected_and_there_twice(
+    place: Place,
+) -> None:
     table(place, "itm", COLUMNS, items(10))
     place.apply([Entity(name="itm", brake=Brake(rows=2, share=0.1))])
     place.sync()
     quiet = failing(place, "itm")
-    table(place, "itm", COLUMNS, [*items(5), *items(1, "b"), {"ID": None, "NAME": "x"}])
+    widened = {**COLUMNS, "NEW": "VARCHAR2(9)"}
+    table(place, "itm", widened, [*items(5), *items(1, "b"), {"ID": None, "NAME": "x"}])
 
     place.sync()
 
@@ -65,6 +61,7 @@ def test_checks_warn_of_what_is_withheld_rejected_and_there_twice(place: Place) 
         "brake": WARN,
         "unique_keys": WARN,
         "failed_within_limits": WARN,
+        "schema_contract": WARN,
     }
 
 

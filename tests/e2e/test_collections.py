@@ -8,8 +8,6 @@ from syncflow_core.bridge import plans
 from syncflow_core.entity import Brake, Entity
 from syncflow_core.sandbox.store import Row
 
-pytestmark = pytest.mark.e2e
-
 COLUMNS = {"ID": "VARCHAR2(9)", "NAME": "VARCHAR2(9)", "RV": "NUMBER(9)"}
 ITEM = Entity(name="col", delta="rowversion", brake=Brake(rows=2, share=0.1))
 MOVED = ITEM.model_copy(update={"collection": "elsewhere"})

@@ -4,7 +4,7 @@ import json
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -12,22 +12,16 @@ import dagster as dg
 import httpx
 import psycopg
 import pytest
+from machine import free_port, until
 from place import SYNCFLOW, Place, lines
-from servers import Servers, await_answer, end, free_port, serving
-from tables import effects, faults, hub, table
+from servers import Servers, await_answer, end, serving
+from tables import effects, faults, hub, items, table
 
 from syncflow_core.bridge.batches import Batch, history
 from syncflow_core.entity import Brake, Entity, Field
 from syncflow_core.sandbox.effects import inserted_twice, updated_twice
-from syncflow_core.sandbox.store import Row
-
-pytestmark = pytest.mark.e2e
 
 COLUMNS = {"ID": "VARCHAR2(9)", "NAME": "VARCHAR2(9)"}
-
-
-def items(count: int, name: str = "a") -> list[Row]:
-    return [{"ID": f"I{n}", "NAME": name} for n in range(count)]
 
 
 @pytest.fixture(scope="module")
@@ -103,13 +97,6 @@ def changed(place: Place, name: str) -> int:
     table(place, "itm", COLUMNS, items(10, name))
     place.apply([Entity(name="itm", brake=Brake(rows=100, share=1))])
     return effects(place)
-
-
-def until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 180
-    while not condition():
-        assert time.monotonic() < deadline, "it did not come true in time"
-        time.sleep(0.1)
 
 
 def launched_slowly(place: Place, servers: Servers) -> str:

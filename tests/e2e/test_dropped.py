@@ -10,8 +10,6 @@ from syncflow_core.bridge.failed import open_failed
 from syncflow_core.bridge.pending import open_pending
 from syncflow_core.entity import Entity, Rowversion
 
-pytestmark = pytest.mark.e2e
-
 TEXT = "VARCHAR2(9)"
 PARENT = {"ID": TEXT}
 LINE = {"ID": TEXT, "ORD": TEXT, "PART": TEXT, "RV": "NUMBER(9)"}

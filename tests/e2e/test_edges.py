@@ -17,9 +17,7 @@ from syncflow_core.entity import Entity, Field, Rowversion
 from syncflow_core.errors import ConfigError
 from syncflow_core.sandbox import database, erp, store
 from syncflow_core.sandbox.store import Row
-from syncflow_dagster.cli.sandbox import demo_entities
-
-pytestmark = pytest.mark.e2e
+from syncflow_dagster.sandbox import demo_entities
 
 
 def test_XH05_records_that_refer_to_each_other_are_deleted_together(place: Place) -> None:

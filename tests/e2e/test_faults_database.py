@@ -20,8 +20,6 @@ from tables import effects, hub, table
 from syncflow_core.entity import Brake, Entity
 from syncflow_core.sandbox.store import Row
 
-pytestmark = pytest.mark.e2e
-
 COLUMNS = {"ID": "NUMBER(9)", "NAME": "VARCHAR2(200)"}
 ROWS = 1_500
 GENERATIONS = itertools.count(1)

@@ -15,8 +15,6 @@ from syncflow_core.bridge.failed import open_failed
 from syncflow_core.entity import Brake, Entity
 from syncflow_core.sandbox.store import Row
 
-pytestmark = pytest.mark.e2e
-
 COLUMNS = {"ID": "NUMBER(9)", "NAME": "VARCHAR2(20)"}
 CHANGED, NEW = 100, 1_200
 ROUNDS = itertools.count(1)

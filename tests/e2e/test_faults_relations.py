@@ -17,8 +17,6 @@ from syncflow_core.bridge.pending import open_keys
 from syncflow_core.entity import Brake, Entity, Field
 from syncflow_core.sandbox import database
 
-pytestmark = pytest.mark.e2e
-
 LOOSE = Brake(rows=100_000, share=1)
 PARENT = {"ID": "VARCHAR2(20)", "NAME": "VARCHAR2(20)"}
 CHILD = {"ID": "VARCHAR2(20)", "UP": "VARCHAR2(20)"}

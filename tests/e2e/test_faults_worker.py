@@ -7,14 +7,13 @@ import itertools
 import json
 import os
 import signal
-import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Iterator
 from uuid import UUID
 
 import dagster as dg
 import pytest
 from forked import Failpoint, Forked
+from machine import processes_of, until
 from place import Place, lines
 from proxy import Deed, Side, proxied
 from tables import effects, faults, hits, hub, link, references, table
@@ -25,8 +24,6 @@ from syncflow_core.bridge.journal import open_intents
 from syncflow_core.bridge.leases import Lease
 from syncflow_core.entity import Brake, Entity
 from syncflow_core.sandbox.store import Row
-
-pytestmark = pytest.mark.e2e
 
 LOOSE = Brake(rows=100_000, share=1)
 COLUMNS = {"ID": "VARCHAR2(20)", "UP": "VARCHAR2(20)", "NAME": "VARCHAR2(20)"}
@@ -143,13 +140,6 @@ def test_XW07_XP03_a_worker_killed_between_a_request_and_its_answer_asks_before_
         dying.communicate(timeout=60)
 
     assert effects(changed) > before, "the hub did it, and nobody heard"
-
-
-def until(condition: Callable[[], bool], timeout_s: float = 60) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, "it did not come true in time"
-        time.sleep(0.01)
 
 
 def test_XW11_a_worker_told_to_end_while_it_pushes_finishes_what_is_in_flight(
@@ -353,16 +343,3 @@ def test_XW14_after_a_crash_of_the_whole_machine_the_next_sync_does_the_rest(
             "SUCCESS",
             "FAILURE",
         ]
-
-
-def processes_of(home: Path) -> list[int]:
-    """The database's processes and its watcher: those that name the home."""
-    found = []
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            command = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode()
-        except OSError:
-            continue  # it ended meanwhile
-        if str(home) in command:
-            found.append(int(folder.name))
-    return found

@@ -19,8 +19,6 @@ from syncflow_core.settings import Settings, read_settings
 from syncflow_dagster.definitions import build
 from syncflow_dagster.logs import StandardError, log_to_stderr
 
-pytestmark = pytest.mark.e2e
-
 HOSTILE = [
     "<script>alert(1)</script>",
     '=HYPERLINK("http://x.example","y")',

@@ -34,8 +34,6 @@ from syncflow_dagster.definitions import build
 from syncflow_dagster.home import open_instance
 from syncflow_dagster.partitions import slice_key
 
-pytestmark = pytest.mark.e2e
-
 COLUMNS = {"ID": "VARCHAR2(9)", "NAME": "VARCHAR2(9)"}
 SLICES = 7
 

@@ -24,8 +24,6 @@ from syncflow_core.sandbox.store import Row
 from syncflow_core.settings import read_settings
 from syncflow_dagster.api.families import OUTCOMES
 
-pytestmark = pytest.mark.e2e
-
 OPERATIONS = Path(__file__).parents[2] / "docs/operations"
 HUB = "schedulehub"
 PARTS = {"ID": "VARCHAR2(9)", "QTY": "NUMBER(9)", "RV": "TIMESTAMP"}

@@ -29,8 +29,6 @@ from syncflow_core.sandbox.effects import inserted_twice, updated_twice
 from syncflow_dagster.choices import Mode
 from syncflow_dagster.launch import Run
 
-pytestmark = pytest.mark.e2e
-
 EXAMPLES = int(os.environ.get("SYNCFLOW_TEST_MODEL_EXAMPLES", "0"))
 OVERLAP = 5
 """How far, in counts or seconds, a row may be committed late."""

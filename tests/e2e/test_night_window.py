@@ -15,8 +15,6 @@ from syncflow_core.stages import push
 from syncflow_dagster.partitions import range_tags
 from syncflow_dagster.tags import NIGHT_TAG, UNTIL_TAG
 
-pytestmark = pytest.mark.e2e
-
 EVENING = date(2026, 3, 27)
 COLUMNS = {"ID": "NUMBER(9)", "NAME": "VARCHAR2(9)"}
 

@@ -5,15 +5,12 @@ import os
 import random
 from dataclasses import dataclass, field
 
-import pytest
-from place import Place, outcome
+from place import Place, notes, outcome
 from tables import effects, hub, table
 
 from syncflow_core.bridge.batches import Batch
 from syncflow_core.entity import Entity
 from syncflow_core.sandbox.store import Row
-
-pytestmark = pytest.mark.e2e
 
 NIGHTS = int(os.environ.get("SYNCFLOW_NIGHTS", "25"))
 ROWS = 500
@@ -93,10 +90,6 @@ def counted(batch: Batch) -> dict[str, int]:
     """Everything that the batch counted, but for the rows that it read."""
     counts = vars(batch.counts).items()
     return {name: n for name, n in counts if n and name not in {"fetched", "normalized"}}
-
-
-def notes(batch: Batch) -> str:
-    return " ".join((batch.proof or {}).get("notes", ()))
 
 
 def held(place: Place) -> dict[int, tuple[object, ...]]:

@@ -19,8 +19,6 @@ from syncflow_core.bridge.failed import open_failed
 from syncflow_core.entity import Brake, Entity
 from syncflow_core.sandbox.store import Row
 
-pytestmark = pytest.mark.e2e
-
 LOOSE = Brake(rows=100_000, share=1)
 ENTITIES = [
     Entity(name="grand", brake=LOOSE),

@@ -10,8 +10,6 @@ from tables import effects, faults, hits, hub, table
 from syncflow_core.bridge.failed import open_failed
 from syncflow_core.entity import Entity
 
-pytestmark = pytest.mark.e2e
-
 ROWS = 20_000
 AWAY_S = 2.5
 

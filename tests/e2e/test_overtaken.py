@@ -9,8 +9,6 @@ from tables import effects, hub, link, references, table
 from syncflow_core.bridge.pending import open_pending
 from syncflow_core.entity import Brake, Entity, Field, Rowversion
 
-pytestmark = pytest.mark.e2e
-
 TEXT = "VARCHAR2(9)"
 PARENT = {"ID": TEXT}
 CHILD = {"ID": TEXT, "UP": TEXT, "NAME": TEXT}

@@ -7,15 +7,12 @@ from typing import Any, Final
 
 import httpx
 import psycopg
-import pytest
 from place import Place, lines
 from psycopg import sql
 from tables import faults, hits, hub, references, table
 
 from syncflow_core.entity import Brake, Entity, Field, ParentRef
 from syncflow_core.sandbox.store import Row
-
-pytestmark = pytest.mark.e2e
 
 COLUMNS: Final = {
     "MAIL": "VARCHAR2(60)",

@@ -12,12 +12,11 @@ from place import Place, lines, outcome
 from tables import effects, hub, link, references, table
 
 from syncflow_core.bridge import events, plans
+from syncflow_core.bridge.entities import disable_entity
 from syncflow_core.bridge.plans import Plan
 from syncflow_core.bridge.records import load_known
 from syncflow_core.entity import Brake, Entity, Field
 from syncflow_core.sandbox.store import Row
-
-pytestmark = pytest.mark.e2e
 
 COLUMNS = {"ID": "VARCHAR2(9)", "NAME": "VARCHAR2(9)", "QTY": "NUMBER(9)"}
 ITEM = Entity(name="itm", brake=Brake(rows=2, share=0.1), fields=[Field(source="NAME", pii="mask")])
@@ -88,6 +87,20 @@ def test_a_plan_that_does_not_fit_any_more_is_refused_whole_and_says_what_change
     assert effects(place) == before
     assert again.returncode == 2
     assert "out of date" in again.stderr
+
+
+def test_a_plan_of_an_entity_that_is_disabled_meanwhile_is_no_success(place: Place) -> None:
+    for name in ("itm", "other"):
+        table(place, name, COLUMNS, items(1))
+    place.apply([ITEM, Entity(name="other")])
+    plan = planned(place, "itm")
+    with place.database.begin() as connection:
+        disable_entity(connection, "itm")
+
+    ended = place.command("apply", plan["plan"])
+
+    assert ended.returncode == 2
+    assert "failed; the Dagster UI has its log" in ended.stderr
 
 
 def test_what_the_brake_withholds_is_a_plan_that_an_approval_lets_through(place: Place) -> None:

@@ -22,7 +22,6 @@ from syncflow_core.sandbox.compare import compare
 
 DATA = os.environ.get("SYNCFLOW_TEST_DATA")
 pytestmark = [
-    pytest.mark.e2e,
     pytest.mark.skipif(DATA is None, reason="SYNCFLOW_TEST_DATA names no folder with the sets"),
 ]
 

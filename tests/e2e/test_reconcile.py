@@ -18,8 +18,6 @@ from syncflow_core.sandbox.store import Row
 from syncflow_dagster.definitions import build
 from syncflow_dagster.reconciling import RECONCILED
 
-pytestmark = pytest.mark.e2e
-
 COLUMNS = {"ID": "VARCHAR2(9)", "NAME": "VARCHAR2(9)"}
 
 

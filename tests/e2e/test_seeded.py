@@ -9,9 +9,7 @@ from syncflow_core.entity import Brake
 from syncflow_core.sandbox import database, erp
 from syncflow_core.sandbox.compare import compare
 from syncflow_core.sandbox.effects import inserted_twice, updated_twice
-from syncflow_dagster.cli.sandbox import demo_entities
-
-pytestmark = pytest.mark.e2e
+from syncflow_dagster.sandbox import demo_entities
 
 ENTITIES = [
     entity.model_copy(update={"brake": Brake(rows=10_000, share=1)}) for entity in demo_entities()

@@ -39,7 +39,6 @@ COLUMNS = {"ID": "VARCHAR2(9)", "UP": "VARCHAR2(9)"}
 ROWS = 70
 
 pytestmark = [
-    pytest.mark.e2e,
     pytest.mark.timeout(1200),
     pytest.mark.skipif(not SWEEPS, reason="takes minutes: make nights"),
     pytest.mark.skipif(not FAKETIME.exists(), reason="needs Debian's package faketime"),

@@ -18,9 +18,7 @@ from syncflow_core.entity import Brake
 from syncflow_core.sandbox import database, erp
 from syncflow_core.sandbox.compare import compare
 from syncflow_core.sandbox.effects import inserted_twice, updated_twice
-from syncflow_dagster.cli.sandbox import demo_entities
-
-pytestmark = pytest.mark.e2e
+from syncflow_dagster.sandbox import demo_entities
 
 KILLS = int(os.environ.get("SYNCFLOW_TORTURE_KILLS", "5"))
 SEED = int(os.environ.get("SYNCFLOW_TORTURE_SEED", "0")) or random.SystemRandom().randrange(

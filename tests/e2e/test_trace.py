@@ -14,10 +14,7 @@ from syncflow_core.errors import ConfigError
 from syncflow_core.sandbox import database, erp, store
 from syncflow_core.settings import read_settings
 from syncflow_core.trace import Story, trace
-from syncflow_dagster.cli.sandbox import demo_entities
-
-pytestmark = pytest.mark.e2e
-
+from syncflow_dagster.sandbox import demo_entities
 
 COLUMNS = {"ID": "NUMBER(9)", "NAME": "VARCHAR2(9)"}
 NUMBERED = Entity(name="num", brake=Brake(rows=2, share=0.1))

@@ -16,8 +16,6 @@ from syncflow_core.entity import Entity, Field
 from syncflow_core.sandbox.store import Row
 from syncflow_dagster.definitions import build
 
-pytestmark = pytest.mark.e2e
-
 COLUMNS = {"ID": "VARCHAR2(9)", "QTY": "VARCHAR2(9)", "UP": "VARCHAR2(9)", "RV": "NUMBER(9)"}
 STRICT = Field(source="QTY", type="integer")
 

@@ -15,8 +15,6 @@ from syncflow_core.bridge.pending import open_pending
 from syncflow_core.entity import Entity
 from syncflow_core.sandbox.store import Row
 
-pytestmark = pytest.mark.e2e
-
 ORDERS = {"NO": "VARCHAR2(9)", "SITE": "VARCHAR2(9)"}
 LINES = {"ID": "VARCHAR2(9)", "NO": "VARCHAR2(9)", "SITE": "VARCHAR2(9)"}
 ENTITIES = [

@@ -12,8 +12,9 @@ import httpx
 import polars as pl
 import pytest
 from dagster._core.definitions.reconstruct import ReconstructableRepository
+from machine import processes_of, until
 from place import SYNCFLOW, Place, lines, outcome
-from tables import lost
+from tables import effects, faults, lost
 
 from syncflow_core.bridge.batches import history
 from syncflow_core.bridge.failed import open_failed
@@ -21,11 +22,9 @@ from syncflow_core.sandbox import database, erp
 from syncflow_core.sandbox.compare import compare
 from syncflow_core.sandbox.effects import inserted_twice, updated_twice
 from syncflow_dagster.checks import CHECKS
-from syncflow_dagster.cli.sandbox import demo_entities
 from syncflow_dagster.launch import Run
 from syncflow_dagster.partitions import range_tags
-
-pytestmark = pytest.mark.e2e
+from syncflow_dagster.sandbox import demo_entities
 
 
 def seed(place: Place, rows: int) -> None:
@@ -72,11 +71,11 @@ def test_hub_equals_erp_after_a_first_sync_a_day_and_a_second_sync(first: First)
 
 
 def test_an_unchanged_source_pushes_nothing(first: First) -> None:
-    effects = _effects(first.place)
+    before = effects(first.place)
 
     first.place.sync()
 
-    assert _effects(first.place) == effects > 0
+    assert effects(first.place) == before > 0
 
 
 def test_XN01_bad_rows_are_filed_with_rule_column_and_value(first: First) -> None:
@@ -146,11 +145,11 @@ def test_a_sync_killed_half_way_is_followed_by_one_that_ends_equal(place: Place)
     seed(place, 8_000)
     dying = place.process("sync", "--all", "--full", "--json")
     deadline = time.monotonic() + 120
-    while _effects(place) < 2_000 and time.monotonic() < deadline and dying.poll() is None:
+    while effects(place) < 2_000 and time.monotonic() < deadline and dying.poll() is None:
         time.sleep(0.01)
     os.kill(dying.pid, signal.SIGKILL)
     dying.communicate()
-    killed_at = _effects(place)
+    killed_at = effects(place)
 
     ended = place.command("sync", "--all", "--full", "--json")
 
@@ -180,29 +179,7 @@ def test_the_demo_says_equal_and_leaves_no_process(tmp_path: Path) -> None:
 
     assert ended.returncode == 0, ended.stdout + ended.stderr
     assert "equal: the hub holds what the ERP holds" in ended.stdout
-    deadline = time.monotonic() + 60
-    while (left := _processes_of(home)) and time.monotonic() < deadline:
-        time.sleep(0.2)
-    assert left == []
-
-
-def _effects(place: Place) -> int:
-    with database.connect(place.url) as connection:
-        row = connection.execute("SELECT count(*) FROM hub.effects").fetchone()
-    assert row is not None
-    return int(str(row[0]))
-
-
-def _processes_of(home: Path) -> list[str]:
-    found = []
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            command = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode()
-        except OSError:
-            continue  # it ended meanwhile
-        if str(home) in command:
-            found.append(command)
-    return found
+    until(lambda: processes_of(home) == [])
 
 
 def test_a_push_that_failed_is_taken_up_again_without_fetching(place: Place) -> None:
@@ -210,12 +187,13 @@ def test_a_push_that_failed_is_taken_up_again_without_fetching(place: Place) -> 
     job = ReconstructableRepository.for_module(
         "syncflow_dagster.definitions", "defs", working_directory=str(place.home)
     ).get_reconstructable_job("sync_customers")
-    _faults(place, [{"match": {"path": "/customers/batch/insert"}, "action": {"status": 503}}])
+    hub_url = place.sandbox.schedulehub_url
+    faults(hub_url, {"match": {"path": "/customers/batch/insert"}, "action": {"status": 503}})
     (place.home / "dagster").mkdir()
     with dg.DagsterInstance.local_temp(str(place.home / "dagster")) as instance:
         first = dg.execute_job(job, instance, tags=range_tags([1, 7]))
         pages = _stats(place)["pages"]
-        _faults(place, [])
+        faults(hub_url)
 
         options = dg.ReexecutionOptions.from_failure(first.run_id, instance)
         again = dg.execute_job(job, instance, tags=range_tags([1, 7]), reexecution_options=options)
@@ -227,12 +205,6 @@ def test_a_push_that_failed_is_taken_up_again_without_fetching(place: Place) -> 
     assert batches[1].counts.inserted == batches[1].counts.fetched > 0
     assert _stats(place)["pages"] == pages
     assert compare(place.url, ["customers"]).equal
-
-
-def _faults(place: Place, faults: list[dict[str, object]]) -> None:
-    httpx.post(
-        f"{place.sandbox.schedulehub_url}/sandbox/faults", json=faults, trust_env=False
-    ).raise_for_status()
 
 
 def _stats(place: Place) -> dict[str, int]:

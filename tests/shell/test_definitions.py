@@ -6,8 +6,8 @@ from pathlib import Path
 import dagster as dg
 
 from syncflow_core.entity import Entity, ParentRef
-from syncflow_dagster.cli.sandbox import demo_entities
 from syncflow_dagster.definitions import build
+from syncflow_dagster.sandbox import demo_entities
 
 FRESH = """
 import dagster as dg

@@ -45,15 +45,15 @@ def spans(document: Path) -> list[str]:
     return [span.replace("\\|", "|") for span in re.findall(r"`([^`\n]+)`", prose)]
 
 
-def command_of(words: list[str]) -> tuple[Any, str]:
-    """The command that the words begin with, and its name."""
+def command_of(words: list[str]) -> tuple[Any, str, list[str]]:
+    """The command that the words begin with, its name, and the words behind it."""
     found, name = get_command(app), "syncflow"
-    for word in words:
+    for number, word in enumerate(words):
         inner = getattr(found, "commands", {})
         if word not in inner:
-            break
+            return found, name, words[number:]
         found, name = inner[word], f"{name} {word}"
-    return found, name
+    return found, name, []
 
 
 def invocations(document: Path) -> Iterator[list[str]]:
@@ -72,12 +72,13 @@ def invocations(document: Path) -> Iterator[list[str]]:
 def test_every_command_and_option_in_a_document_exists(document: Path) -> None:
     wrong = []
     for words in invocations(document):
-        command, name = command_of([word for word in words if not word.startswith("-")])
+        command, name, rest = command_of([word for word in words if not word.startswith("-")])
         options = {option for item in command.params for option in item.opts} | {"--help"}
         before = {"--debug"} if words and words[0] == "--debug" else set()
         unknown = {word for word in words if word.startswith("-")} - options - before
-        named = words[0] if words else ""
-        if unknown or (name == "syncflow" and named.islower() and not before):
+        # a group's next word is one of its commands, unless it stands for any of them: COMMAND
+        stray = hasattr(command, "commands") and rest and rest[0].islower()
+        if unknown or stray:
             wrong.append((name, words))
 
     assert wrong == []
@@ -89,6 +90,18 @@ def test_every_target_of_make_in_a_document_exists(document: Path) -> None:
     shown = "\n".join([*spans(document), *(text for language, text in blocks(document))])
 
     assert set(re.findall(r"^make ([a-z]+)", shown, re.MULTILINE)) - targets == set()
+
+
+def test_every_target_that_the_makefile_explains_is_in_the_table_of_targets() -> None:
+    explained = set(
+        re.findall(r"^([a-z]+):.*##", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE)
+    )
+    table = re.findall(
+        r"^\| `make .*$", (ROOT / "CONTRIBUTING.md").read_text("utf-8"), re.MULTILINE
+    )
+
+    assert len(explained) > 10
+    assert explained - set(re.findall(r"`make ([a-z]+)`", "\n".join(table))) == set()
 
 
 @every_document

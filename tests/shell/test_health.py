@@ -1,7 +1,6 @@
 """Whether the API says that it is alive, and ready, and what it says where it is not."""
 
 import asyncio
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,9 +9,9 @@ from pathlib import Path
 import dagster as dg
 import httpx
 import pytest
-import uvicorn
 from dagster._daemon.types import DaemonHeartbeat
 from place import Place, opened
+from ported import ported
 from tables import faults, hits
 
 from syncflow_core.bridge.database import Database
@@ -54,20 +53,8 @@ def served(
         settings, database, DagsterGateway("http://127.0.0.1:9"), Verifier(settings, "s" * 32)
     )
     app.state.readiness = Readiness(Looks(settings, database, lambda _: history))
-    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="critical"))
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    try:
-        while not server.started:
-            time.sleep(0.01)
-        port = server.servers[0].sockets[0].getsockname()[1]
-        with httpx.Client(
-            base_url=f"http://127.0.0.1:{port}", trust_env=False, timeout=60
-        ) as client:
-            yield client
-    finally:
-        server.should_exit = True
-        thread.join()
+    with ported(app) as url, httpx.Client(base_url=url, trust_env=False, timeout=60) as client:
+        yield client
 
 
 def told(answer: httpx.Response) -> dict[str, str | None]:

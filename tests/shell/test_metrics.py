@@ -15,7 +15,6 @@ import sqlalchemy as sa
 import yaml
 from fastapi import FastAPI
 from scraping import Samples, application, of, samples_of, scrape
-from typer.main import get_command
 
 from syncflow_core.bridge import batches
 from syncflow_core.bridge.batches import Counts, Kind, Status
@@ -28,7 +27,6 @@ from syncflow_core.calls import Asked, Calls
 from syncflow_core.entity import Entity
 from syncflow_core.settings import Settings
 from syncflow_dagster.api.families import FAMILIES
-from syncflow_dagster.cli.app import app as commands
 
 NOW = datetime(2026, 1, 2, 3, tzinfo=UTC)
 OPERATIONS = Path(__file__).parents[2] / "docs/operations"
@@ -274,15 +272,6 @@ def test_every_alert_says_what_it_is_and_where_its_page_is() -> None:
         assert rule["annotations"]["runbook"] == expected
     for section in re.split(r"^## \w+$", page, flags=re.MULTILINE)[1:]:
         assert re.findall(r"^\*\*(\w+)\.\*\*", section, re.MULTILINE) == ["Means", "Look", "Do"]
-
-
-def test_every_command_that_the_pages_name_exists() -> None:
-    known = set(get_command(commands).commands)  # type: ignore[attr-defined]  # a group has them
-    for name in ("alerts.md", "metrics.md"):
-        text = (OPERATIONS / name).read_text("utf-8")
-        named = set(re.findall(r"(?<!\.)\bsyncflow ([a-z]+)", text))
-        assert named, name
-        assert named - known == set()
 
 
 @pytest.mark.skipif(shutil.which("promtool") is None, reason="needs Prometheus's promtool")

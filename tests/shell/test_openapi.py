@@ -19,7 +19,8 @@ from syncflow_core.entity import Entity, ParentRef
 from syncflow_core.settings import Settings
 from syncflow_dagster.api.app import create_app
 from syncflow_dagster.api.gateway import DagsterGateway
-from syncflow_dagster.api.security import Verifier, issue, utc_now
+from syncflow_dagster.api.security import Verifier, issue
+from syncflow_dagster.clock import utc_now
 
 SECRET = "a secret of more than thirty-two bytes"
 EXAMPLES = int(os.environ.get("SYNCFLOW_FUZZ", "4"))

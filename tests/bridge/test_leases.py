@@ -4,15 +4,14 @@ import os
 import signal
 import subprocess
 import sys
-import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from uuid import UUID
 
 import pytest
 import sqlalchemy as sa
+from machine import until
 
 from syncflow_core.bridge import batches
 from syncflow_core.bridge.database import Database
@@ -87,14 +86,6 @@ class Holder:
         """What it says on standard error after it went on, to its end."""
         self.process.send_signal(signal.SIGCONT)
         return self.process.communicate("go on\n")[1]
-
-
-def until(condition: Callable[[], bool], timeout_s: float = 30) -> None:
-    end = time.monotonic() + timeout_s
-    pause = threading.Event()
-    while not condition():
-        assert time.monotonic() < end, "the condition did not come true in time"
-        pause.wait(0.02)
 
 
 def test_each_holder_gets_a_higher_fence(database: Database) -> None:

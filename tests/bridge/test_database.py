@@ -1,12 +1,12 @@
 """Opening the database, its health, its errors, and frames in and out."""
 
-import socket
 from datetime import UTC, datetime
 from pathlib import Path
 
 import polars as pl
 import pytest
 import sqlalchemy as sa
+from machine import free_port
 from polars.testing import assert_frame_equal
 from pydantic import SecretStr
 
@@ -15,12 +15,6 @@ from syncflow_core.bridge.bulk import copy_in, load_frame, stage
 from syncflow_core.bridge.database import Database
 from syncflow_core.errors import ConfigError, UnavailableError
 from syncflow_core.settings import Settings
-
-
-def closed_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @pytest.mark.parametrize("scheme", ["postgresql", "postgresql+psycopg", "postgresql+psycopg2"])
@@ -48,7 +42,7 @@ def test_open_uses_the_url_of_the_settings(migrated_url: str) -> None:
 
 
 def test_a_database_that_is_away_is_unavailable_in_one_line_without_the_password() -> None:
-    port = closed_port()
+    port = free_port()
     with (
         Database(f"postgresql://user:hush@127.0.0.1:{port}/bridge") as database,
         pytest.raises(UnavailableError) as caught,
@@ -64,7 +58,7 @@ def test_a_database_that_is_away_is_unavailable_in_one_line_without_the_password
 
 def test_a_bulk_read_from_a_database_that_is_away_is_unavailable() -> None:
     with (
-        Database(f"postgresql://user:hush@127.0.0.1:{closed_port()}/bridge") as database,
+        Database(f"postgresql://user:hush@127.0.0.1:{free_port()}/bridge") as database,
         pytest.raises(UnavailableError) as caught,
     ):
         database.frame("SELECT 1")

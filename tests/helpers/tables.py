@@ -22,6 +22,11 @@ LOCAL = httpx.Client(
 )
 
 
+def items(count: int, name: str = "a") -> list[Row]:
+    """Rows of the columns ID and NAME."""
+    return [{"ID": f"I{n}", "NAME": name} for n in range(count)]
+
+
 def table(
     place: Place,
     name: str,

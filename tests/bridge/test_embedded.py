@@ -7,13 +7,12 @@ import signal
 import subprocess
 import sys
 import tempfile
-import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import psycopg
 import pytest
+from machine import until
 
 from syncflow_core.bridge import embedded
 from syncflow_core.bridge.database import Database
@@ -40,14 +39,6 @@ def home(tmp_path: Path) -> Iterator[Path]:
     yield closed / "home"
     if (closed / "home" / "postgres").exists():
         until(lambda: not is_watched(closed / "home"))
-
-
-def until(condition: Callable[[], bool], timeout_s: float = 60) -> None:
-    end = time.monotonic() + timeout_s
-    pause = threading.Event()
-    while not condition():
-        assert time.monotonic() < end, "the condition did not come true in time"
-        pause.wait(0.02)
 
 
 def is_watched(home: Path) -> bool:

@@ -1,6 +1,6 @@
-"""What every command that runs a job needs open: settings, database, Dagster's instance, entities.
+"""What is open while a command runs a job, and while the clock looks at the bridge.
 
-Belongs here: opening them, with the errors that a person can act on first.
+Belongs here: opening it, with the errors that a person can act on first.
 Does not belong here: running anything (``launch``).
 """
 
@@ -9,14 +9,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import dagster as dg
+import sqlalchemy as sa
 
 from syncflow_core.bridge.database import Database
 from syncflow_core.bridge.entities import load_entities
 from syncflow_core.entity import Entity
-from syncflow_core.errors import ConfigError
+from syncflow_core.errors import ConfigError, SyncFlowError
 from syncflow_core.settings import Settings, read_settings
-from syncflow_dagster.failures import history_there
+from syncflow_dagster.failures import as_failure, history_there
 from syncflow_dagster.home import open_instance, prepare
+from syncflow_dagster.logs import quiet_dagster
 
 
 @dataclass(frozen=True)
@@ -31,12 +33,13 @@ class Session:
 
 @contextmanager
 def session() -> Iterator[Session]:
-    """Open everything.
+    """Open everything, and keep what Dagster tells of it to the UI.
 
     Raises:
         ConfigError: One of the two systems has no address, the schema is another, or no entity is declared.
         UnavailableError: The bridge database, or Dagster's history, is away or has no room.
     """
+    quiet_dagster()
     settings = read_settings()
     # both ask at once, before anything is opened, for what every job needs
     missing = [
@@ -57,3 +60,19 @@ def session() -> Iterator[Session]:
             if not entities:
                 raise ConfigError("no entity is declared: syncflow entities apply FILE")
             yield Session(settings, database, instance, entities)
+
+
+@contextmanager
+def bridge(settings: Settings) -> Iterator[sa.Connection]:
+    """A transaction on the bridge database for what the clock looks at, its errors in Dagster's form.
+
+    Raises:
+        dagster.Failure: It is away, or its schema is not this version's.
+    """
+    try:
+        with Database.open(settings) as database:
+            database.check_schema()
+            with database.begin() as connection:
+                yield connection
+    except SyncFlowError as error:
+        raise as_failure(error) from error

@@ -12,12 +12,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
 import dagster as dg
 import pytest
 from forked import Failpoint, Forked
 
+from syncflow_core.bridge.batches import Batch
 from syncflow_core.bridge.database import Database
 from syncflow_core.bridge.entities import apply_entities, load_entities
 from syncflow_core.entity import Entity
@@ -25,8 +25,8 @@ from syncflow_core.parents import lineage
 from syncflow_core.sandbox import Sandbox
 from syncflow_dagster.choices import Mode
 from syncflow_dagster.cli.app import main
-from syncflow_dagster.cli.sandbox import environment
 from syncflow_dagster.launch import Run, run_sync
+from syncflow_dagster.sandbox import environment
 
 SYNCFLOW = str(Path(sys.executable).parent / "syncflow")
 
@@ -59,24 +59,24 @@ class Place:
         """Run ``syncflow`` as a user does, but in this process: a new one costs seconds of imports."""
         told, warned = io.StringIO(), io.StringIO()
         root = logging.getLogger()
-        handlers, environment, folder = list(root.handlers), dict(os.environ), Path.cwd()
+        handlers, before = list(root.handlers), dict(os.environ)
         with (
-            patch.object(sys, "argv", ["syncflow", *arguments]),
+            pytest.MonkeyPatch.context() as monkeypatch,
             contextlib.redirect_stdout(told),
             contextlib.redirect_stderr(warned),
         ):
+            monkeypatch.setattr(sys, "argv", ["syncflow", *arguments])
+            monkeypatch.chdir(self.home)
             os.environ.clear()
             os.environ.update(self.environment | more)
-            os.chdir(self.home)
             status: object = 0
             try:
                 main()
             except SystemExit as ended:
                 status = ended.code
             finally:
-                os.chdir(folder)
                 os.environ.clear()
-                os.environ.update(environment)
+                os.environ.update(before)
                 root.handlers[:] = handlers
         assert isinstance(status, int | None)
         return subprocess.CompletedProcess(
@@ -139,6 +139,11 @@ class _Server(Forked):
 
 def lines(output: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in output.splitlines()]
+
+
+def notes(batch: Batch) -> str:
+    """What a person should know of the batch, in one line."""
+    return " ".join((batch.proof or {}).get("notes", ()))
 
 
 def outcome(run: Run, entity: str) -> dict[str, int]:

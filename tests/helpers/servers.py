@@ -2,7 +2,6 @@
 
 import functools
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -13,6 +12,7 @@ from typing import Any
 import dagster as dg
 import httpx
 from dagster._core.storage.tags import AUTO_RETRY_RUN_ID_TAG, WILL_RETRY_TAG
+from machine import free_port
 from place import SYNCFLOW, Place
 
 from syncflow_dagster.home import shipped
@@ -35,12 +35,6 @@ TERMINATE = """
       terminateRun(runId: $run) { __typename ... on TerminateRunFailure { message } }
     }
 """
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class Servers:

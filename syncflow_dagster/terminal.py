@@ -1,0 +1,20 @@
+"""The terminal that commands and benchmarks print to.
+
+Belongs here: how wide it is, and what it takes where it is none.
+Does not belong here: what is printed (``cli``, ``bench``), log lines (``logs``).
+"""
+
+from typing import Final
+
+from rich.console import Console
+
+PLAIN_WIDTH: Final = 160
+"""Columns of a line where there is no terminal to ask."""
+
+
+def console(*, stderr: bool = False) -> Console:
+    """The terminal; plain text where it is none."""
+    screen = Console(stderr=stderr, highlight=False)
+    if not screen.is_terminal:
+        screen.width = PLAIN_WIDTH
+    return screen

@@ -56,6 +56,7 @@ format: $(INSTALLED)
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
+	$(BIN)/bandit --quiet --configfile pyproject.toml --severity-level medium --recursive syncflow_core syncflow_dagster
 
 types: $(INSTALLED)
 	$(BIN)/mypy

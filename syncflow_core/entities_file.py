@@ -76,7 +76,7 @@ def parse_entities(text: str, origin: str) -> list[Entity]:
         faults += [
             f"{origin}:{line}: {key}: the key stands twice" for line, key in _repeated(root, ())
         ]
-        loaded = yaml.load(text, Loader=_Loader)  # noqa: S506  # a SafeLoader with fewer scalars
+        loaded = yaml.load(text, Loader=_Loader)  # noqa: S506  # nosec B506  # a SafeLoader with fewer scalars
         entities = EntitiesFile.model_validate(loaded).entities
     except pydantic.ValidationError as error:
         faults += [

@@ -21,7 +21,7 @@ Kind = Literal[
     "stopped",  # an entity's last sync was ended by something else than a person or a signal
     "partial",  # an entity's last sync ended partial, or records of earlier ones are undelivered
     "withheld",  # updates or deletes are withheld until a person approves them
-    "system_away",  # a system did not answer when it was asked last
+    "system_away",  # a system stopped answering while a run asked it
     "in_doubt",  # writes have no outcome, and nobody is at work who would ask for it
     "given_up",  # records have waited for their parent through all their attempts
     "dead_letters",  # dead letters are more than the check failed_within_limits allows

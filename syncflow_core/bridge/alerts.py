@@ -141,7 +141,7 @@ def find_conditions(
         *_withheld(connection),
         *_ended_badly(connection),
         *(
-            Condition("system_away", system, "it did not answer when it was asked last")
+            Condition("system_away", system, "it stopped answering while a run asked it")
             for system in systems_away(connection)
         ),
         *_in_doubt(connection, now),

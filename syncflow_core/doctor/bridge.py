@@ -59,7 +59,12 @@ class Bridge:
                 ("home",) if embedded and self._given is None else (),
                 limit_s=EMBEDDED_S if embedded else LIMIT_S,
             ),
-            Check("database.migrations", self._migrations, "syncflow migrate", ("database",)),
+            Check(
+                "database.migrations",
+                self._migrations,
+                "syncflow migrate, or, where the schema is newer, install that version of SyncFlow",
+                ("database",),
+            ),
             Check(
                 "database.clock",
                 lambda: clock_seen("the database", self._time, now),

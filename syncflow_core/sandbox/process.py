@@ -22,7 +22,8 @@ import httpx
 from syncflow_core.sandbox import database, erp, tables
 
 USERNAME = "syncflow"
-LOOPBACK, EVERYWHERE = "127.0.0.1", "0.0.0.0"  # noqa: S104  # nosec B104  # listens there with a password of its own
+LOOPBACK = "127.0.0.1"
+EVERYWHERE = "0.0.0.0"  # noqa: S104  # nosec B104  # listens there with a password of its own
 START_S = 30.0
 STOP_S = 5.0
 

@@ -153,7 +153,7 @@ _GAUGES: Final = {
     ),
     "breaker_open": (
         ("system",),
-        "1 where the system did not answer when it was asked last, be it long ago, else 0.",
+        "1 where the system stopped answering while a run asked it, be it long ago, else 0.",
     ),
     "limiter_slots": (
         ("system",),

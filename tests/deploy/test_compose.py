@@ -61,7 +61,7 @@ def test_no_secret_has_a_default() -> None:
 
 def test_every_variable_of_syncflow_reaches_the_services_that_read_it(compose: Compose) -> None:
     # where things are is the image's business, the sandbox's password the sandbox's
-    elsewhere = {"home", "frames_uri", "log_format", "sandbox_password"}
+    elsewhere = {"home", "log_format", "sandbox_password"}
     known = {f"SYNCFLOW_{name.upper()}" for name in Settings.model_fields.keys() - elsewhere}
     of_api = {name for name in known if name.startswith("SYNCFLOW_API_")} - {"SYNCFLOW_API_URL"}
 

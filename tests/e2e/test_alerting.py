@@ -32,8 +32,8 @@ def box(monkeypatch: pytest.MonkeyPatch) -> Iterator[Mailbox]:
         yield opened
 
 
-def tick(place: Place) -> str:
-    repository = build([Entity(name="itm")], 7).get_repository_def()
+def tick(place: Place, repository: dg.RepositoryDefinition | None = None) -> str:
+    repository = repository or build([Entity(name="itm")], 7).get_repository_def()
     context = dg.build_sensor_context(instance=place.instance, repository_def=repository)
     return str(repository.get_sensor_def("alerts").evaluate_tick(context).skip_message)
 
@@ -107,12 +107,14 @@ def test_notifiers_that_tick_at_once_tell_each_change_once(place: Place, hook: H
     place.apply([Entity.model_validate({"name": "itm", "fields": [MUST_BE_NUMBER]})])
     place.sync()
     begin, said = threading.Barrier(4), []
+    # one for each thread, made before them: Dagster composes one asset at a time in a process
+    repositories = [build([Entity(name="itm")], 7).get_repository_def() for _ in range(4)]
 
-    def look() -> None:
+    def look(repository: dg.RepositoryDefinition) -> None:
         begin.wait()
-        said.append(tick(place))
+        said.append(tick(place, repository))
 
-    threads = [threading.Thread(target=look) for _ in range(4)]
+    threads = [threading.Thread(target=look, args=[own]) for own in repositories]
     for thread in threads:
         thread.start()
     for thread in threads:

@@ -109,8 +109,7 @@ def test_all_faults_are_told_at_once_with_line_and_key() -> None:
         ),
         (
             "    schedule: {background: {window: '7pm-07:00'}}",
-            "f.yaml:4: entities[t].schedule.background.window: '7pm-07:00' is no window: "
-            "two times as HH:MM, such as 19:00-07:00",
+            "background.window: '7pm-07:00' is no window: two times as HH:MM, such as 19:00-07:00",
         ),
         ("    fields: &e [*e]", "cannot be read"),
         ("    description: !!python/object:os.system {}", "cannot be read"),

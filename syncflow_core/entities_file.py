@@ -220,7 +220,7 @@ def _text(fault: Any) -> str:  # noqa: ANN401  # pydantic's ErrorDetails
         return "is missing"
     if fault["type"] == "model_type":
         return "input should be keys with their values"
-    if fault["loc"] == ("version",):
+    if fault["loc"] == ("version",) and isinstance(fault["input"], int):
         return f"this SyncFlow reads version {VERSION}"
     if fault["type"] == "string_pattern_mismatch" and fault["loc"][-2:] == ("background", "window"):
         return f"{fault['input']!r} is no window: two times as HH:MM, such as 19:00-07:00"

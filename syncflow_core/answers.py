@@ -29,6 +29,7 @@ from syncflow_core.tokens import Grant
 _RETRIABLE = frozenset({408, 425, 429, 500, 502, 503, 504})
 # refused before processing, by their definition (RFC 8470, 6585)
 _NOT_PROCESSED = frozenset({425, 429})
+_NAMES = {"apismith": "APISmith", "schedulehub": "ScheduleHub"}
 _DETAIL_LIMIT = 300  # characters of the other side's words in a message
 
 
@@ -162,6 +163,11 @@ def unconnected(error: Exception, system: str, url: str) -> SyncFlowError:
         f"{system} at {url} does not answer ({reason}): is it running? check {variable}",
         system=system,
     )
+
+
+def is_it(system: str) -> str:
+    """The question to ask oneself where something else seems to answer at a system's address."""
+    return f"is this {_NAMES[system]}? check SYNCFLOW_{system.upper()}_URL"
 
 
 def is_caused_by(error: BaseException | None, kind: type[BaseException]) -> bool:

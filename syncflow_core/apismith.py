@@ -19,7 +19,7 @@ import msgspec
 import polars as pl
 from pydantic import ValidationError
 
-from syncflow_core.answers import Answer
+from syncflow_core.answers import Answer, is_it
 from syncflow_core.breaker import Breaker
 from syncflow_core.calls import Tally
 from syncflow_core.catalog import Api
@@ -323,7 +323,9 @@ class Source:
         try:
             return msgspec.json.decode(answer.body, type=kind)
         except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
-            raise ContractError(f"apismith, GET {path}: {error}", system=SYSTEM) from error
+            raise ContractError(
+                f"apismith, GET {path}: {error}; {is_it(SYSTEM)}", system=SYSTEM
+            ) from error
 
     def _near(self, slug: str) -> str:
         """Which slugs look like *slug*, or some that there are, for the end of a message."""

@@ -73,10 +73,11 @@ def parse_entities(text: str, origin: str) -> list[Entity]:
         raise ConfigError(f"{origin}: the file is empty; it needs version: {VERSION} and entities:")
     faults = []
     try:
-        faults += [
-            f"{origin}:{line}: {key}: the key stands twice" for line, key in _repeated(root, ())
-        ]
         loaded = yaml.load(text, Loader=_Loader)  # noqa: S506  # nosec B506  # a SafeLoader with fewer scalars
+        faults += [
+            f"{origin}:{line}: {_path(location, loaded)}: the key stands twice"
+            for line, location in _repeated(root, ())
+        ]
         entities = EntitiesFile.model_validate(loaded).entities
     except pydantic.ValidationError as error:
         faults += [
@@ -157,18 +158,21 @@ def _across(entities: Sequence[Entity], root: yaml.Node, origin: str) -> Iterato
             yield f"{origin}:{line}: entities[{name}].name: another entity has this name"
 
 
-def _repeated(node: yaml.Node, path: tuple[str, ...]) -> Iterator[tuple[int, str]]:
+def _repeated(
+    node: yaml.Node, path: tuple[int | str, ...]
+) -> Iterator[tuple[int, tuple[int | str, ...]]]:
+    """Line and place of each key that its mapping has had before."""
     if isinstance(node, yaml.MappingNode):
         seen: set[str] = set()
         for key, value in node.value:
             name = str(key.value)
             if name in seen:
-                yield key.start_mark.line + 1, ".".join((*path, name))
+                yield key.start_mark.line + 1, (*path, name)
             seen.add(name)
             yield from _repeated(value, (*path, name))
     elif isinstance(node, yaml.SequenceNode):
         for index, value in enumerate(node.value):
-            yield from _repeated(value, (*path, str(index)))
+            yield from _repeated(value, (*path, index))
 
 
 def _line(node: yaml.Node, location: tuple[int | str, ...]) -> int:
@@ -216,4 +220,8 @@ def _text(fault: Any) -> str:  # noqa: ANN401  # pydantic's ErrorDetails
         return "is missing"
     if fault["type"] == "model_type":
         return "input should be keys with their values"
+    if fault["loc"] == ("version",) and isinstance(fault["input"], int):
+        return f"this SyncFlow reads version {VERSION}"
+    if fault["type"] == "string_pattern_mismatch" and fault["loc"][-2:] == ("background", "window"):
+        return f"{fault['input']!r} is no window: two times as HH:MM, such as 19:00-07:00"
     return message[:1].lower() + message[1:]

@@ -30,7 +30,7 @@ from syncflow_core.limiter import Limiter, Limits, process_limiter
 from syncflow_core.loopback import is_loopback
 from syncflow_core.outage import Outage
 from syncflow_core.repeats import Repeats
-from syncflow_core.sign_in import SignIn
+from syncflow_core.sign_in import EXPECTED, SignIn
 from syncflow_core.tokens import Login, Tokens
 
 BASE_PATH: Final = "/api/v1"
@@ -352,7 +352,7 @@ class Transport:
         """One call, repeated by whoever needs the token, not here: repeats would multiply."""
         request = self._build("POST", path, content, None, None)
         answer = self._send(request, safe=True, seconds=self._limits.read_s)
-        return self._checked(answer, safe=True, expect=frozenset({401}), request=request)
+        return self._checked(answer, safe=True, expect=EXPECTED, request=request)
 
 
 def _trust(url: httpx.URL) -> ssl.SSLContext:

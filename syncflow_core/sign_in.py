@@ -10,11 +10,14 @@ import json
 from collections.abc import Callable
 from typing import Final
 
-from syncflow_core.answers import Answer, read_grant
+from syncflow_core.answers import Answer, is_it, read_grant
 from syncflow_core.errors import ContractError, RejectedError
 from syncflow_core.tokens import Grant, Login
 
 _UNAUTHORIZED: Final = 401
+_UNKNOWN: Final = frozenset({404, 405})
+EXPECTED: Final = frozenset({_UNAUTHORIZED, *_UNKNOWN})
+"""Statuses from 400 on that are told here."""
 
 
 class SignIn:
@@ -24,7 +27,7 @@ class SignIn:
         system: Its name, which is that of its ``SYNCFLOW_`` variables too.
         url: Its address, for people.
         login: The account.
-        post: Carries a body to a path, once; it raises for any status but success and 401.
+        post: Carries a body to a path, once; it raises for any status but success and ``EXPECTED``.
     """
 
     def __init__(
@@ -39,7 +42,7 @@ class SignIn:
         """Tokens for user name and password.
 
         Raises:
-            RejectedError: They are wrong.
+            RejectedError: They are wrong, or nothing at the address takes them.
             ContractError: The answer holds no usable token.
         """
         given = {"username": self._login.username, "password": self._login.password}
@@ -58,12 +61,20 @@ class SignIn:
         """Tokens for a refresh token; None where it is spent.
 
         Raises:
+            RejectedError: Nothing at the address takes it.
             ContractError: The answer holds no usable token.
         """
         answer = self._post("/auth/refresh", json.dumps({"refresh_token": token}).encode())
         return None if answer.status == _UNAUTHORIZED else self._grant(answer, token)
 
     def _grant(self, answer: Answer, refresh: str | None) -> Grant:
+        if answer.status in _UNKNOWN:
+            raise RejectedError(
+                f"{self._system} at {self._url} knows no login ({answer.status}): "
+                f"{is_it(self._system)}",
+                status=answer.status,
+                system=self._system,
+            )
         try:
             return read_grant(answer.body, refresh)
         except ValueError as error:

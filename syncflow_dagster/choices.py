@@ -8,25 +8,43 @@ Does not belong here: turning a choice into orders (``orders``).
 from collections.abc import Sequence
 from typing import Literal
 
+from syncflow_core.bridge.database import Database
+from syncflow_core.bridge.entities import load_entities
 from syncflow_core.entity import Entity
 from syncflow_core.errors import ConfigError
 
 Mode = Literal["auto", "full", "incremental"]
 
 
-def refuse_unknown(names: Sequence[str], entities: Sequence[Entity]) -> None:
-    """Return where every name is an entity's.
+def refuse_unknown(names: Sequence[str], entities: Sequence[Entity], database: Database) -> None:
+    """Return where every name is an enabled entity's.
+
+    Args:
+        names: Those asked for.
+        entities: Those that are enabled.
+        database: Asked for those that are not, where a name is not among *entities*.
 
     Raises:
-        ConfigError: Those that are not, and those that there are.
+        ConfigError: Names that are no entity's, with those that there are; entities that are disabled.
     """
     known = {entity.name for entity in entities}
-    unknown = [name for name in names if name not in known]
+    missing = [name for name in names if name not in known]
+    if not missing:
+        return
+    with database.begin() as connection:
+        disabled = {entity.name for entity in load_entities(connection, enabled=False)}
+    faults = [
+        f"{name} is disabled: set enabled: true in its declaration and apply it"
+        for name in missing
+        if name in disabled
+    ]
+    unknown = [name for name in missing if name not in disabled]
     if unknown:
-        raise ConfigError(
+        faults.append(
             f"unknown entity {', '.join(unknown)}; known are {', '.join(sorted(known)) or 'none'}"
             " (syncflow entities apply FILE declares more)"
         )
+    raise ConfigError("; ".join(faults))
 
 
 def refuse_slice(number: int | None, slices: int) -> None:

@@ -65,9 +65,9 @@ def run_sync(  # each is a choice of whoever starts it
     """Sync these entities, parents first; each has a batch afterwards, also one that never began.
 
     Raises:
-        ConfigError: A name that is no entity's, or a slice that does not exist.
+        ConfigError: A name that is no enabled entity's, or a slice that does not exist.
     """
-    refuse_unknown(names, entities)
+    refuse_unknown(names, entities, database)
     refuse_slice(slice_, slices)
     keys = {dg.AssetKey([name]) for name in names}
     # the checks that are not the ops' own run when they are asked for, not with each sync

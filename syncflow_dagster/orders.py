@@ -31,14 +31,16 @@ def declared(connections: Connections) -> tuple[list[Entity], Lineage]:
     return entities, lineage_of(entities)
 
 
-def chosen(names: Sequence[str], entities: Sequence[Entity], lineage: Lineage) -> list[str]:
+def chosen(
+    connections: Connections, names: Sequence[str], entities: Sequence[Entity], lineage: Lineage
+) -> list[str]:
     """The entities of these names, all without any, parents first.
 
     Raises:
-        dagster.Failure: A name that is no entity's.
+        dagster.Failure: A name that is no enabled entity's.
     """
     try:
-        refuse_unknown(names, entities)
+        refuse_unknown(names, entities, connections.database)
     except ConfigError as error:
         raise as_failure(error) from error
     return [name for name in lineage.order if not names or name in names]

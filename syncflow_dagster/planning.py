@@ -101,7 +101,7 @@ def _plan_op(slices: int) -> dg.OpDefinition:
         """Plan the entities, parents first; one that fails is told at the end, after the others."""
         connections = connections_of(context)
         entities, lineage = declared(connections)
-        names = chosen(config.entities, entities, lineage)
+        names = chosen(connections, config.entities, entities, lineage)
         numbers = (config.slice,) if config.slice else ()
         try:
             refuse_slice(config.slice or None, slices)
@@ -147,7 +147,7 @@ def _apply_op(slices: int) -> dg.OpDefinition:
                     plans.approve_plan(connection, _uid(text), by=config.approved_by, now=utc_now())
                     for text in config.plans
                 ]
-            refuse_unknown([plan.entity for plan in approved], entities)
+            refuse_unknown([plan.entity for plan in approved], entities, connections.database)
         except SyncFlowError as error:
             raise as_failure(error) from error
         approved.sort(key=lambda plan: lineage.order.index(plan.entity))

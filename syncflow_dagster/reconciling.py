@@ -48,7 +48,7 @@ def reconcile_op(context: dg.OpExecutionContext, config: ReconcileConfig) -> Non
     connections = connections_of(context)
     entities, lineage = declared(connections)
     with telling_last() as attempt:
-        for name in chosen(config.entities, entities, lineage):
+        for name in chosen(connections, config.entities, entities, lineage):
             with attempt():
                 done = _reconciled(context, connections, name, lineage, config)
                 context.log_event(

@@ -66,7 +66,7 @@ def retry_op(context: dg.OpExecutionContext, config: RetryConfig) -> None:
     """Retry the entities, parents first; one that fails is told at the end, after the others."""
     connections = connections_of(context)
     entities, lineage = declared(connections)
-    names = chosen(config.entities, entities, lineage)
+    names = chosen(connections, config.entities, entities, lineage)
     alike = _alike(config)
     if not config.entities or alike is not None:
         with connections.database.begin() as connection:

@@ -136,12 +136,11 @@ def _named(
     sides: Mapping[str, pl.DataFrame], plan: Plan, unproven: pl.DataFrame
 ) -> list[dict[str, str]]:
     """Some of the differences, by side, kind and record."""
+    # a plan has a sample for each field of a record that changes
+    planned = dict.fromkeys((row["op"], row["record"]) for row in plan.samples)
     return [
         *(line for kind, frame in sides.items() for line in _lines("hub", kind, frame)),
-        *(
-            {"side": "source", "kind": _KINDS[row["op"]], "record": row["record"]}
-            for row in plan.samples
-        ),
+        *({"side": "source", "kind": _KINDS[op], "record": record} for op, record in planned),
         *_lines("source", "extra", unproven),
     ]
 

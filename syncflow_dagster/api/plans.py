@@ -130,9 +130,10 @@ def list_plans(
 @router.post("", status_code=202, operation_id="make_plan", responses=described(409, 422, 503))
 def make_plan(request: Request, caller: Operator, wanted: PlanRequest) -> StartedRun:
     """Launch a run that plans; its plans are listed by the run's id when it has ended. Nothing is pushed."""
-    with database_of(request).begin() as connection:
+    database = database_of(request)
+    with database.begin() as connection:
         entities = load_entities(connection)
-    refuse_unknown(wanted.entities, entities)
+    refuse_unknown(wanted.entities, entities, database)
     refuse_slice(wanted.slice, settings_of(request).slices)
     config = {"entities": wanted.entities, "mode": wanted.mode, "slice": wanted.slice or 0}
     return StartedRun(run_id=gateway_of(request).launch_op(PLAN, config, started_by(caller)))

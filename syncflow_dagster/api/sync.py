@@ -225,14 +225,15 @@ def start_sync(
     ] = None,
 ) -> StartedSync:
     """Start a sync: parents first, one run for all. Its batches are there from now on."""
-    with database_of(request).begin() as connection:
+    database = database_of(request)
+    with database.begin() as connection:
         entities = load_entities(connection)
-    refuse_unknown(wanted.entities, entities)
+    refuse_unknown(wanted.entities, entities, database)
     refuse_slice(wanted.slice, settings_of(request).slices)
     if not entities:
         raise ConfigError("no entity is declared (syncflow entities apply FILE)")
     started = starting.start(
-        database_of(request),
+        database,
         gateway_of(request),
         starting.Wanted(
             names=wanted.entities,
@@ -319,8 +320,10 @@ def list_batches(
 )
 def retry_failed(request: Request, caller: Operator, wanted: RetryRequest) -> StartedRun:
     """Try once more what was not delivered, with the rows of today; its batches are listed by the run's id."""
-    with database_of(request).begin() as connection:
-        refuse_unknown(wanted.entities, load_entities(connection))
+    database = database_of(request)
+    with database.begin() as connection:
+        entities = load_entities(connection)
+    refuse_unknown(wanted.entities, entities, database)
     alike = {} if wanted.signature is None else wanted.signature.model_dump(exclude_none=True)
     config: dict[str, Any] = {
         "entities": wanted.entities,

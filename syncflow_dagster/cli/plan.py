@@ -40,7 +40,7 @@ def run(choice: Choice) -> int:
     """Plan what was chosen and print the plans; the exit status, as a sync's."""
     choice.check("plan")
     with session() as opened:
-        refuse_unknown(choice.names, opened.entities)
+        refuse_unknown(choice.names, opened.entities, opened.database)
         refuse_slice(choice.slice_, opened.settings.slices)
         ended = run_job_to_end(
             opened,

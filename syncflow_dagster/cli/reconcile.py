@@ -27,7 +27,7 @@ from syncflow_dagster.terminal import console
 def run(names: Sequence[str], *, sample: int, repair: bool, wait_s: float, as_json: bool) -> int:
     """Reconcile these entities, all without any; 1 where records differ, else as a sync's."""
     with session() as opened:
-        refuse_unknown(names, opened.entities)
+        refuse_unknown(names, opened.entities, opened.database)
         ended = run_job_to_end(
             opened,
             RECONCILE,

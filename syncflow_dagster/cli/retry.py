@@ -22,7 +22,7 @@ from syncflow_dagster.terminal import console
 def run(names: Sequence[str], *, wait_s: float, as_json: bool) -> int:
     """Retry these entities, all that have something to try without any; the exit status, as a sync's."""
     with session() as opened:
-        refuse_unknown(names, opened.entities)
+        refuse_unknown(names, opened.entities, opened.database)
         ended = run_job_to_end(
             opened, RETRY, {"entities": list(names), "wait_s": wait_s}, show=not as_json
         )

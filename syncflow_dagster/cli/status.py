@@ -32,7 +32,8 @@ def run(names: Sequence[str], *, as_json: bool) -> None:
         database.check_schema()
         with database.begin() as connection:
             entities = load_entities(connection)
-            refuse_unknown(names, entities)
+        refuse_unknown(names, entities, database)
+        with database.begin() as connection:
             found = [
                 standing(connection, entity)
                 for entity in entities

@@ -107,6 +107,10 @@ def test_all_faults_are_told_at_once_with_line_and_key() -> None:
             "    schedule: {background: {window: '19:00-19:00'}}",
             "the window 19:00-19:00 is never closed",
         ),
+        (
+            "    schedule: {background: {window: '7pm-07:00'}}",
+            "background.window: '7pm-07:00' is no window: two times as HH:MM, such as 19:00-07:00",
+        ),
         ("    fields: &e [*e]", "cannot be read"),
         ("    description: !!python/object:os.system {}", "cannot be read"),
     ],
@@ -127,10 +131,14 @@ def test_a_word_of_python_is_no_name() -> None:
         ("", "f.yaml: the file is empty; it needs version: 1 and entities:"),
         ("a: [", "f.yaml:1: no YAML: expected the node content, but found '<stream end>'"),
         ("entities: []", "f.yaml:1: version: is missing"),
-        ("version: 2\nentities: []", "f.yaml:1: version: input should be less than or equal to 1"),
+        ("version: 2\nentities: []", "f.yaml:1: version: this SyncFlow reads version 1"),
         (
             "version: 1\nentities:\n  - name: a\n    api: x\n    api: y\n",
-            "f.yaml:5: entities.0.api: the key stands twice",
+            "f.yaml:5: entities[a].api: the key stands twice",
+        ),
+        (
+            "version: 1\nentities:\n  - name: a\n    fields: [{source: X, source: Y}]\n",
+            "f.yaml:4: entities[a].fields[1].source: the key stands twice",
         ),
         (
             "version: 1\nentities: [orders]\n",

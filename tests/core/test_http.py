@@ -27,6 +27,7 @@ from syncflow_core.errors import (
 )
 from syncflow_core.http import Transport
 from syncflow_core.limiter import Limits, process_limiter
+from syncflow_core.privacy import UNKNOWN
 from syncflow_core.tokens import Login
 
 PASSWORD = "secret-tiger"  # the tests look for it where it must not be
@@ -87,10 +88,11 @@ def transport_to(
     clock: Clock,
     *,
     url: str = "http://source.test",
+    system: str = "apismith",
     **limits: float,
 ) -> Transport:
     return Transport(
-        "apismith",
+        system,
         url,
         Login("scott", PASSWORD),
         limits=Limits(**limits),  # type: ignore[arg-type]  # whole numbers where they belong
@@ -188,6 +190,23 @@ def test_wrong_credentials_are_named_without_the_password() -> None:
         transport.request("GET", "/x")
 
     assert PASSWORD not in f"{caught.value}{transport!r}{Login('scott', PASSWORD)!r}"
+    assert server.calls == ["/auth/login"]
+
+
+@pytest.mark.parametrize("name", ["APISmith", "ScheduleHub"])
+def test_an_address_that_knows_no_login_is_doubted(name: str) -> None:
+    server, clock = Server(lambda _: httpx.Response(200)), Clock()
+    server.login_status = 404
+    with pytest.raises(RejectedError) as caught:
+        transport_to(server, clock, system=name.lower()).request("GET", "/x")
+
+    told = (
+        f"{name.lower()} at http://source.test knows no login (404): is this {name}? "
+        f"check SYNCFLOW_{name.upper()}_URL"
+    )
+    assert (str(caught.value), caught.value.status) == (told, 404)
+    # a login is nobody's data: the words stay where an entity has personal data
+    assert UNKNOWN.told(told) == told
     assert server.calls == ["/auth/login"]
 
 

@@ -39,6 +39,18 @@ def test_an_unknown_entity_is_wrong_usage_and_names_the_known_ones(seeded: Place
     assert "Traceback" not in ended.stderr
 
 
+def test_a_disabled_entity_is_not_called_unknown(seeded: Place) -> None:
+    seeded.apply([Entity(name="unicorns", enabled=False)])
+
+    one = seeded.command("sync", "unicorns")
+    both = seeded.command("status", "unicorns", "ordrs")
+
+    told = "unicorns is disabled: set enabled: true in its declaration and apply it"
+    assert (one.returncode, both.returncode) == (2, 2)
+    assert one.stderr.rstrip().endswith(told)
+    assert f"{told}; unknown entity ordrs; known are customers" in both.stderr
+
+
 def test_a_missing_address_names_the_variable(seeded: Place) -> None:
     ended = seeded.command("sync", "sites", SYNCFLOW_APISMITH_URL="")
 

@@ -102,6 +102,19 @@ def test_XP18_what_the_hub_lost_changed_or_gained_is_named_and_repaired_through_
     assert json.loads(hub(synced, "rec")["id=I2"])["name"] == "a"
 
 
+def test_a_record_of_which_several_fields_differ_is_listed_once(place: Place) -> None:
+    columns = {**COLUMNS, "CITY": "VARCHAR2(9)"}
+    table(place, "rec", columns, [{"ID": "I1", "NAME": "a", "CITY": "b"}])
+    place.apply([Entity(name="rec")])
+    place.sync()
+    table(place, "rec", columns, [{"ID": "I1", "NAME": "x", "CITY": "y"}])
+
+    found = reconciled(place, status=1)
+
+    assert counted(found) == {"source_different": 1}
+    assert found["samples"] == [{"side": "source", "kind": "different", "record": "id=I1"}]
+
+
 def test_the_plan_of_a_repair_sets_the_hub_right(synced: Place) -> None:
     spoil_hub(synced)
     plan = reconciled(synced, "--repair", status=1)["plan"]

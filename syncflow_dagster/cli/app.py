@@ -332,9 +332,7 @@ def sandbox(
     ] = "127.0.0.1",
     rows: Annotated[int, typer.Option(min=1_000, help="Rows of the seeded ERP.")] = 50_000,
     seed: Annotated[int, typer.Option(help="The same seed makes the same ERP.")] = 1,
-    apismith_port: Annotated[
-        int, typer.Option(min=0, max=65535, help="0: any free port.")
-    ] = 8007,
+    apismith_port: Annotated[int, typer.Option(min=0, max=65535, help="0: any free port.")] = 8007,
     schedulehub_port: Annotated[
         int, typer.Option(min=0, max=65535, help="0: any free port.")
     ] = 5180,

@@ -9,7 +9,9 @@ from syncflow_dagster.terminal import PLAIN_WIDTH, console
 
 
 def test_a_message_is_one_line_and_a_table_keeps_its_width() -> None:
-    message = "withheld: " + "many words " * 20 + "(syncflow apply 01983b1e-7c1e-7cc3-98c4-dc0c0c07398f)"
+    message = (
+        "withheld: " + "many words " * 20 + "(syncflow apply 01983b1e-7c1e-7cc3-98c4-dc0c0c07398f)"
+    )
     table = Table("words", box=None, pad_edge=False)
     table.add_row(message)
 

@@ -128,7 +128,7 @@ def test_a_port_that_is_none_or_taken_is_refused(
     assert (taken.returncode, none.returncode) == (2, 2)
     assert f"port {port} is taken: is another syncflow up or sandbox running?" in taken.stderr
     assert taken.stderr.count("\n") == 1
-    assert "<=x<=65535" in none.stderr
+    assert "65535" in none.stderr
 
 
 def test_a_reference_that_is_not_made_of_the_parents_key_is_named(seeded: Place) -> None:

@@ -9,7 +9,7 @@ from typing import Final
 from rich.console import Console
 
 PLAIN_WIDTH: Final = 160
-"""Columns of a line where there is no terminal to ask."""
+"""Columns of a table where there is no terminal to ask."""
 
 
 def console(*, stderr: bool = False) -> Console:
@@ -17,4 +17,5 @@ def console(*, stderr: bool = False) -> Console:
     screen = Console(stderr=stderr, highlight=False)
     if not screen.is_terminal:
         screen.width = PLAIN_WIDTH
+        screen.soft_wrap = True  # a command in a message stays in one line; tables keep the width
     return screen

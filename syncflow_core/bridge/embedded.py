@@ -24,6 +24,7 @@ from typing import Final, Self
 
 from syncflow_core.bridge import watcher
 from syncflow_core.errors import ConfigError, UnavailableError
+from syncflow_core.private import make_folder
 
 USER: Final = "syncflow"
 DATABASE: Final = "syncflow"
@@ -73,7 +74,7 @@ class EmbeddedServer:
             UnavailableError: It did not come up; the message holds the end of its log.
         """
         folder = home.expanduser().absolute() / "postgres"
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_folder(folder)
         lock = _open_lock(folder / "users.lock")
         server = cls(folder, lock, linger_s=linger_s)
         try:

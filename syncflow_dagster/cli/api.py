@@ -4,6 +4,7 @@ Belongs here: the commands.
 Does not belong here: the API (``syncflow_dagster.api``).
 """
 
+import logging
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -17,13 +18,16 @@ from syncflow_core.bridge.database import Database
 from syncflow_core.errors import ConfigError
 from syncflow_core.loopback import is_loopback
 from syncflow_core.settings import Settings, read_settings
-from syncflow_dagster.api.app import create_app
+from syncflow_dagster.api.app import PREFIX, create_app
 from syncflow_dagster.api.gateway import DagsterGateway
 from syncflow_dagster.api.security import ROLES, issue, secret_of, verifier_of
 from syncflow_dagster.clock import utc_now
 from syncflow_dagster.home import open_instance, prepare, shipped
 from syncflow_dagster.logs import log_to_stderr
+from syncflow_dagster.ports import check_ports
 from syncflow_dagster.watching import Watch, watching
+
+logger = logging.getLogger(__name__)
 
 
 def run(*, host: str, port: int, dagster_url: str, ui: bool) -> None:
@@ -38,6 +42,7 @@ def run(*, host: str, port: int, dagster_url: str, ui: bool) -> None:
     if ui and not is_loopback(host):
         raise ConfigError("Dagster's UI has no login: with --ui the host is this machine's alone")
     settings = read_settings()
+    check_ports(host, [port], "--port chooses another")
     prepare(settings)
     log_to_stderr(settings, server=True)
     verifier = verifier_of(settings, loopback=is_loopback(host))
@@ -47,6 +52,8 @@ def run(*, host: str, port: int, dagster_url: str, ui: bool) -> None:
         api = create_app(settings, database, gateway, verifier)
         watched = watching(Watch(database, gateway.reload))
         with _beside(api, settings) if ui else nullcontext(api) as app, watched:
+            at = f"[{host}]" if ":" in host else host
+            logger.info("the REST API is served on http://%s:%d%s", at, port, PREFIX)
             uvicorn.run(app, host=host, port=port, log_config=None, server_header=False)
 
 

@@ -232,7 +232,9 @@ def alerts(
     run(as_json=as_json)
 
 
-@app.command()
+@app.command(
+    epilog="Exit status: 0, also for a record that SyncFlow has never met; 4 the database is away; 2 wrong usage."
+)
 def trace(
     entity: Annotated[str, typer.Argument(help="The record's entity.")],
     key: Annotated[
@@ -288,7 +290,7 @@ def migrate(
 def api(
     *,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Port to listen on.")] = 8008,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 8008,
     dagster_url: Annotated[
         str, typer.Option(help="The Dagster webserver that runs are launched through.")
     ] = "http://127.0.0.1:3000",
@@ -330,10 +332,16 @@ def sandbox(
     ] = "127.0.0.1",
     rows: Annotated[int, typer.Option(min=1_000, help="Rows of the seeded ERP.")] = 50_000,
     seed: Annotated[int, typer.Option(help="The same seed makes the same ERP.")] = 1,
-    apismith_port: Annotated[int, typer.Option(help="0: any free port.")] = 8007,
-    schedulehub_port: Annotated[int, typer.Option(help="0: any free port.")] = 5180,
+    apismith_port: Annotated[int, typer.Option(min=0, max=65535, help="0: any free port.")] = 8007,
+    schedulehub_port: Annotated[
+        int, typer.Option(min=0, max=65535, help="0: any free port.")
+    ] = 5180,
     entities: Annotated[
-        bool, typer.Option("--entities", help="Declare its entities, where none is declared.")
+        bool,
+        typer.Option(
+            "--entities",
+            help="Declare its entities, where none is declared; after syncflow migrate.",
+        ),
     ] = False,
 ) -> None:
     """Run the sandbox: APISmith over a seeded ERP, and ScheduleHub, as real servers. Ctrl-C ends it."""
@@ -367,8 +375,8 @@ def demo(
 @app.command()
 def up(
     *,
-    ui_port: Annotated[int, typer.Option(help="The Dagster UI.")] = 3000,
-    api_port: Annotated[int, typer.Option(help="The REST API.")] = 8008,
+    ui_port: Annotated[int, typer.Option(min=1, max=65535, help="The Dagster UI.")] = 3000,
+    api_port: Annotated[int, typer.Option(min=1, max=65535, help="The REST API.")] = 8008,
     rows: Annotated[int, typer.Option(min=1_000, help="Rows of the sandbox's ERP.")] = 50_000,
 ) -> None:
     """Run everything on this machine: database, sandbox (unless URLs are set), UI, daemon, API. Ctrl-C ends it."""

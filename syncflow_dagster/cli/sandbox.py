@@ -15,6 +15,7 @@ from syncflow_core.sandbox import Sandbox, SandboxError
 from syncflow_core.sandbox.process import LOOPBACK, USERNAME
 from syncflow_core.settings import SANDBOX_PASSWORD, read_settings
 from syncflow_dagster.home import prepare
+from syncflow_dagster.ports import check_ports
 from syncflow_dagster.sandbox import demo_entities, environment
 from syncflow_dagster.terminal import console
 
@@ -66,6 +67,8 @@ def run(  # each is an option of the command
 ) -> None:
     """Start both servers, say how to use them, wait for Ctrl-C or SIGTERM."""
     settings = read_settings()
+    ports = [apismith_port, schedulehub_port]
+    check_ports(host, ports, "--apismith-port and --schedulehub-port choose others")
     prepare(settings)
     screen = console()
     signal.signal(signal.SIGTERM, _interrupt)

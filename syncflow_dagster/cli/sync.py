@@ -45,7 +45,8 @@ class Choice:
             ConfigError: They do.
         """
         if self.every == bool(self.names):
-            raise ConfigError(f"name the entities to {verb}, or give --all")
+            both = ", not both" if self.every else ""
+            raise ConfigError(f"name the entities to {verb}, or give --all{both}")
         if sum([self.full, self.incremental, self.slice_ is not None]) > 1:
             raise ConfigError("--full, --incremental and --slice exclude each other")
 

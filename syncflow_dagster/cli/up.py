@@ -10,7 +10,6 @@ import ctypes
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -28,11 +27,13 @@ from syncflow_core.bridge.database import Database
 from syncflow_core.errors import ConfigError, UnavailableError
 from syncflow_core.private import make_file
 from syncflow_core.sandbox import Sandbox
+from syncflow_core.sandbox.process import LOOPBACK
 from syncflow_core.settings import Settings, read_settings
 from syncflow_dagster.cli.sandbox import declare, start
 from syncflow_dagster.home import prepare
 from syncflow_dagster.logs import is_json, log_to_stderr
 from syncflow_dagster.partitions import LOCATION
+from syncflow_dagster.ports import check_ports
 from syncflow_dagster.sandbox import environment
 from syncflow_dagster.terminal import console
 
@@ -52,7 +53,11 @@ def run(*, ui_port: int, api_port: int, rows: int) -> int:
     if (given[0] is None) != (given[1] is None):
         raise ConfigError("set both SYNCFLOW_APISMITH_URL and SYNCFLOW_SCHEDULEHUB_URL, or neither")
     own_sandbox = given == [None, None]
-    _check_ports([ui_port, api_port, *([APISMITH_PORT, SCHEDULEHUB_PORT] if own_sandbox else [])])
+    check_ports(
+        LOOPBACK,
+        [ui_port, api_port, *([APISMITH_PORT, SCHEDULEHUB_PORT] if own_sandbox else [])],
+        "--ui-port and --api-port choose others; the sandbox's are 8007 and 5180",
+    )
     prepare(settings)
     screen = console()
     asked: list[int] = []
@@ -187,22 +192,6 @@ def _process(settings: Settings, command: Sequence[str]) -> subprocess.Popen[byt
 def _end_with_parent() -> None:
     """Have the kernel end this process when ``syncflow up`` dies, however it dies."""
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
-
-
-def _check_ports(ports: Sequence[int]) -> None:
-    taken = []
-    for port in ports:
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                taken.append(str(port))
-    if taken:
-        raise ConfigError(
-            f"port {', '.join(taken)} is taken: is another syncflow up or sandbox running? "
-            "(--ui-port and --api-port choose others; the sandbox's are 8007 and 5180)"
-        )
 
 
 def _until(ready: Callable[[], bool], process: subprocess.Popen[bytes], what: str) -> None:

@@ -197,13 +197,15 @@ def test_no_folder_is_opened_wider_than_it_was(home: Path) -> None:
             path.name: oct(path.stat().st_mode & 0o777)
             for path in (
                 home.parent,
+                home,
                 home / "postgres",
                 home / "postgres" / "data",
                 home / "postgres" / "password",
             )
         }
 
-    assert modes == {"closed": "0o700", "postgres": "0o700", "data": "0o700", "password": "0o600"}
+    closed = dict.fromkeys(("closed", "home", "postgres", "data"), "0o700")
+    assert modes == {**closed, "password": "0o600"}
 
 
 def test_the_password_is_asked_for(home: Path) -> None:

@@ -1,5 +1,6 @@
 """What a user sees of every mistake: one line that says what to do, the right status, no stack."""
 
+import socket
 from pathlib import Path
 
 import pytest
@@ -116,6 +117,30 @@ def test_a_port_that_is_no_number_is_one_line_that_names_the_variable(seeded: Pl
     assert "SYNCFLOW_DATABASE_URL: its port is no number" in ended.stderr
     assert len(ended.stderr.splitlines()) == 1
     assert "hunter2" not in ended.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("api", "--port"),
+        ("up", "--ui-port"),
+        ("up", "--api-port"),
+        ("sandbox", "--apismith-port"),
+        ("sandbox", "--schedulehub-port"),
+    ],
+)
+def test_a_port_that_is_none_or_taken_is_refused(
+    shared_place: Place, arguments: tuple[str, ...]
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        taken = shared_place.command(*arguments, str(port))
+    none = shared_place.command(*arguments, "99999")
+
+    assert (taken.returncode, none.returncode) == (2, 2)
+    assert f"port {port} is taken: is another syncflow up or sandbox running?" in taken.stderr
+    assert taken.stderr.count("\n") == 1
+    assert "65535" in none.stderr
 
 
 def test_a_reference_that_is_not_made_of_the_parents_key_is_named(seeded: Place) -> None:

@@ -402,7 +402,9 @@ def test_ui_and_api_are_served_by_one_process_where_that_is_wanted(
 ) -> None:
     port = free_port()
     url = f"http://127.0.0.1:{port}"
-    running = servers.spawn([SYNCFLOW, "api", "--ui", "--port", str(port)])
+    log = place.home / "api.log"
+    with log.open("wb") as said:
+        running = servers.spawn([SYNCFLOW, "api", "--ui", "--port", str(port)], said)
     try:
         await_answer(f"{url}/api/v1/health")
         ui = httpx.get(f"{url}/server_info", trust_env=False).json()
@@ -412,6 +414,7 @@ def test_ui_and_api_are_served_by_one_process_where_that_is_wanted(
         end(running)
     refused = place.command("api", "--ui", "--host", "0.0.0.0")  # noqa: S104  # that is what it must refuse
 
+    assert f"served on {url}/api/v1" in log.read_text()
     assert "dagster_version" in ui
     assert (page.status_code, "text/html" in page.headers["content-type"]) == (200, True)
     assert nothing.headers["content-type"] == "application/problem+json"

@@ -386,7 +386,7 @@ def test_XH08_deletes_of_parents_and_children_are_withheld_and_applied_together(
     ("arguments", "status", "words"),
     [
         (("plan", "nope"), 2, "unknown entity nope; known are itm"),
-        (("plan", "itm", "--all"), 2, "name the entities to plan, or give --all"),
+        (("plan", "itm", "--all"), 2, "name the entities to plan, or give --all, not both"),
         (("plan", "itm", "--full", "--incremental"), 2, "exclude each other"),
         (("plan", "itm", "--slice", "9"), 2, "slice 9 does not exist"),
         (("apply", "nope"), 2, "'nope' is no plan's id"),

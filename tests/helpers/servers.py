@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import IO, Any
 
 import dagster as dg
 import httpx
@@ -68,14 +68,16 @@ class Servers:
     def start(self, name: str) -> None:
         self.processes[name] = self.spawn(self.commands[name])
 
-    def spawn(self, command: list[str]) -> "subprocess.Popen[bytes]":
-        """A process group of its own, with this home."""
+    def spawn(
+        self, command: list[str], said: IO[bytes] | int = subprocess.DEVNULL
+    ) -> "subprocess.Popen[bytes]":
+        """A process group of its own, with this home; *said* takes its standard error."""
         return subprocess.Popen(
             command,
             env=self.environment,
             cwd=self.home,
             stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
+            stderr=said,
             start_new_session=True,
         )
 

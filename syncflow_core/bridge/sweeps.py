@@ -89,10 +89,8 @@ def _fixed(keys: bytes) -> pa.FixedSizeBinaryArray:
 
 
 def _heads(keys: bytes) -> pl.Series:
-    number = len(keys) // _BYTES
-    words = pa.Array.from_buffers(pa.uint64(), 2 * number, [None, pa.py_buffer(keys)])
-    # a little-endian machine reads the first byte as the lowest
-    return (pl.Series(words).gather_every(2) & 0xFF).cast(pl.UInt8)
+    every = pa.Array.from_buffers(pa.uint8(), len(keys), [None, pa.py_buffer(keys)])
+    return pl.Series(every).gather_every(_BYTES)
 
 
 def _series(keys: pa.FixedSizeBinaryArray) -> pl.Series:

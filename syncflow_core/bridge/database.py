@@ -11,7 +11,7 @@ import json
 import secrets
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any, Self, TypeVar, cast
 
@@ -39,6 +39,7 @@ CONNECT_TIMEOUT_S = 10
 TRIES = 4
 MET_ANOTHER = frozenset({"40001", "40P01"})  # SQLSTATEs: serialization failure, deadlock
 LOCK_TIMEOUT_S = 30  # a backup or an ALTER TABLE beside a sync ends in an error, not in a hang
+MANY_KEYS = 100_000  # from here on two sessions seek them at once
 PAGE_COST = (
     1.1  # of a page out of order: tables are mostly in memory, or on disks without a moving head.
 )
@@ -163,24 +164,18 @@ class Database:
         Args:
             query: One SELECT.
             parameters: Its parameters.
-            sought: Binary, distinct: the query finds them in the temporary table ``sought (key_hash)``.
+            sought: Binary, distinct: the query finds them in the temporary table ``sought (key_hash)``,
+                and the least and the greatest of them in two more parameters: the server knows by these
+                how much of an index there is to read.
         """
         self._embedded_runs()
-        with (
-            translated(self.url),
-            _arrow_connection(self._adbc_url()) as connection,
-            connection.cursor() as cursor,
-        ):
-
-            def fetch() -> pa.Table:
-                if sought is not None:
-                    keys = pa.table({"key_hash": sought.sort().to_arrow().cast(pa.binary())})
-                    cursor.adbc_ingest("sought", keys, mode="create", temporary=True)
-                    cursor.execute("ANALYZE sought")
-                cursor.execute(query, list(parameters) or None)
-                return cursor.fetch_arrow_table()
-
-            frame = pl.from_arrow(_beside(fetch, cursor.adbc_cancel))
+        with translated(self.url), ExitStack() as stack:
+            asked = []
+            for keys in _shares(sought):
+                connection = stack.enter_context(_arrow_connection(self._adbc_url()))
+                cursor = stack.enter_context(connection.cursor())
+                asked.append((cursor, functools.partial(_asked, cursor, query, parameters, keys)))
+            frame = pl.from_arrow(pa.concat_tables(_beside(asked)))
         return frame if isinstance(frame, pl.DataFrame) else frame.to_frame()
 
     def health(self) -> Health:
@@ -260,16 +255,39 @@ class _Kept:
         """Others use it too."""
 
 
-def _beside(work: Callable[[], T], cancel: Callable[[], object]) -> T:
-    """What *work* returns, done in a thread: a signal ends the wait, and the work by *cancel*.
+def _shares(sought: pl.Series | None) -> list[pl.Series | None]:
+    """What each session seeks, in order: many keys are sought by two at once, each in a range of its own."""
+    if sought is None:
+        return [None]
+    ordered = sought.sort()
+    share = len(ordered) if len(ordered) < MANY_KEYS else -(-len(ordered) // 2)
+    return [ordered.slice(at, share) for at in range(0, len(ordered) or 1, share or 1)]
+
+
+def _asked(
+    cursor: adbc.Cursor, query: str, parameters: Sequence[object], sought: pl.Series | None
+) -> pa.Table:
+    """The rows of *query*, in the cursor's transaction."""
+    if sought is not None:
+        keys = pa.table({"key_hash": sought.to_arrow().cast(pa.binary())})
+        cursor.adbc_ingest("sought", keys, mode="create", temporary=True)
+        cursor.execute("ANALYZE sought")
+        parameters = [*parameters, sought.first(), sought.last()]
+    cursor.execute(query, list(parameters) or None)
+    return cursor.fetch_arrow_table()
+
+
+def _beside(asked: Sequence[tuple[adbc.Cursor, Callable[[], T]]]) -> list[T]:
+    """What each work returns, done in a thread of its own: a signal ends the wait, and the works.
 
     In the main thread Arrow's driver would take SIGINT for itself and report a failed query.
     """
-    with ThreadPoolExecutor(1) as thread:
-        asked = thread.submit(work)
+    with ThreadPoolExecutor(len(asked)) as threads:
+        running = [(cursor, threads.submit(work)) for cursor, work in asked]
         try:
-            return asked.result()
+            return [answer.result() for _, answer in running]
         except BaseException:
-            if not asked.done():
-                cancel()
+            for cursor, answer in running:
+                if not answer.done():
+                    cursor.adbc_cancel()
             raise

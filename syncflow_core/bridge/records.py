@@ -71,10 +71,9 @@ def load_known_keys(database: Database, entity: str, low: bytes, high: bytes | N
 
 def load_known_among(database: Database, entity: str, key_hashes: pl.Series) -> pl.DataFrame:
     """Those of *key_hashes*, which are distinct, that the hub holds alive: as :func:`load_known`."""
-    found = database.frame(
-        _KNOWN.replace(" WHERE", " JOIN sought USING (key_hash) WHERE"), [entity], sought=key_hashes
-    )
-    return _known(found)
+    query = _KNOWN.replace(" WHERE", " JOIN sought USING (key_hash) WHERE")
+    query += " AND key_hash BETWEEN $2 AND $3"
+    return _known(database.frame(query, [entity], sought=key_hashes))
 
 
 def _known(frame: pl.DataFrame) -> pl.DataFrame:

@@ -18,6 +18,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 
 from syncflow_core import columns
+from syncflow_core.bridge.database import driver_of
 from syncflow_core.bridge.tables import background_sync_schedule, sweep_slices
 
 _BYTES: Final = 16
@@ -88,6 +89,11 @@ def _fixed(keys: bytes) -> pa.FixedSizeBinaryArray:
     return pa.FixedSizeBinaryArray.from_buffers(pa.binary(_BYTES), len(keys) // _BYTES, buffers)
 
 
+def _packed(key_hashes: pl.Series) -> bytes:
+    """The key hashes, sixteen bytes each, one after the other."""
+    return bytes(key_hashes.to_arrow().cast(pa.binary()).cast(pa.binary(_BYTES)).buffers()[1])
+
+
 def _heads(keys: bytes) -> pl.Series:
     every = pa.Array.from_buffers(pa.uint8(), len(keys), [None, pa.py_buffer(keys)])
     return pl.Series(every).gather_every(_BYTES)
@@ -98,11 +104,16 @@ def _series(keys: pa.FixedSizeBinaryArray) -> pl.Series:
 
 
 def load_seen(connection: sa.Connection, entity: str) -> Seen:
-    """What the sweep's slices saw."""
-    blobs = connection.scalars(
-        sa.select(sweep_slices.c.key_hashes).where(sweep_slices.c.entity == entity)
+    """What the sweep's slices saw; one slice's keys are on their way at once, as bytes and not as text."""
+    numbers = connection.scalars(
+        sa.select(sweep_slices.c.slice).where(sweep_slices.c.entity == entity)
     )
-    return Seen([bytes(blob) for blob in blobs])
+    query = "SELECT key_hashes FROM bridge.sweep_slices WHERE entity = %s AND slice = %s"
+    found: list[bytes] = []
+    with driver_of(connection.connection).cursor(binary=True) as cursor:
+        for number in numbers.all():
+            found += [keys for (keys,) in cursor.execute(query, (entity, number))]
+    return Seen(found)
 
 
 def save_slice(
@@ -121,9 +132,7 @@ def save_slice(
     row |= {
         "head": list(found.head),
         "tail": list(found.tail),
-        "key_hashes": bytes.fromhex(
-            key_hashes.drop_nulls().unique().bin.encode("hex").str.join("").item()
-        ),
+        "key_hashes": _packed(key_hashes.drop_nulls().unique()),
         "finished_at": now,
     }
     statement = insert(sweep_slices).values(entity=entity, **row)

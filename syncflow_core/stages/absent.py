@@ -18,12 +18,12 @@ import polars as pl
 from syncflow_core.bridge import pending, records, sweeps
 from syncflow_core.bridge.leases import Lease
 from syncflow_core.bridge.sweeps import Slice
-from syncflow_core.columns import KEY_HASH
+from syncflow_core.columns import KEY_HASH, KNOWN
 from syncflow_core.delta import gone
 from syncflow_core.stages.lookup import look_again
 from syncflow_core.stages.work import Connections, Staged
 
-PIECE: Final = 1_000_000
+PIECE: Final = 250_000
 """Key hashes of known records that are held at once at a sweep's end."""
 
 BYTES: Final = 256
@@ -50,7 +50,7 @@ class Absence:
 def find_absent(  # each is a part of the question
     connections: Connections,
     staged: Staged,
-    live: pl.DataFrame,
+    live: pl.DataFrame | None,
     keys: pl.Series,
     lease: Lease,
     now: datetime,
@@ -60,13 +60,14 @@ def find_absent(  # each is a part of the question
     Args:
         connections: The staged frames and the database.
         staged: The batch.
-        live: ``columns.KNOWN``: of a whole scan all records, else those of the rows.
+        live: ``columns.KNOWN``: all records, where a whole scan was compared with them.
         keys: The key hashes of all accepted rows.
         lease: Checked where a slice's keys are kept.
         now: When the slice was seen.
     """
+    nobody = KNOWN.to_frame()
     if staged.kind not in {"full", "slice"}:
-        return Absence(live.clear())
+        return Absence(nobody)
     refused = pl.concat(
         [connections.frames.read(staged.frames[name]) for name in ("rejected", "losers")]
     )
@@ -74,7 +75,8 @@ def find_absent(  # each is a part of the question
     seen = pl.concat([keys, refused[KEY_HASH].drop_nulls()])
     unkeyed = refused.filter(pl.col(KEY_HASH).is_null() & (pl.col("rule") != "null_key")).height
     if staged.kind == "slice":
-        return _after_slice(connections, staged, live.clear(), seen, unkeyed, lease, now)
+        return _after_slice(connections, staged, nobody, seen, unkeyed, lease, now)
+    assert live is not None  # noqa: S101  # a whole scan was compared with all of them
 
     def was_seen(keys: pl.Series) -> pl.Series:
         return keys.is_in(seen.implode())
@@ -82,7 +84,7 @@ def find_absent(  # each is a part of the question
     # a person who has an entity's records removed means all of them: no source is empty then
     rows = live.height if staged.order.purge else staged.counts["fetched"]
     if staged.shape.entity.deletes == "ignore" and not staged.order.purge:
-        return Absence(live.clear(), rows=rows, seen=was_seen if staged.complete else None)
+        return Absence(nobody, rows=rows, seen=was_seen if staged.complete else None)
     absent = gone(live, seen)
     why_not = None
     if not staged.complete:
@@ -92,7 +94,7 @@ def find_absent(  # each is a part of the question
     if why_not is None or absent.is_empty():
         return Absence(absent, rows=rows, seen=was_seen if staged.complete else None)
     note = f"{absent.height} records were not seen, but {why_not}: none is deleted"
-    return Absence(live.clear(), (note,), rows=rows, unproven=absent)
+    return Absence(nobody, (note,), rows=rows, unproven=absent)
 
 
 def _after_slice(  # each is a part of the question

@@ -28,13 +28,14 @@ from syncflow_core.columns import (
     ROWVERSION,
 )
 from syncflow_core.delta import ADVANCED, KNOWN_DATA_HASH, KNOWN_PARENT_REFS, OLDER, classify
+from syncflow_core.entity import RowversionKind
 from syncflow_core.errors import ConfigError
 from syncflow_core.identity import split_collided, text_hash_expr
 from syncflow_core.keys import with_plain_references
 from syncflow_core.stages.absent import Absence, find_absent, forget_waiting, prove_absent
 from syncflow_core.stages.adopt import adopt
 from syncflow_core.stages.confirm import confirm
-from syncflow_core.stages.known import known_records
+from syncflow_core.stages.known import Known, known_records
 from syncflow_core.stages.normalize import FILED
 from syncflow_core.stages.settle import settle_open
 from syncflow_core.stages.withhold import Held, withhold
@@ -63,20 +64,25 @@ def find_changes(
         ]
         frames, shape = connections.frames, staged.shape
         incoming = frames.read(staged.frames["distinct"], columns=list(NARROW))
-        known, live = known_records(connections, staged, incoming[KEY_HASH], written=bool(notes))
+        known = known_records(connections, staged, written=bool(notes))
         guarded = staged.kind == "slice" or staged.order.continued
-        verdicts = classify(incoming, known, kind=shape.rowversion_kind, guarded=guarded)
-        verdicts, confirmed = _confirmed(connections, staged, verdicts, incoming, lease)
+        remapped = _remapped(connections, staged)
+        verdicts, equal = _verdicts(
+            known, incoming, shape.rowversion_kind, guarded=guarded, remapped=remapped
+        )
+        verdicts, confirmed = _confirmed(
+            connections, staged, verdicts, incoming, lease, remapped=remapped
+        )
         changed, collided = _collided(
             connections, staged, verdicts.filter(pl.col(OP) != "unchanged")
         )
         notes += [*confirmed, *_backwards(verdicts, guarded=guarded), *_unmarked(staged, incoming)]
-        absence = find_absent(connections, staged, known, incoming[KEY_HASH], lease, now())
-        held, deletes, reason, why = _braked(connections, staged, changed, absence, live)
+        absence = find_absent(connections, staged, known.every, incoming[KEY_HASH], lease, now())
+        held, deletes, reason, why = _braked(connections, staged, changed, absence, known)
         notes += why
         changed = changed.filter(~pl.col(ROW).is_in(held.updates[ROW].implode()))
         if not staged.order.dry_run:
-            all_known = live() if held.updates.height or held.deletes.height else 0
+            all_known = known.count if held.updates.height or held.deletes.height else 0
             notes += withhold(connections, staged, held, all_known, reason, lease, now())
             _keep_up(connections, staged, verdicts, incoming, lease, guarded=guarded)
             if (
@@ -103,6 +109,7 @@ def find_changes(
             },
             counts={
                 "unchanged": staged.counts["unchanged"]
+                + equal
                 + verdicts.filter(pl.col(OP) == "unchanged").height,
                 "withheld": held.updates.height,
                 "withheld_deletes": held.deletes.height,
@@ -127,7 +134,7 @@ def _braked(
     staged: Staged,
     changed: pl.DataFrame,
     absence: Absence,
-    known: Callable[[], int],
+    known: Known,
 ) -> tuple[Held, pl.DataFrame, str | None, list[str]]:
     """What the brake holds back, the records to delete, why it holds, and what a person should know.
 
@@ -140,7 +147,7 @@ def _braked(
     many = emptied or max(updates.height, fresh.height) > brake.rows
     verdict = judge(
         brake,
-        known=known() if many else 0,  # few are let through however many are known
+        known=known.count if many else 0,  # few are let through however many are known
         incoming=absence.rows,
         updates=updates.height,
         deletes=fresh.height,
@@ -230,21 +237,43 @@ def _ceiling(
     )
 
 
+def _remapped(connections: Connections, staged: Staged) -> bool:
+    """Whether known hashes may be of another declaration than this batch's."""
+    with connections.database.begin() as connection:
+        before = load_state(connection, staged.name, staged.shape.entity.api)
+    return before.entity_version not in {None, staged.version}
+
+
+def _verdicts(
+    known: Known, incoming: pl.DataFrame, kind: RowversionKind, *, guarded: bool, remapped: bool
+) -> tuple[pl.DataFrame, int]:
+    """The verdicts that something hangs on, as ``classify`` has them; and how many rows are left out.
+
+    A row that is what is known to the last digit needs nothing more, unless the declaration changed.
+    """
+    telling = pl.lit(remapped) | (pl.col(OP) != "unchanged") | pl.col(OLDER) | pl.col(ADVANCED)
+    found = []
+    for rows, beside in known.beside(incoming):
+        verdicts = classify(rows, beside, kind=kind, guarded=guarded)
+        found.append(verdicts.filter(telling))
+    verdicts = pl.concat(found)
+    return verdicts, incoming.height - verdicts.height
+
+
 def _confirmed(
     connections: Connections,
     staged: Staged,
     verdicts: pl.DataFrame,
     incoming: pl.DataFrame,
     lease: Lease,
+    *,
+    remapped: bool,
 ) -> tuple[pl.DataFrame, list[str]]:
     """The verdicts, by content for records whose known hash was made under another mapping.
 
     An update that says nothing new is unchanged. A hash does not cover the fields' types: after a
     change of the declaration a record with the same one may be an update nevertheless.
     """
-    with connections.database.begin() as connection:
-        before = load_state(connection, staged.name, staged.shape.entity.api)
-    remapped = before.entity_version not in {None, staged.version}
     differs = pl.col(DATA_HASH).ne_missing(pl.col(KNOWN_DATA_HASH))
     supposed = verdicts.join(
         incoming.select(ROW, DATA_HASH, PARENT_REFS), on=ROW, how="left"

@@ -1,18 +1,22 @@
-"""Known: what the target last acknowledged of a batch's records, read while earlier stages still work.
+"""Known: what the target last acknowledged of a batch's records, all of them or those of its rows.
 
-Belongs here: reading ahead, and when what was read ahead still holds.
+Belongs here: reading ahead, when what was read ahead still holds, and reading part by part.
 Does not belong here: the statements (``bridge.records``), comparing (``delta``).
 
 Source: product.md 4, "Known records".
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 import polars as pl
 
 from syncflow_core.bridge import journal, records
+from syncflow_core.bridge.database import Database
 from syncflow_core.bridge.state import load_state
+from syncflow_core.columns import KEY_HASH
+from syncflow_core.frames import PART_ROWS
 from syncflow_core.logs import Threads
 from syncflow_core.stages.work import Connections, Staged
 
@@ -38,35 +42,61 @@ def read_ahead(connections: Connections, staged: Staged) -> None:
     thread.shutdown(wait=False)
 
 
-def known_records(
-    connections: Connections, staged: Staged, keys: pl.Series, *, written: bool
-) -> tuple[pl.DataFrame, Callable[[], int]]:
-    """What is known of the records that the batch may change; and what counts all that are known.
+@dataclass(frozen=True)
+class Known:
+    """What the target last acknowledged of one batch's entity, read as the batch compares."""
+
+    database: Database
+    entity: str
+    every: pl.DataFrame | None
+    """``columns.KNOWN``: all records that are alive, where the batch compares with all of them."""
+
+    def beside(self, incoming: pl.DataFrame) -> Iterator[tuple[pl.DataFrame, pl.DataFrame]]:
+        """Rows, and what is known of them as ``columns.KNOWN``, until all rows had their turn.
+
+        Records that are sought by their keys come for a part of the rows at a time, so that memory
+        follows neither the rows of the batch nor the records of the entity.
+
+        Args:
+            incoming: Rows with ``#key_hash``, which is unique.
+        """
+        if self.every is not None:
+            yield incoming, self.every
+            return
+        # neighbours in the order of the keys lie side by side in the index, and mostly in the table
+        order = incoming[KEY_HASH].arg_sort()
+        for at in range(0, max(1, incoming.height), PART_ROWS):
+            part = incoming[order.slice(at, PART_ROWS)]
+            yield part, records.load_known_among(self.database, self.entity, part[KEY_HASH])
+
+    @functools.cached_property
+    def count(self) -> int:
+        """How many are alive; asked for where the brake wants to know, for it takes as long as they are many."""
+        if self.every is not None:
+            return self.every.height
+        with self.database.begin() as connection:
+            return records.count_known(connection, self.entity)
+
+
+def known_records(connections: Connections, staged: Staged, *, written: bool) -> Known:
+    """What is known of the records that the batch may change.
 
     A batch that read everything compares with all of them: who is not among the rows may be gone. A part
-    of the rows is compared with its own records alone, so that memory follows the part; all are counted
-    only where the brake wants to know, for that takes as long as all are many.
+    of the rows is compared with its own records alone.
 
     Args:
         connections: The database, and what was read ahead.
         staged: The batch.
-        keys: The key hashes of its rows.
         written: Whether the batch has written known records since it began: what was read ahead is old.
     """
+    every = None
     if staged.kind == "full":
         ahead = connections.ahead.pop(staged.batch, None)
         # one that failed is no reason to end the batch: the database may be there again
         usable = ahead is not None and ahead.exception() is None and not written
-        known = (
+        every = (
             ahead.result()
             if ahead is not None and usable
             else records.load_known(connections.database, staged.name)
         )
-        return known, lambda: known.height
-
-    @functools.cache
-    def count() -> int:
-        with connections.database.begin() as connection:
-            return records.count_known(connection, staged.name)
-
-    return records.load_known_among(connections.database, staged.name, keys), count
+    return Known(connections.database, staged.name, every)

@@ -89,9 +89,12 @@ def run(choice: Choice) -> None:
             measure_sync(benchmark, place, changes, "full", by_slice=choice.by_slice)
             measure_sync(benchmark, place, NOTHING, "full", by_slice=choice.by_slice)
             place.pass_day(choice.changed)
-            if not choice.by_slice:
-                measure_sync(benchmark, place, INCREMENTAL, "incremental")
-            if not choice.by_slice and choice.entities <= MOST_COMMANDS:
+            if choice.by_slice:
+                for slice_ in range(1, read_settings().slices + 1):
+                    _commands(benchmark, place, COMMAND, place.names, slice_=slice_)
+                continue
+            measure_sync(benchmark, place, INCREMENTAL, "incremental")
+            if choice.entities <= MOST_COMMANDS:
                 place.pass_day(choice.changed)
                 if choice.entities > 1:
                     for name in place.names:
@@ -139,10 +142,18 @@ def _stages(benchmark: Benchmark, step: str, batches: tuple[Batch, ...]) -> None
         benchmark.add_stage(step, stage, sum(batch.seconds.get(stage, 0.0) for batch in batches))
 
 
-def _commands(benchmark: Benchmark, place: Place, step: str, names: Sequence[str]) -> None:
+def _commands(
+    benchmark: Benchmark,
+    place: Place,
+    step: str,
+    names: Sequence[str],
+    *,
+    slice_: int | None = None,
+) -> None:
     """Sync by the command, in processes that begin with nothing loaded: one for each entity, at once."""
     program = "from syncflow_dagster.cli import main; main()"
-    arguments = [sys.executable, "-c", program, "sync", "--full", "--json"]
+    reads = ["--full"] if slice_ is None else ["--slice", str(slice_)]
+    arguments = [sys.executable, "-c", program, "sync", *reads, "--json"]
     before, began = place.beside(), time.perf_counter()
     children = [
         subprocess.Popen([*arguments, name], stdout=subprocess.PIPE)  # noqa: S603  # our own command

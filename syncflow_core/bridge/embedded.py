@@ -33,11 +33,24 @@ WAIT_S = 180.0  # longer than the watcher's READY_S: it says what went wrong fir
 UNPRIVILEGED: Final = 65534  # "nobody"; PostgreSQL refuses to run as root
 CAPABILITIES: Final = {"dac_read_search": 2, "dac_override": 1}  # linux/capability.h; first wins
 
+LEAST_BUFFERS_MB: Final = 128
+MOST_BUFFERS_MB: Final = 1024
+
+
+def _buffers_mb() -> int:
+    """The server's own cache in MB: an eighth of the machine's memory, within bounds.
+
+    The indexes of ten million records do not fit into 256 MB: each write to them was a read, too.
+    """
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2**20
+    return min(max(memory // 8, LEAST_BUFFERS_MB), MOST_BUFFERS_MB)
+
+
 SERVER_SETTINGS: Final = {
     "listen_addresses": "127.0.0.1",
     "unix_socket_directories": "",
     "max_connections": "100",
-    "shared_buffers": "256MB",
+    "shared_buffers": f"{_buffers_mb()}MB",
     "work_mem": "64MB",
     "maintenance_work_mem": "256MB",
     "wal_level": "minimal",

@@ -121,10 +121,7 @@ def _send(connections: Connections, staged: Staged, sender: Sender) -> None:
     done = 0
     for wave in waves:
         for part in connections.frames.parts(wave, last=True):
-            rows = prepared(
-                part, staged.shape, privacy=sender.privacy, first_load=sender.first_load
-            )
-            for ready in rows:
+            for ready in prepared(part, staged.shape, privacy=sender.privacy):
                 within_night(staged.order, sender.now())
                 todo = ready
                 if staged.order.continued:

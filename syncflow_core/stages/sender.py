@@ -61,9 +61,13 @@ GIVEN_UP_AFTER: Final = 3
 EVENTS: Final = {"insert": "inserted", "update": "updated", "unchanged": "adopted"}
 
 
-def groups(frame: pl.DataFrame, *, first_load: bool = False) -> Iterator[pl.DataFrame]:
-    """The frame in groups of ``GROUP_ROWS``; of a first load by key hash, which the index takes quicker."""
-    yield from (frame.sort(KEY_HASH) if first_load else frame).iter_slices(GROUP_ROWS)
+def groups(frame: pl.DataFrame) -> Iterator[pl.DataFrame]:
+    """The frame in groups of ``GROUP_ROWS``, by key hash.
+
+    Neighbours in an index are written together, here and mostly in the target, and lie together in the table
+    when a later batch asks for them.
+    """
+    yield from frame.sort(KEY_HASH).iter_slices(GROUP_ROWS)
 
 
 def prepared(
@@ -71,7 +75,6 @@ def prepared(
     shape: Shape,
     *,
     privacy: Privacy | None = None,
-    first_load: bool = False,
 ) -> Iterator[pl.DataFrame]:
     """The rows as they are sent, ``OUTGOING``, in ``groups``; the next is made while one is sent.
 
@@ -79,12 +82,11 @@ def prepared(
         frame: ``(n, k)`` identified rows with ``#op`` and ``#hub_uid``.
         shape: The entity's fields.
         privacy: What of them is hidden; as they are declared where None.
-        first_load: As for ``groups``.
     """
     hidden = privacy_of(shape.entity) if privacy is None else privacy
     with Threads(1, thread_name_prefix="prepare") as beside:
         ahead: Future[pl.DataFrame] | None = None
-        for group in groups(frame, first_load=first_load):
+        for group in groups(frame):
             ready, ahead = ahead, beside.submit(outgoing, group, shape, hidden)
             if ready is not None:
                 yield ready.result()

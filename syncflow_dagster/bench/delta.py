@@ -95,7 +95,7 @@ def _prepare(url: str, rows: int, changed: float, folder: Path) -> Measured:
         benchmark = Benchmark("prepare", rows)
         with benchmark.step("first save"):
             for part in acknowledged.iter_slices(PART_ROWS):
-                for group in groups(part, first_load=True):
+                for group in groups(part):
                     with database.begin() as connection:
                         records.save_acknowledged(
                             connection, ENTITY, group, uuid.uuid4(), first_load=True

@@ -104,7 +104,7 @@ def _changes(
         }
     )
     with _sender(database, settings, None, shape, first_load=True) as sender:
-        for ready in prepared(part.head(HUB_ROWS), shape, first_load=True):
+        for ready in prepared(part.head(HUB_ROWS), shape):
             sender.send(ready)
         sender.finish()
     chosen = part.head(changed).drop(HUB_UID)
@@ -145,7 +145,7 @@ def _first_load(
             benchmark.step(name, number),
         ):
             for part in chosen:
-                for ready in prepared(part, shape, first_load=True):
+                for ready in prepared(part, shape):
                     sender.send(ready)
             sender.finish()
         if sender.counts["inserted"] != number:

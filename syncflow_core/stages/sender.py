@@ -314,8 +314,9 @@ class Sender(Writer):
 
     def _remember(self, done: pl.DataFrame) -> None:
         """Keep the first few writes to show."""
-        shown = done.filter(pl.col("effect") != "unchanged").head(SAMPLES - len(self.samples))
-        for row in shown.select("effect", REFERENCE, "#changes").iter_rows():
+        named = done.filter(pl.col("effect") != "unchanged").sort(REFERENCE)
+        left = SAMPLES - len(self.samples)
+        for row in named.head(left).select("effect", REFERENCE, "#changes").iter_rows():
             names = json.loads(row[2])["changed"] if row[2] else []
             self.samples.append(
                 {

@@ -54,9 +54,9 @@ def test_what_no_slice_of_a_sweep_saw_is_deleted_after_the_last_one(
 ) -> None:
     monkeypatch.setattr(absent, "PIECE", piece)
     delete(swept, [10, 3_500, 6_999])
-    runs = [swept.sync(slice_=number) for number in range(1, 8)]
+    runs = swept.sweep(slices=3)
 
-    assert [outcome(run, "swp").get("deleted", 0) for run in runs] == [0, 0, 0, 0, 0, 0, 3]
+    assert [outcome(run, "swp").get("deleted", 0) for run in runs] == [0, 0, 3]
     assert len(hub(swept, "swp")) == 6_997
     with swept.database.begin() as connection:
         assert sweeps.load_slices(connection, "swp") == []
@@ -78,8 +78,7 @@ def test_XF15_rows_that_come_and_go_between_the_nights_are_neither_lost_nor_dele
     assert notes(last.batches[0]).count("in no slice") == 0
     assert last.batches[0].counts.unaccounted == 0
     # those deleted after their slice was seen wait for the next sweep
-    for number in range(1, 8):
-        last = swept.sync(slice_=number)
+    *_, last = swept.sweep(slices=3)
     there = {reference.removeprefix("id=") for reference in hub(swept, "swp")}
     assert there & gone == set()
     assert there == {str(n) for n in [*range(1_000), *range(2_900, 7_050)]}
@@ -130,7 +129,7 @@ def test_a_sweep_with_a_row_whose_key_cannot_be_read_deletes_nothing_and_says_so
         connection.execute(
             'UPDATE erp.t_swp SET doc = replace(doc, \'"ID":20,\', \'"ID":"x",\') WHERE k1 = 20'
         )
-    runs = [swept.sync(slice_=number) for number in range(1, 8)]
+    runs = swept.sweep(slices=3)
 
     assert "1 records were seen in no slice" not in notes(runs[-1].batches[0])
     assert "2 records were seen in no slice, but 1 rejected rows have no readable key" in notes(
@@ -140,31 +139,29 @@ def test_a_sweep_with_a_row_whose_key_cannot_be_read_deletes_nothing_and_says_so
 
 
 def test_a_last_slice_without_rows_does_not_make_the_source_empty(place: Place) -> None:
-    table(place, "swp", COLUMNS, rows_of(range(5)))
+    table(place, "swp", COLUMNS, rows_of(range(3)))
     place.apply([Entity(name="swp", brake=LOOSE)])
     place.sync()
-    for number in range(1, 7):
-        place.sync(slice_=number)
-    delete(place, [3, 4])
-    table(place, "swp", COLUMNS, rows_of(range(3)))
+    for number in (1, 2, 3):
+        place.sync(slice_=number, slices=4)
+    delete(place, [1, 2])
+    table(place, "swp", COLUMNS, rows_of(range(1)))
 
-    for number in range(1, 8):
-        last = place.sync(slice_=number)
+    *_, last = place.sweep(slices=4)
 
     assert last.batches[0].status == "completed"
-    assert len(hub(place, "swp")) == 3
+    assert list(hub(place, "swp")) == ["id=0"]
 
 
 def test_a_sweep_of_an_empty_table_deletes_nothing(place: Place) -> None:
     table(place, "swp", COLUMNS, rows_of(range(3)))
     place.apply([Entity(name="swp", brake=LOOSE)])
-    for number in (7, 6, 5, 4, 3, 2, 1):
-        place.sync(slice_=number)
+    for number in (3, 2, 1):
+        place.sync(slice_=number, slices=3)
     assert len(hub(place, "swp")) == 3
     table(place, "swp", COLUMNS, [])
 
-    for number in range(1, 8):
-        last = place.sync(slice_=number)
+    *_, last = place.sweep(slices=3)
 
     assert last.batches[0].status == "withheld"
     assert "the source is empty" in notes(last.batches[0])

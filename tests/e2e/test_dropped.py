@@ -70,16 +70,11 @@ def ordered(place: Place) -> Place:
     return place
 
 
-def sweep(place: Place) -> None:
-    for number in range(1, 8):
-        place.sync("ordr", slice_=number)
-
-
 def test_what_a_sweep_found_gone_does_not_come_back_with_its_parent(ordered: Place) -> None:
     table(ordered, "ordr", ORDER, [{"ID": "A", "PART": "Q"}, {"ID": "B", "PART": "X"}])
     ordered.sync()
     table(ordered, "ordr", ORDER, [{"ID": "B", "PART": "X"}])
-    sweep(ordered)
+    ordered.sweep("ordr", slices=2)
     assert list(hub(ordered, "ordr")) == ["id=B"]
     parents(ordered, "part", "XQ")
     ordered.sync("part")
@@ -93,7 +88,7 @@ def test_a_child_that_left_while_it_waited_is_never_sent(ordered: Place, *, swep
     ordered.sync()
     table(ordered, "ordr", ORDER, there)
     if swept:
-        sweep(ordered)
+        ordered.sweep("ordr", slices=2)
     else:
         ordered.sync("ordr")
     parents(ordered, "part", "XQ")
@@ -108,10 +103,10 @@ def test_a_dead_letter_of_a_row_that_left_closes_with_the_sweep(
     there = [{"ID": "A", "PART": "X"}, {"ID": "B", "PART": "X"}]
     table(ordered, "ordr", ORDER, [*there, bad])
     ordered.sync()
-    sweep(ordered)
+    ordered.sweep("ordr", slices=2)
     with ordered.database.begin() as connection:
         before = open_failed(connection, "ordr").height
     table(ordered, "ordr", ORDER, there)
-    sweep(ordered)
+    ordered.sweep("ordr", slices=2)
     with ordered.database.begin() as connection:
         assert (before, open_failed(connection, "ordr").height) == (1, 0)

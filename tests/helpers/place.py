@@ -46,14 +46,29 @@ class Place:
         with self.database.begin() as connection:
             apply_entities(connection, entities)
 
-    def sync(self, *names: str, mode: Mode = "full", slice_: int | None = None) -> Run:
+    def sync(
+        self, *names: str, mode: Mode = "full", slice_: int | None = None, slices: int = 7
+    ) -> Run:
         """Sync in this process; every entity without names."""
         with self.database.begin() as connection:
             entities = load_entities(connection)
         chosen = names or lineage(entities).order
         return run_sync(
-            self.instance, self.database, entities, chosen, mode=mode, slice_=slice_, wait_s=5
+            self.instance,
+            self.database,
+            entities,
+            chosen,
+            mode=mode,
+            slice_=slice_,
+            slices=slices,
+            wait_s=5,
         )
+
+    def sweep(self, *names: str, slices: int) -> list[Run]:
+        """Sync slice after slice, to the last; each of them costs a test a second."""
+        return [
+            self.sync(*names, slice_=number, slices=slices) for number in range(1, slices + 1)
+        ]
 
     def command(self, *arguments: str, **more: str) -> "subprocess.CompletedProcess[str]":
         """Run ``syncflow`` as a user does, but in this process: a new one costs seconds of imports."""

@@ -66,9 +66,7 @@ class Place:
 
     def sweep(self, *names: str, slices: int) -> list[Run]:
         """Sync slice after slice, to the last; each of them costs a test a second."""
-        return [
-            self.sync(*names, slice_=number, slices=slices) for number in range(1, slices + 1)
-        ]
+        return [self.sync(*names, slice_=number, slices=slices) for number in range(1, slices + 1)]
 
     def command(self, *arguments: str, **more: str) -> "subprocess.CompletedProcess[str]":
         """Run ``syncflow`` as a user does, but in this process: a new one costs seconds of imports."""

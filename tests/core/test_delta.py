@@ -125,6 +125,7 @@ def test_a_rowversion_has_advanced_where_it_is_newer_or_the_known_one_is_none() 
     ).sort(ROW)
 
     assert found[ADVANCED].to_list() == [True, False, False, True, False, False, False]
+    assert ops(found) == ["unchanged"] * 6 + ["insert"]
 
 
 def test_two_rows_of_one_key_are_refused() -> None:

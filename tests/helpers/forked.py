@@ -4,6 +4,7 @@ What is ended by SIGKILL, stopped by SIGSTOP or told apart by its memory must be
 runs is the same code as ``python -m``. :func:`strike` puts a failpoint into such a process.
 """
 
+import contextlib
 import importlib
 import io
 import multiprocessing as mp
@@ -150,6 +151,10 @@ class Forked:
             except subprocess.TimeoutExpired:
                 self.kill()
                 raise
+            if self.returncode == -signal.SIGKILL:
+                # Dagster's reader of a log may outlive who started it, and holds its output open
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(self.pid, signal.SIGKILL)
             out, error = told.result().decode(), warned.result().decode()
         self.stdout.close()
         self.stderr.close()

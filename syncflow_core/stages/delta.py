@@ -252,12 +252,13 @@ def _verdicts(
     A row that is what is known to the last digit needs nothing more, unless the declaration changed.
     """
     telling = pl.lit(remapped) | (pl.col(OP) != "unchanged") | pl.col(OLDER) | pl.col(ADVANCED)
-    found = []
+    found, equal = [], 0
     for rows, beside in known.beside(incoming):
         verdicts = classify(rows, beside, kind=kind, guarded=guarded)
         found.append(verdicts.filter(telling))
-    verdicts = pl.concat(found)
-    return verdicts, incoming.height - verdicts.height
+        # counted, not subtracted: the accounts would not tell of a row that got lost here
+        equal += verdicts.height - found[-1].height
+    return pl.concat(found), equal
 
 
 def _confirmed(

@@ -7,10 +7,11 @@ import pytest
 from place import Place, outcome
 from tables import table
 
-from syncflow_core.bridge import records
+from syncflow_core.bridge import database, records
 from syncflow_core.bridge.database import Database
 from syncflow_core.entity import Entity
 from syncflow_core.errors import UnavailableError
+from syncflow_core.stages import known
 
 COLUMNS = {"ID": "NUMBER(9)", "NAME": "VARCHAR2(9)"}
 
@@ -37,3 +38,26 @@ def test_known_records_are_read_ahead_and_where_that_fails_when_they_are_compare
 
     assert outcome(run, "itm") == {"fetched": 20, "normalized": 20, "unchanged": 20}
     assert readers == (["known", "MainThread"] if broken else ["known"])
+
+
+def test_a_slice_is_compared_piece_by_piece_and_by_two_sessions(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(known, "PART_ROWS", 7)
+    monkeypatch.setattr(database, "MANY_KEYS", 2)
+    table(place, "itm", COLUMNS, [{"ID": n, "NAME": f"n{n}"} for n in range(20)])
+    place.apply([Entity(name="itm")])
+    place.sync(slice_=1, slices=2)
+    changed = [{"ID": n, "NAME": f"n{n}" if n % 5 else "new"} for n in range(23)]
+    table(place, "itm", COLUMNS, changed)
+
+    run = place.sync(slice_=1, slices=2)
+
+    # few rows, and slices overlap by more: each slice reads them all
+    assert outcome(run, "itm") == {
+        "fetched": 23,
+        "normalized": 23,
+        "inserted": 3,
+        "updated": 4,
+        "unchanged": 16,
+    }

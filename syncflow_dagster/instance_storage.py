@@ -10,6 +10,7 @@ Does not belong here: making the home (``home``), the bridge database (``syncflo
 Source: design.md, "Fixed interfaces", Dagster and Environment; dagster issue 33958 (the scheme).
 """
 
+import datetime as dt
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,6 +18,7 @@ from typing import Any, Final, Self
 
 import sqlalchemy as sa
 import sqlalchemy.exc
+from dagster import EventLogEntry
 from dagster._config import UserConfigSchema
 from dagster._core.storage.base_storage import DagsterStorage
 from dagster._core.storage.local_compute_log_manager import LocalComputeLogManager
@@ -60,13 +62,34 @@ class SyncFlowStorage(DagsterStorage, ConfigurableClass):
         """The storage that the environment asks for."""
         url = read_settings().database_url
         if url is None:
-            return DagsterSqliteStorage.from_local(
-                str(dagster_folder("history")), inst_data=inst_data
-            )
+            folder = str(dagster_folder("history"))
+            return _failed_first(DagsterSqliteStorage.from_local(folder, inst_data=inst_data))
         # SQLAlchemy 2.1 takes psycopg 3 for a bare "postgresql://"; dagster-postgres speaks psycopg2.
         _, _, rest = url.get_secret_value().partition("://")
         address = f"postgresql+psycopg2://{rest}"
-        return _pooled(DagsterPostgresStorage(address, inst_data=inst_data), address)
+        return _failed_first(
+            _pooled(DagsterPostgresStorage(address, inst_data=inst_data), address)
+        )
+
+
+def _failed_first(storage: DagsterStorage) -> DagsterStorage:
+    """The storage whose runs have failed before the event is there that says so.
+
+    Dagster writes the event first. Its daemon, when it reads the event before the run has its status,
+    takes the run for one that goes on, and its position is past it: the run is never tried again.
+    """
+    events = storage.event_log_storage
+    store = events.store_event
+
+    def store_event(event: EventLogEntry) -> None:
+        said = event.dagster_event
+        if said is not None and said.is_run_failure:
+            at = dt.datetime.fromtimestamp(event.timestamp, dt.UTC)
+            storage.run_storage.handle_run_event(event.run_id, said, at)
+        store(event)
+
+    events.store_event = store_event  # type: ignore[method-assign]  # it has no seam for this
+    return storage
 
 
 def _pooled(storage: DagsterPostgresStorage, address: str) -> DagsterPostgresStorage:

@@ -52,7 +52,7 @@ def api(place: Place, servers: Servers) -> Iterator[httpx.Client]:
 @pytest.fixture(autouse=True)
 def settled(servers: Servers) -> None:
     """Nothing of the test before goes on: one entity is synced once at a time."""
-    until(servers.is_settled)
+    servers.settle()
 
 
 def await_plan(client: httpx.Client, run: str) -> dict[str, Any]:

@@ -13,11 +13,15 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def until(condition: Callable[[], bool], timeout_s: float = 120) -> None:
-    """Wait for it to come true."""
+def until(
+    condition: Callable[[], bool],
+    otherwise: Callable[[], str] = lambda: "it did not come true in time",
+    timeout_s: float = 120,
+) -> None:
+    """Wait for it to come true; *otherwise* says what there is instead."""
     deadline = time.monotonic() + timeout_s
     while not condition():
-        assert time.monotonic() < deadline, "it did not come true in time"
+        assert time.monotonic() < deadline, otherwise()
         time.sleep(0.02)
 
 

@@ -12,7 +12,7 @@ from typing import IO, Any
 import dagster as dg
 import httpx
 from dagster._core.storage.tags import AUTO_RETRY_RUN_ID_TAG, WILL_RETRY_TAG
-from machine import free_port
+from machine import free_port, until
 from place import SYNCFLOW, Place
 
 from syncflow_dagster.home import shipped
@@ -117,13 +117,18 @@ class Servers:
         )
         return dict(answer.json()["data"])
 
-    def is_settled(self) -> bool:
-        """Whether no run goes on, and none that failed is still to be taken up by Dagster itself."""
-        return all(
-            run.is_finished
-            and (run.tags.get(WILL_RETRY_TAG) != "true" or AUTO_RETRY_RUN_ID_TAG in run.tags)
+    def settle(self) -> None:
+        """Wait until no run goes on, and none that failed is still to be taken up by Dagster itself."""
+        until(lambda: self.unsettled() == [], lambda: f"still to end: {self.unsettled()}")
+
+    def unsettled(self) -> list[tuple[str, str, dict[str, str]]]:
+        """Runs that go on, or that failed and are still to be taken up: id, status, tags."""
+        return [
+            (run.run_id, run.status.value, dict(run.tags))
             for run in self.instance.get_runs()
-        )
+            if not run.is_finished
+            or (run.tags.get(WILL_RETRY_TAG) == "true" and AUTO_RETRY_RUN_ID_TAG not in run.tags)
+        ]
 
     def status_of(self, run: str) -> dg.DagsterRunStatus:
         found = self.instance.get_run_by_id(run)

@@ -1,5 +1,6 @@
 """Dagster's instance from the shipped ``dagster.yaml``: under the home, or in PostgreSQL."""
 
+import logging
 import shutil
 from pathlib import Path
 
@@ -80,3 +81,34 @@ def test_what_dagster_gets_is_its_own_storage_with_our_reference(
     assert reference.storage_data is not None
     assert reference.storage_data.class_name == "SyncFlowStorage"
     assert isinstance(reference.storage, DagsterPostgresStorage)
+
+
+@pytest.mark.parametrize("kept_in", ["SQLite", "PostgreSQL"])
+def test_a_run_has_failed_before_the_event_is_there_that_says_so(
+    configured: Path, url: str, kept_in: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What reads the event asks for the run's status, and never looks again (dagster's run retries)."""
+    if kept_in == "PostgreSQL":
+        monkeypatch.setenv("SYNCFLOW_DATABASE_URL", url)
+    with dg.DagsterInstance.from_ref(InstanceRef.from_dir(str(configured))) as instance:
+        run = instance.create_run_for_job(dg.job(name="one")(lambda: None)).run_id
+        failure = dg.DagsterEvent(dg.DagsterEventType.RUN_FAILURE.value, "one")
+        entry = dg.EventLogEntry(
+            error_info=None,
+            level=logging.ERROR,
+            user_message="",
+            run_id=run,
+            timestamp=1_000_000_000.0,
+            dagster_event=failure,
+        )
+
+        instance.event_log_storage.store_event(entry)  # all that has happened so far
+
+        record = instance.get_run_record_by_id(run)
+        assert record is not None
+        assert (record.dagster_run.status, record.end_time) == (
+            dg.DagsterRunStatus.FAILURE,
+            1_000_000_000.0,
+        )
+        stored = instance.get_records_for_run(run, of_type=dg.DagsterEventType.RUN_FAILURE)
+        assert len(stored.records) == 1

@@ -67,9 +67,7 @@ class SyncFlowStorage(DagsterStorage, ConfigurableClass):
         # SQLAlchemy 2.1 takes psycopg 3 for a bare "postgresql://"; dagster-postgres speaks psycopg2.
         _, _, rest = url.get_secret_value().partition("://")
         address = f"postgresql+psycopg2://{rest}"
-        return _failed_first(
-            _pooled(DagsterPostgresStorage(address, inst_data=inst_data), address)
-        )
+        return _failed_first(_pooled(DagsterPostgresStorage(address, inst_data=inst_data), address))
 
 
 def _failed_first(storage: DagsterStorage) -> DagsterStorage:

@@ -27,8 +27,8 @@ class Standing:
     last: Batch | None
     """Its newest batch, plans left out."""
     state: State
-    known: int
-    """Records that the target holds."""
+    known: int | None
+    """Records that the target holds; None where nobody asked, for counting takes as long as they are many."""
     failures: Sequence[Cluster]
     """Open dead letters by what they have in common, the most frequent first."""
     waiting: int
@@ -48,18 +48,25 @@ class Standing:
         return sum(cluster.count for cluster in self.failures)
 
 
-def standing(connection: sa.Connection, entity: Entity) -> Standing:
-    """Where the entity stands, read in one transaction."""
+def standing(connection: sa.Connection, entity: Entity, *, counted: bool = True) -> Standing:
+    """Where the entity stands, read in one transaction.
+
+    Args:
+        connection: In a transaction.
+        entity: Of the ones that are synced.
+        counted: Whether to count its records in any case; else where some have failed alone.
+    """
     name = entity.name
     last = batches.history(connection, entities=[name], kinds=batches.SYNCS, limit=1)
     waits = pending.count_open(connection, name)
     intents = journal.open_intents(connection, name)
+    failures = failed.clusters(connection, name)
     return Standing(
         entity=name,
         last=last[0] if last else None,
         state=state.load_state(connection, name, entity.api),
-        known=records.count_known(connection, name),
-        failures=failed.clusters(connection, name),
+        known=records.count_known(connection, name) if counted or failures else None,
+        failures=failures,
         waiting=waits["waiting"],
         dead=waits["dead"],
         waiting_deletes=waits["deletes"],

@@ -72,6 +72,7 @@ def results(report: Report, staged: Staged, stands: Standing) -> Iterator[dg.Ass
     """What each check found after a batch."""
     twice = sum(staged.frames[name].rows for name in ("losers", "collided"))
     withheld = stands.withheld
+    counted = {} if stands.known is None else {"records": stands.known}
     error, warning = dg.AssetCheckSeverity.ERROR, dg.AssetCheckSeverity.WARN
     found: list[tuple[Check, bool, dg.AssetCheckSeverity, dict[str, int | str]]] = [
         (ACCOUNTS, report.counts.unaccounted == 0, error, asdict(report.counts)),
@@ -79,9 +80,9 @@ def results(report: Report, staged: Staged, stands: Standing) -> Iterator[dg.Ass
         (PENDING, stands.dead == 0, warning, {"waiting": stands.waiting, "given_up": stands.dead}),
         (
             FAILED,
-            stands.failed <= stands.known * FAILED_SHARE,
+            stands.failed <= (stands.known or 0) * FAILED_SHARE,
             warning,
-            {"failed": stands.failed, "records": stands.known},
+            {"failed": stands.failed} | ({} if stands.known is None else {"records": stands.known}),
         ),
         (KEYS, twice == 0, warning, {"rows_beside_others_of_their_key": twice}),
         (CONTRACT, not staged.drift, warning, {"changed": staged.drift or "nothing"}),

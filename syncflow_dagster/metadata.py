@@ -39,9 +39,9 @@ _WIDTH, _BAR = 320, 14
 
 
 def stands_now(connections: Connections, staged: Staged) -> Standing:
-    """Where the batch's entity stands after it."""
+    """Where the batch's entity stands after it; a slice does not count the records of all others."""
     with connections.database.begin() as connection:
-        return standing(connection, staged.shape.entity)
+        return standing(connection, staged.shape.entity, counted=staged.kind != "slice")
 
 
 def metadata_of(
@@ -57,7 +57,7 @@ def metadata_of(
         "batch": report.batch,
         "kind": staged.kind,
         "rows_per_second": round(counts["fetched"] / total) if total else 0,
-        "dagster/row_count": stands.known,
+        "dagster/row_count": counts["fetched"] if staged.kind == "slice" else stands.known,
         "dagster/uri": f"schedulehub/{staged.shape.entity.collection}",
         "dagster/column_schema": column_schema(staged.shape),
         "dagster/column_lineage": column_lineage(staged.shape),

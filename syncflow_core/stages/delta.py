@@ -7,6 +7,7 @@ adopting (``adopt``), who is gone (``absent``).
 Source: product.md 4.
 """
 
+import functools
 from collections.abc import Callable, Iterator
 from datetime import datetime
 
@@ -70,6 +71,7 @@ def find_changes(
         verdicts, equal = _verdicts(
             known, incoming, shape.rowversion_kind, guarded=guarded, remapped=remapped
         )
+        met = equal + verdicts.filter(pl.col(OP) != "insert").height
         verdicts, confirmed = _confirmed(
             connections, staged, verdicts, incoming, lease, remapped=remapped
         )
@@ -78,7 +80,7 @@ def find_changes(
         )
         notes += [*confirmed, *_backwards(verdicts, guarded=guarded), *_unmarked(staged, incoming)]
         absence = find_absent(connections, staged, known.every, incoming[KEY_HASH], lease, now())
-        held, deletes, reason, why = _braked(connections, staged, changed, absence, known)
+        held, deletes, reason, why = _braked(connections, staged, changed, absence, known, met)
         notes += why
         changed = changed.filter(~pl.col(ROW).is_in(held.updates[ROW].implode()))
         if not staged.order.dry_run:
@@ -135,24 +137,26 @@ def _braked(
     changed: pl.DataFrame,
     absence: Absence,
     known: Known,
+    met: int,
 ) -> tuple[Held, pl.DataFrame, str | None, list[str]]:
     """What the brake holds back, the records to delete, why it holds, and what a person should know.
 
     A plan shows what the brake would hold, too, but for an empty source, which never deletes.
+    *met* of the known records were among the rows: of so many at least all changes are a share.
     """
     updates, waiting = _not_withheld(connections, staged, changed.filter(pl.col(OP) == "update"))
     fresh, again = _not_waiting(connections, staged, absence)
-    brake = staged.shape.entity.brake
-    emptied = fresh.height > 0 and not absence.rows
-    many = emptied or max(updates.height, fresh.height) > brake.rows
-    verdict = judge(
-        brake,
-        known=known.count if many else 0,  # few are let through however many are known
+    judged = functools.partial(
+        judge,
+        staged.shape.entity.brake,
         incoming=absence.rows,
         updates=updates.height,
         deletes=fresh.height,
         ceiling=_ceiling(connections, staged, updates[KEY_HASH], fresh[KEY_HASH]),
     )
+    verdict = judged(known=met)
+    if verdict.reason is not None:  # what is no great share of those is none of all
+        verdict = judged(known=known.count)
     dry = staged.order.dry_run
     reason = verdict.reason
     if waiting.height:

@@ -55,8 +55,6 @@ def push(connections: Connections, staged: Staged, *, now: Callable[[], datetime
         check_plan(connections, staged)
         shape, frames = staged.shape, connections.frames
         notes = settle_open(connections, staged, lease, now()) if staged.order.continued else []
-        with connections.database.begin() as connection:
-            first_load = not records.has_known(connection, staged.name)
         # at its end the last save is done, also when something has failed
         with Threads(SAVES_AT_ONCE, thread_name_prefix="save") as beside:
             sender = Sender(
@@ -66,7 +64,6 @@ def push(connections: Connections, staged: Staged, *, now: Callable[[], datetime
                 lease,
                 now,
                 shape=shape,
-                first_load=first_load,
                 insist=staged.order.kind == "retry" and staged.order.by_person,
                 beside=beside,
             )

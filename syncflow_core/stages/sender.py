@@ -52,6 +52,8 @@ WRITES: Final[tuple[WriteOp, ...]] = ("insert", "update")
 COUNTED: Final = {"insert": "inserted", "update": "updated", "unchanged": "unchanged"}
 SAVES_AT_ONCE: Final = 2
 """Groups that are saved while another one is sent."""
+MANY_NEW: Final = 1_000
+"""Inserted records of a group that are worth a savepoint."""
 SAMPLES: Final = 10
 FEW_ROWS: Final = 100
 """Rows of a call whose records were near one worker's death."""
@@ -100,14 +102,12 @@ class Sender(Writer):
 
     Args:
         shape: The entity's fields, where the history is to say which of them changed.
-        first_load: No record of the entity is known yet: what is acknowledged is saved by COPY.
 
     Records that were on their way when a worker died go last and in small company, then alone: one that
     kills whoever sends it is found, and filed, while all others go on.
     """
 
     shape: Shape | None = None
-    first_load: bool = False
     insist: bool = False
     """Whether a person asks for a retry: a record that was given up is tried once more, alone."""
     landed: list[pl.Series] = field(default_factory=list)
@@ -123,6 +123,8 @@ class Sender(Writer):
     _saving: deque[Future[None]] = field(default_factory=deque)
     _suspects: pl.DataFrame | None = None
     _put_off: list[pl.DataFrame] = field(default_factory=list)
+    _all_new: bool = True
+    """Whether no record that was inserted had a line, of a deleted one."""
 
     def send(self, outgoing: pl.DataFrame) -> None:
         """Insert and update up to ``GROUP_ROWS`` records; afterwards each is saved, parked or filed.
@@ -277,9 +279,7 @@ class Sender(Writer):
             if done.height:
                 keys = done[KEY_HASH]
                 changed = self._with_changes(connection, done)
-                records.save_acknowledged(
-                    connection, name, changed, self.batch, first_load=self.first_load
-                )
+                self._acknowledge(connection, changed)
                 failed.resolve_failed(connection, name, keys, "pushed", now)
                 # what it waited with is older than what was sent; what it still lacks is parked anew
                 pending.close_pending(connection, name, keys, "released", now)
@@ -311,6 +311,18 @@ class Sender(Writer):
         self.landed.append(done[KEY_HASH])
         self.refused.append(refused[KEY_HASH])
         self.parked.append(parked[KEY_HASH])
+
+    def _acknowledge(self, connection: sa.Connection, done: pl.DataFrame) -> None:
+        """Write what is known of the records; many that are new by COPY."""
+        new = pl.col("effect") == "insert"
+        inserted = done.filter(new)
+        if self._all_new and inserted.height >= MANY_NEW:
+            self._all_new = records.insert_acknowledged(
+                connection, self.entity.name, inserted, self.batch
+            )
+            done = done.filter(~new) if self._all_new else done
+        if done.height:
+            records.save_acknowledged(connection, self.entity.name, done, self.batch)
 
     def _remember(self, done: pl.DataFrame) -> None:
         """Keep the first few writes to show."""

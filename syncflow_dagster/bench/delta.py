@@ -97,9 +97,7 @@ def _prepare(url: str, rows: int, changed: float, folder: Path) -> Measured:
             for part in acknowledged.iter_slices(PART_ROWS):
                 for group in groups(part):
                     with database.begin() as connection:
-                        records.save_acknowledged(
-                            connection, ENTITY, group, uuid.uuid4(), first_load=True
-                        )
+                        records.insert_acknowledged(connection, ENTITY, group, uuid.uuid4())
     everything = _incoming(acknowledged, changed)
     everything.select(NARROW).write_ipc(folder / "incoming.arrow")
     everything.filter("#edited").drop(ROW, "#edited").write_ipc(folder / "edited.arrow")

@@ -103,7 +103,7 @@ def _changes(
             for name, value in environment(sandbox).items()
         }
     )
-    with _sender(database, settings, None, shape, first_load=True) as sender:
+    with _sender(database, settings, None, shape) as sender:
         for ready in prepared(part.head(HUB_ROWS), shape):
             sender.send(ready)
         sender.finish()
@@ -115,7 +115,7 @@ def _changes(
     )
     other = edited.with_columns(pl.col(DATA_HASH).reverse(), pl.col("remark").reverse())
     with (
-        _sender(database, settings, None, shape, first_load=False) as sender,
+        _sender(database, settings, None, shape) as sender,
         benchmark.step("changed to the sandbox", changed),
     ):
         for ready in prepared(other.select(part.columns), shape):
@@ -139,9 +139,7 @@ def _first_load(
     ):
         _empty(database)
         with (
-            _sender(
-                database, settings, _instant_hub(), shape, first_load=True, kind=kind
-            ) as sender,
+            _sender(database, settings, _instant_hub(), shape, kind=kind) as sender,
             benchmark.step(name, number),
         ):
             for part in chosen:
@@ -172,7 +170,6 @@ def _sender(  # what a sender is made of
     transport: httpx.BaseTransport | None,
     shape: Shape,
     *,
-    first_load: bool,
     kind: type[Sender] = Sender,
 ) -> Iterator[Sender]:
     """A sender in a batch of its own, with the lease of its entity."""
@@ -199,7 +196,6 @@ def _sender(  # what a sender is made of
                 lease,
                 utc_now,
                 shape=shape,
-                first_load=first_load,
                 beside=beside,
             )
     limiter.close()

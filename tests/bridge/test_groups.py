@@ -100,11 +100,10 @@ def test_what_was_acknowledged_is_known(database: Database, batch: UUID) -> None
     assert records.load_known(database, "lines").schema == columns.KNOWN
 
 
-def test_a_first_load_by_copy_is_the_same_as_an_upsert(database: Database, batch: UUID) -> None:
+def test_what_is_new_is_saved_by_copy_as_by_an_upsert(database: Database, batch: UUID) -> None:
     frame = acknowledged(3, 1, 2, **{"#hub_uid": HUB})
     with database.begin() as connection:
-        assert not records.has_known(connection, "orders")
-        records.save_acknowledged(connection, "orders", frame, batch, first_load=True)
+        assert records.insert_acknowledged(connection, "orders", frame, batch)
         records.save_acknowledged(connection, "lines", frame, batch)
 
     assert_frame_equal(
@@ -112,6 +111,22 @@ def test_a_first_load_by_copy_is_the_same_as_an_upsert(database: Database, batch
         records.load_known(database, "lines"),
         check_row_order=False,
     )
+
+
+def test_a_record_that_has_a_line_keeps_all_of_them_from_being_saved_as_new(
+    database: Database, batch: UUID
+) -> None:
+    with database.begin() as connection:
+        records.save_acknowledged(connection, "orders", acknowledged(2), batch)
+        records.mark_deleted(connection, "orders", keys(2), batch)
+
+        written = records.insert_acknowledged(connection, "orders", acknowledged(1, 2, 3), batch)
+        alive = records.acknowledged_among(connection, "orders", keys(1, 2, 3))
+        records.save_acknowledged(connection, "orders", acknowledged(1, 2, 3), batch)
+
+    assert not written
+    assert alive.is_empty()
+    assert records.load_known(database, "orders").height == 3
 
 
 def test_an_update_replaces_hashes_and_keeps_what_it_does_not_bring(

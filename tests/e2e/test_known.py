@@ -5,13 +5,13 @@ import threading
 import polars as pl
 import pytest
 from place import Place, outcome
-from tables import table
+from tables import hub, table
 
 from syncflow_core.bridge import database, records
 from syncflow_core.bridge.database import Database
-from syncflow_core.entity import Entity
+from syncflow_core.entity import Brake, Entity
 from syncflow_core.errors import UnavailableError
-from syncflow_core.stages import known
+from syncflow_core.stages import known, sender
 
 COLUMNS = {"ID": "NUMBER(9)", "NAME": "VARCHAR2(9)"}
 
@@ -61,3 +61,24 @@ def test_a_slice_is_compared_piece_by_piece_and_by_two_sessions(
         "updated": 4,
         "unchanged": 16,
     }
+
+
+def test_records_that_come_back_among_new_ones_are_known_again(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sender, "MANY_NEW", 2)
+    rows = [{"ID": n, "NAME": f"n{n}"} for n in range(30)]
+    place.apply([Entity(name="itm", brake=Brake(rows=100, share=1))])
+    for present in (rows[:20], rows[:10], rows):
+        table(place, "itm", COLUMNS, present)
+        run = place.sync()
+    quiet = place.sync()
+
+    assert outcome(run, "itm") == {
+        "fetched": 30,
+        "normalized": 30,
+        "inserted": 20,
+        "unchanged": 10,
+    }
+    assert outcome(quiet, "itm") == {"fetched": 30, "normalized": 30, "unchanged": 30}
+    assert len(hub(place, "itm")) == 30

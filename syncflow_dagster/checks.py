@@ -72,7 +72,7 @@ def results(report: Report, staged: Staged, stands: Standing) -> Iterator[dg.Ass
     """What each check found after a batch."""
     twice = sum(staged.frames[name].rows for name in ("losers", "collided"))
     withheld = stands.withheld
-    counted = {} if stands.known is None else {"records": stands.known}
+    counted: dict[str, int | str] = {} if stands.known is None else {"records": stands.known}
     error, warning = dg.AssetCheckSeverity.ERROR, dg.AssetCheckSeverity.WARN
     found: list[tuple[Check, bool, dg.AssetCheckSeverity, dict[str, int | str]]] = [
         (ACCOUNTS, report.counts.unaccounted == 0, error, asdict(report.counts)),

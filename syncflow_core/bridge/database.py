@@ -164,8 +164,7 @@ class Database:
         Args:
             query: One SELECT.
             parameters: Its parameters.
-            sought: Binary, distinct: the query finds them in the temporary table ``sought (key_hash)``, in
-                their order. It is one that looks up each of them by an index.
+            sought: Binary, distinct: the query finds them in the temporary table ``sought (key_hash)``.
         """
         self._embedded_runs()
         with translated(self.url), ExitStack() as stack:
@@ -270,8 +269,6 @@ def _asked(
     if sought is not None:
         keys = pa.table({"key_hash": sought.to_arrow().cast(pa.binary())})
         cursor.adbc_ingest("sought", keys, mode="create", temporary=True)
-        for plan in ("mergejoin", "hashjoin"):  # they read what nobody seeks, which is most
-            cursor.execute(f"SET enable_{plan} = off")
     cursor.execute(query, list(parameters) or None)
     return cursor.fetch_arrow_table()
 

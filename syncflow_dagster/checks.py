@@ -82,7 +82,7 @@ def results(report: Report, staged: Staged, stands: Standing) -> Iterator[dg.Ass
             FAILED,
             stands.failed <= (stands.known or 0) * FAILED_SHARE,
             warning,
-            {"failed": stands.failed} | ({} if stands.known is None else {"records": stands.known}),
+            {"failed": stands.failed, **counted},
         ),
         (KEYS, twice == 0, warning, {"rows_beside_others_of_their_key": twice}),
         (CONTRACT, not staged.drift, warning, {"changed": staged.drift or "nothing"}),

@@ -8,7 +8,9 @@ Source: product.md 4 and 7.
 """
 
 import itertools
+from collections import deque
 from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
@@ -20,11 +22,14 @@ from syncflow_core.bridge.leases import Lease
 from syncflow_core.bridge.sweeps import Slice
 from syncflow_core.columns import KEY_HASH, KNOWN
 from syncflow_core.delta import gone
+from syncflow_core.logs import Threads
 from syncflow_core.stages.lookup import look_again
 from syncflow_core.stages.work import Connections, Staged
 
 PIECE: Final = 250_000
-"""Key hashes of known records that are held at once at a sweep's end."""
+"""Key hashes of known records that are looked at together at a sweep's end."""
+AHEAD: Final = 2
+"""Pieces that are read while another one is looked at."""
 
 BYTES: Final = 256
 """Values of a key hash's first byte."""
@@ -133,7 +138,6 @@ def _after_slice(  # each is a part of the question
         slices = sweeps.load_slices(connection, staged.name)
         whole = len(slices) == staged.order.of
         everything = sweeps.load_seen(connection, staged.name) if whole else None
-        known = records.count_known(connection, staged.name) if whole else 0
         if staged.order.dry_run:
             kept.rollback()
     if everything is None:
@@ -143,7 +147,7 @@ def _after_slice(  # each is a part of the question
     if staged.shape.entity.deletes == "ignore":
         proven = None if broken else everything.has
         return Absence(nobody, ends_sweep=True, rows=rows, seen=proven)
-    absent = _unseen(connections, staged, everything, known)
+    absent = _unseen(connections, staged, everything, rows)
     lost = sum(found.unkeyed for found in slices)
     why_not = None
     if broken:
@@ -156,24 +160,36 @@ def _after_slice(  # each is a part of the question
     return Absence(nobody, (note,), ends_sweep=True, rows=rows, unproven=absent)
 
 
-def _unseen(
-    connections: Connections, staged: Staged, seen: sweeps.Seen, known: int
-) -> pl.DataFrame:
-    """The known records that no slice saw, ``columns.KNOWN``; one piece of their keys is held at a time.
+def _unseen(connections: Connections, staged: Staged, seen: sweeps.Seen, rows: int) -> pl.DataFrame:
+    """The known records that no slice saw, ``columns.KNOWN``; a few pieces of their keys are held at a time.
 
-    Key hashes are spread evenly, so shares of their range are shares of the records.
+    Key hashes are spread evenly, so shares of their range are shares of the records, which are about as
+    many as *rows*: all that the sweep saw.
     """
-    pieces = min(BYTES, max(1, -(-known // PIECE)))
+    pieces = min(BYTES, max(1, -(-rows // PIECE)))
     bounds = [BYTES * at // pieces for at in range(pieces + 1)]
     unseen = [pl.Series(KEY_HASH, [], dtype=pl.Binary)]
-    for low, high in itertools.pairwise(bounds):
-        keys = records.load_known_keys(
+
+    def load(low: int, high: int) -> pl.Series:
+        return records.load_known_keys(
             connections.database,
             staged.name,
             bytes([low]) if low else b"",
             bytes([high]) if high < BYTES else None,
         )
-        unseen.append(keys.filter(~keys.is_in(seen.between(low, high).implode())))
+
+    def look(low: int, high: int, keys: Future[pl.Series]) -> None:
+        known = keys.result()
+        unseen.append(known.filter(~known.is_in(seen.between(low, high).implode())))
+
+    with Threads(AHEAD, thread_name_prefix="known") as beside:
+        coming: deque[tuple[int, int, Future[pl.Series]]] = deque()
+        for low, high in itertools.pairwise(bounds):
+            coming.append((low, high, beside.submit(load, low, high)))
+            if len(coming) > AHEAD:
+                look(*coming.popleft())
+        while coming:
+            look(*coming.popleft())
     return records.load_known_among(connections.database, staged.name, pl.concat(unseen))
 
 

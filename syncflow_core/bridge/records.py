@@ -73,8 +73,8 @@ def load_known_keys(database: Database, entity: str, low: bytes, high: bytes | N
 def load_known_among(database: Database, entity: str, key_hashes: pl.Series) -> pl.DataFrame:
     """Those of *key_hashes*, which are distinct, that the hub holds alive: as :func:`load_known`."""
     # an array, unlike a join, is one walk along the index, from leaf to leaf where the next key is not far
-    query = f"{_KNOWN} AND key_hash = ANY (ARRAY (SELECT key_hash FROM sought))"
-    return _known(database.frame(query, [entity], sought=key_hashes))
+    among = " AND key_hash = ANY (ARRAY (SELECT key_hash FROM sought))"
+    return _known(database.frame(_KNOWN + among, [entity], sought=key_hashes))
 
 
 def _known(frame: pl.DataFrame) -> pl.DataFrame:

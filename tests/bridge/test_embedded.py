@@ -285,3 +285,31 @@ def test_root_that_may_hand_on_nothing_is_told_the_way_out(home: Path) -> None:
 
     assert "ConfigError" in bare.stderr
     assert "set SYNCFLOW_DATABASE_URL" in bare.stderr
+
+
+@pytest.mark.parametrize(
+    ("memory_gb", "cache_mb"), [(0.5, 128), (4, 512), (64, 1024)], ids=["little", "some", "much"]
+)
+def test_the_cache_is_an_eighth_of_the_machines_memory_within_bounds(
+    memory_gb: float, cache_mb: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pages = {"SC_PHYS_PAGES": int(memory_gb * 2**30) // 4096, "SC_PAGE_SIZE": 4096}
+    monkeypatch.setattr(os, "sysconf", pages.__getitem__)
+
+    assert embedded._buffers_mb() == cache_mb
+
+
+@pytest.mark.skipif("SYNCFLOW_TEST_DATABASE_URL" in os.environ, reason="another server's settings")
+def test_the_server_has_this_cache_and_its_own_password_takes_one_iteration(
+    server_url: str,
+) -> None:
+    with psycopg.connect(server_url) as session:
+        (cache,) = session.execute(
+            "SELECT pg_size_bytes(current_setting('shared_buffers')) >> 20"
+        ).fetchone() or (None,)
+        (password,) = session.execute(
+            "SELECT rolpassword FROM pg_authid WHERE rolname = current_user"
+        ).fetchone() or (None,)
+
+    assert cache == embedded._buffers_mb()
+    assert str(password).startswith("SCRAM-SHA-256$1:")

@@ -80,6 +80,14 @@ class Threads(ThreadPoolExecutor):
         return super().submit(in_context(fn), *args, **kwargs)
 
 
+def begun(name: str, work: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+    """Begin *work* in a thread of its own; who no longer wants the answer need not wait for it."""
+    thread = Threads(1, thread_name_prefix=name)
+    answer = thread.submit(work, *args, **kwargs)
+    thread.shutdown(wait=False)
+    return answer
+
+
 class Redactor:
     """Removes secrets from text: those that are known, and what looks like one.
 

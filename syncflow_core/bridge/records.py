@@ -57,12 +57,12 @@ def load_known(database: Database, entity: str) -> pl.DataFrame:
     return _known(database.frame(_KNOWN, [entity]))
 
 
-def load_known_keys(database: Database, entity: str, low: bytes, high: bytes | None) -> pl.Series:
-    """The key hashes from *low* on and below *high* (None: all from there on) that the hub holds alive: Binary."""
-    query = (
-        "SELECT key_hash FROM bridge.synced_records WHERE entity = $1 AND NOT deleted "
-        "AND key_hash >= $2"
-    )
+def load_keys(database: Database, entity: str, low: bytes, high: bytes | None) -> pl.Series:
+    """The key hashes from *low* on and below *high* (None: all from there on) that have a line: Binary.
+
+    Whether each is alive is not asked: the index alone answers, wherever a page has not changed of late.
+    """
+    query = "SELECT key_hash FROM bridge.synced_records WHERE entity = $1 AND key_hash >= $2"
     bounds: list[object] = [entity, low]
     if high is not None:
         query, bounds = f"{query} AND key_hash < $3", [*bounds, high]

@@ -22,7 +22,7 @@ from syncflow_core.bridge.leases import Lease
 from syncflow_core.bridge.sweeps import Slice
 from syncflow_core.columns import KEY_HASH, KNOWN
 from syncflow_core.delta import gone
-from syncflow_core.logs import Threads
+from syncflow_core.logs import begun
 from syncflow_core.stages.lookup import look_again
 from syncflow_core.stages.work import Connections, Staged
 
@@ -164,32 +164,28 @@ def _unseen(connections: Connections, staged: Staged, seen: sweeps.Seen, rows: i
     """The known records that no slice saw, ``columns.KNOWN``; a few pieces of their keys are held at a time.
 
     Key hashes are spread evenly, so shares of their range are shares of the records, which are about as
-    many as *rows*: all that the sweep saw.
+    many as *rows*: all that the sweep saw. Lines of deleted records are among the unseen until the last
+    question, which asks for those that are alive.
     """
     pieces = min(BYTES, max(1, -(-rows // PIECE)))
     bounds = [BYTES * at // pieces for at in range(pieces + 1)]
     unseen = [pl.Series(KEY_HASH, [], dtype=pl.Binary)]
 
-    def load(low: int, high: int) -> pl.Series:
-        return records.load_known_keys(
-            connections.database,
-            staged.name,
-            bytes([low]) if low else b"",
-            bytes([high]) if high < BYTES else None,
-        )
+    def load(low: int, high: int) -> Future[pl.Series]:
+        least, end = bytes([low]) if low else b"", bytes([high]) if high < BYTES else None
+        return begun("known", records.load_keys, connections.database, staged.name, least, end)
 
     def look(low: int, high: int, keys: Future[pl.Series]) -> None:
-        known = keys.result()
-        unseen.append(known.filter(~known.is_in(seen.between(low, high).implode())))
+        lines = keys.result()
+        unseen.append(lines.filter(~lines.is_in(seen.between(low, high).implode())))
 
-    with Threads(AHEAD, thread_name_prefix="known") as beside:
-        coming: deque[tuple[int, int, Future[pl.Series]]] = deque()
-        for low, high in itertools.pairwise(bounds):
-            coming.append((low, high, beside.submit(load, low, high)))
-            if len(coming) > AHEAD:
-                look(*coming.popleft())
-        while coming:
+    coming: deque[tuple[int, int, Future[pl.Series]]] = deque()
+    for low, high in itertools.pairwise(bounds):
+        coming.append((low, high, load(low, high)))
+        if len(coming) > AHEAD:
             look(*coming.popleft())
+    while coming:
+        look(*coming.popleft())
     return records.load_known_among(connections.database, staged.name, pl.concat(unseen))
 
 

@@ -7,7 +7,9 @@ Source: product.md 4, "Known records".
 """
 
 import functools
+import itertools
 from collections.abc import Iterator
+from concurrent.futures import Future
 from dataclasses import dataclass
 
 import polars as pl
@@ -17,7 +19,7 @@ from syncflow_core.bridge.database import Database
 from syncflow_core.bridge.state import load_state
 from syncflow_core.columns import KEY_HASH
 from syncflow_core.frames import PART_ROWS
-from syncflow_core.logs import Threads
+from syncflow_core.logs import begun
 from syncflow_core.stages.work import Connections, Staged
 
 
@@ -35,11 +37,9 @@ def read_ahead(connections: Connections, staged: Staged) -> None:
         doubtful = journal.open_intents(connection, entity.name)
     if doubtful or before.adopted_at is None or not before.speaks_of(entity.collection):
         return
-    thread = Threads(1, thread_name_prefix="known")
-    connections.ahead[staged.batch] = thread.submit(
-        records.load_known, connections.database, entity.name
+    connections.ahead[staged.batch] = begun(
+        "known", records.load_known, connections.database, entity.name
     )
-    thread.shutdown(wait=False)
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,8 @@ class Known:
         """Rows, and what is known of them as ``columns.KNOWN``, until all rows had their turn.
 
         Records that are sought by their keys come for a part of the rows at a time, so that memory
-        follows neither the rows of the batch nor the records of the entity.
+        follows neither the rows of the batch nor the records of the entity; the next part's are sought
+        while one has its turn.
 
         Args:
             incoming: Rows with ``#key_hash``, which is unique.
@@ -65,9 +66,18 @@ class Known:
             return
         # neighbours in the order of the keys lie side by side in the index, and mostly in the table
         order = incoming[KEY_HASH].arg_sort()
-        for at in range(0, max(1, incoming.height), PART_ROWS):
-            part = incoming[order.slice(at, PART_ROWS)]
-            yield part, records.load_known_among(self.database, self.entity, part[KEY_HASH])
+        parts = [order.slice(at, PART_ROWS) for at in range(0, max(1, incoming.height), PART_ROWS)]
+
+        def sought(part: pl.Series) -> Future[pl.DataFrame]:
+            keys = incoming[KEY_HASH][part]
+            return begun("known", records.load_known_among, self.database, self.entity, keys)
+
+        coming = sought(parts[0])
+        for part, following in itertools.zip_longest(parts, parts[1:]):
+            found = coming.result()
+            if following is not None:
+                coming = sought(following)
+            yield incoming[part], found
 
     @functools.cached_property
     def count(self) -> int:

@@ -80,7 +80,9 @@ def find_absent(  # each is a part of the question
     seen = pl.concat([keys, refused[KEY_HASH].drop_nulls()])
     unkeyed = refused.filter(pl.col(KEY_HASH).is_null() & (pl.col("rule") != "null_key")).height
     if staged.kind == "slice":
-        return _after_slice(connections, staged, nobody, seen, unkeyed, lease, now)
+        swept = _keep_slice(connections, staged, seen, unkeyed, lease, now)
+        del seen  # the sweep's end reads those of all slices
+        return Absence(nobody) if swept is None else _after_sweep(connections, staged, swept)
     assert live is not None  # noqa: S101  # a whole scan was compared with all of them
 
     def was_seen(keys: pl.Series) -> pl.Series:
@@ -102,16 +104,15 @@ def find_absent(  # each is a part of the question
     return Absence(nobody, (note,), rows=rows, unproven=absent)
 
 
-def _after_slice(  # each is a part of the question
+def _keep_slice(
     connections: Connections,
     staged: Staged,
-    nobody: pl.DataFrame,
     seen: pl.Series,
     unkeyed: int,
     lease: Lease,
     now: datetime,
-) -> Absence:
-    """Keep what the slices saw; after the last of them, what none of them saw.
+) -> tuple[list[Slice], sweeps.Seen] | None:
+    """Keep what the slices saw; after the last of a sweep, all slices and what they saw.
 
     A plan keeps nothing: it looks at the sweep as it would be, and undoes what it wrote.
     """
@@ -140,8 +141,15 @@ def _after_slice(  # each is a part of the question
         everything = sweeps.load_seen(connection, staged.name) if whole else None
         if staged.order.dry_run:
             kept.rollback()
-    if everything is None:
-        return Absence(nobody)
+    return None if everything is None else (slices, everything)
+
+
+def _after_sweep(
+    connections: Connections, staged: Staged, swept: tuple[list[Slice], sweeps.Seen]
+) -> Absence:
+    """What none of the slices saw."""
+    slices, everything = swept
+    nobody = KNOWN.to_frame()
     rows = sum(found.counted for found in slices)
     broken = [str(found.slice) for found in slices if not found.complete]
     if staged.shape.entity.deletes == "ignore":

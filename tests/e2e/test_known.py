@@ -2,8 +2,10 @@
 
 import threading
 
+import dagster as dg
 import polars as pl
 import pytest
+import sqlalchemy as sa
 from place import Place, outcome
 from tables import hub, table
 
@@ -82,3 +84,28 @@ def test_records_that_come_back_among_new_ones_are_known_again(
     }
     assert outcome(quiet, "itm") == {"fetched": 30, "normalized": 30, "unchanged": 30}
     assert len(hub(place, "itm")) == 30
+
+
+def test_a_slice_shows_its_own_rows_as_row_count_and_counts_no_others(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table(place, "itm", COLUMNS, [{"ID": n, "NAME": f"n{n}"} for n in range(1_000)])
+    place.apply([Entity(name="itm")])
+    place.sync(slice_=1, slices=2)
+    counted: list[str] = []
+    count = records.count_known
+
+    def told(connection: sa.Connection, entity: str) -> int:
+        counted.append(entity)
+        return count(connection, entity)
+
+    monkeypatch.setattr(records, "count_known", told)
+
+    run = place.sync(slice_=2, slices=2)
+
+    event = place.instance.get_latest_materialization_event(dg.AssetKey(["itm"]))
+    assert event is not None
+    assert event.asset_materialization is not None
+    shown = event.asset_materialization.metadata["dagster/row_count"].value
+    assert shown == run.batches[0].counts.fetched == 700
+    assert counted == []

@@ -235,6 +235,7 @@ def connections_of(context: dg.OpExecutionContext) -> Connections:
     def abort() -> None:
         resources.source.abort()
         resources.target.abort()
+        resources.bridge.database().stop_reading()
 
     return Connections(
         open_source=lambda: resources.source.client(*resources.bridge.shared("apismith"), tally),

@@ -9,6 +9,7 @@ Source: product.md 1 ("pooling, a health check, and a clear error when the datab
 import functools
 import json
 import secrets
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
@@ -72,6 +73,8 @@ class Database:
         self.url = plain_url(url)
         self.place = place(url)
         self._server = server
+        self._reading: set[adbc.Cursor] = set()
+        self._reads = threading.Lock()
         self.engine = sa.create_engine(
             driver_url(url),
             pool_pre_ping=True,
@@ -172,9 +175,26 @@ class Database:
             for keys in _shares(sought):
                 connection = stack.enter_context(_arrow_connection(self._adbc_url()))
                 cursor = stack.enter_context(connection.cursor())
+                stack.enter_context(self._told_of(cursor))
                 asked.append((cursor, functools.partial(_asked, cursor, query, parameters, keys)))
             frame = pl.from_arrow(pa.concat_tables(_beside(asked)))
         return frame if isinstance(frame, pl.DataFrame) else frame.to_frame()
+
+    @contextmanager
+    def _told_of(self, cursor: adbc.Cursor) -> Iterator[None]:
+        with self._reads:
+            self._reading.add(cursor)
+        try:
+            yield
+        finally:
+            with self._reads:
+                self._reading.remove(cursor)
+
+    def stop_reading(self) -> None:
+        """End what ``frame`` waits for, in whatever threads: they would be waited for when the process ends."""
+        with self._reads:
+            for cursor in self._reading:
+                cursor.adbc_cancel()
 
     def health(self) -> Health:
         """One round trip on a pooled connection; raises as :meth:`begin` does."""

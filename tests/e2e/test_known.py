@@ -1,11 +1,15 @@
 """Known records that are read ahead, while other stages work; and again where that came to nothing."""
 
+import signal
 import threading
+import time
 
 import dagster as dg
 import polars as pl
+import psycopg
 import pytest
 import sqlalchemy as sa
+from machine import until
 from place import Place, outcome
 from tables import hub, table
 
@@ -109,3 +113,30 @@ def test_a_slice_shows_its_own_rows_as_row_count_and_counts_no_others(
     shown = event.asset_materialization.metadata["dagster/row_count"].value
     assert shown == run.batches[0].counts.fetched == 700
     assert counted == []
+
+
+@pytest.mark.parametrize("how", [["--full"], ["--slice", "1"]], ids=["whole", "slice"])
+def test_a_sync_that_waits_for_known_records_ends_when_it_is_told_to(
+    place: Place, how: list[str]
+) -> None:
+    table(place, "itm", COLUMNS, [{"ID": n, "NAME": f"n{n}"} for n in range(20)])
+    place.apply([Entity(name="itm")])
+    place.sync()
+    waits = (
+        "SELECT count(*) FROM pg_stat_activity "
+        "WHERE wait_event_type = 'Lock' AND query LIKE '%synced_records%'"
+    )
+    with (
+        psycopg.connect(place.url, autocommit=True) as looking,
+        psycopg.connect(place.url) as session,
+    ):
+        session.execute("LOCK bridge.synced_records IN ACCESS EXCLUSIVE MODE")
+        running = place.process("sync", "itm", *how)
+        until(lambda: (looking.execute(waits).fetchone() or (0,))[0] > 0)
+        asked = time.monotonic()
+        running.send_signal(signal.SIGINT)
+        running.communicate(timeout=60)
+        took = time.monotonic() - asked
+
+    assert running.returncode == 130
+    assert took < database.LOCK_TIMEOUT_S - 5, "the lock's own time limit has ended it"

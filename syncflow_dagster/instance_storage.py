@@ -5,36 +5,26 @@ relative paths depend on DAGSTER_HOME, which ``dagster dev`` sets to a folder th
 classes are what it names instead; each makes one of Dagster's own.
 
 Belongs here: choosing the place.
-Does not belong here: making the home (``home``), the bridge database (``syncflow_core.bridge``).
+Does not belong here: making the home (``home``), what the storages do otherwise than Dagster's own
+(``history``), the bridge database (``syncflow_core.bridge``).
 
 Source: design.md, "Fixed interfaces", Dagster and Environment; dagster issue 33958 (the scheme).
 """
 
-import datetime as dt
-import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Any, Self
 
-import sqlalchemy as sa
-import sqlalchemy.exc
-from dagster import EventLogEntry
 from dagster._config import UserConfigSchema
 from dagster._core.storage.base_storage import DagsterStorage
 from dagster._core.storage.local_compute_log_manager import LocalComputeLogManager
 from dagster._core.storage.root import LocalArtifactStorage
 from dagster._core.storage.sqlite_storage import DagsterSqliteStorage
 from dagster._serdes import ConfigurableClass, ConfigurableClassData
-from dagster_postgres import DagsterPostgresStorage
-from dagster_postgres.utils import create_pg_engine
-from sqlalchemy.engine.interfaces import DBAPIConnection
-from sqlalchemy.pool import ConnectionPoolEntry
 
 from syncflow_core.private import make_folder
 from syncflow_core.settings import read_settings
-
-IDLE_S: Final = 0.1
-"""A server is not started again within it: a connection that was used so lately is as it was."""
+from syncflow_dagster.history import in_postgresql, tune
 
 
 def dagster_folder(name: str) -> Path:
@@ -63,72 +53,15 @@ class SyncFlowStorage(DagsterStorage, ConfigurableClass):
         url = read_settings().database_url
         if url is None:
             folder = str(dagster_folder("history"))
-            return _failed_first(DagsterSqliteStorage.from_local(folder, inst_data=inst_data))
+            local = DagsterSqliteStorage.from_local(folder, inst_data=inst_data)
+            tune(local.run_storage, local.event_log_storage)
+            return local
         # SQLAlchemy 2.1 takes psycopg 3 for a bare "postgresql://"; dagster-postgres speaks psycopg2.
         _, _, rest = url.get_secret_value().partition("://")
         address = f"postgresql+psycopg2://{rest}"
-        return _failed_first(_pooled(DagsterPostgresStorage(address, inst_data=inst_data), address))
-
-
-def _failed_first(storage: DagsterStorage) -> DagsterStorage:
-    """The storage whose runs have failed before the event is there that says so.
-
-    Dagster writes the event first. Its daemon, when it reads the event before the run has its status,
-    takes the run for one that goes on, and its position is past it: the run is never tried again.
-    """
-    events = storage.event_log_storage
-    store = events.store_event
-
-    def store_event(event: EventLogEntry) -> None:
-        said = event.dagster_event
-        if said is not None and said.is_run_failure:
-            at = dt.datetime.fromtimestamp(event.timestamp, dt.UTC)
-            storage.run_storage.handle_run_event(event.run_id, said, at)
-        store(event)
-
-    events.store_event = store_event  # type: ignore[method-assign]  # it has no seam for this
-    return storage
-
-
-def _pooled(storage: DagsterPostgresStorage, address: str) -> DagsterPostgresStorage:
-    """The storage with a few connections that it keeps: Dagster's own opens one for every statement.
-
-    A run of two entities opened 200 of them, which was half of its time. Nor does an event wait for the
-    disk: a server that crashes may lose the last moments of Dagster's history, and nothing of the bridge.
-    """
-    engine = create_pg_engine(
-        address,
-        isolation_level="AUTOCOMMIT",
-        pool_size=4,
-        max_overflow=20,
-        connect_args={"options": "-c synchronous_commit=off"},
-    )
-    _ping_idle(engine)
-    parts: list[Any] = [storage.run_storage, storage.event_log_storage, storage.schedule_storage]
-    for part in parts:
-        part._engine = engine  # noqa: SLF001  # it has no seam for this
-    return storage
-
-
-def _ping_idle(engine: sa.Engine) -> None:
-    """Have the pool look whether a connection lives before it gives it out, unless it was used a moment ago.
-
-    SQLAlchemy's own ``pool_pre_ping`` asks each time, which is a fifth of what Dagster's events take.
-    """
-
-    @sa.event.listens_for(engine, "checkin")
-    def used(_: object, record: ConnectionPoolEntry) -> None:
-        record.info["used"] = time.monotonic()
-
-    @sa.event.listens_for(engine, "checkout")
-    def ping(connection: DBAPIConnection, record: ConnectionPoolEntry, _: object) -> None:
-        before = record.info.get("used")
-        if before is None or time.monotonic() - before < IDLE_S:
-            return
-        try:
-            engine.dialect.do_ping(connection)
-        except engine.dialect.loaded_dbapi.Error as error:
-            raise sqlalchemy.exc.InvalidatePoolError from error  # the pool connects anew
+        shared = in_postgresql(address, inst_data)
+        tune(shared.run_storage, shared.event_log_storage)
+        return shared
 
 
 class SyncFlowComputeLogs(LocalComputeLogManager):

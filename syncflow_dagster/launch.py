@@ -6,6 +6,7 @@ Does not belong here: showing it (``cli``), what the ops do (``ops``).
 Source: design.md, "Command line".
 """
 
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -70,9 +71,7 @@ def run_sync(  # each is a choice of whoever starts it
     refuse_unknown(names, entities, database)
     refuse_slice(slice_, slices)
     keys = {dg.AssetKey([name]) for name in names}
-    # the checks that are not the ops' own run when they are asked for, not with each sync
-    job = build(entities, slices, own_checks_only=True).resolve_implicit_global_asset_job_def()
-    subset = job.get_subset(asset_selection=keys)
+    subset = _sync_job(_Declared(entities), slices, frozenset(keys))
     tags = range_tags([1, slices]) if slice_ is None else {"dagster/partition": slice_key(slice_)}
     config = {
         **QUIET,
@@ -105,6 +104,23 @@ def run_job(
     with database.begin() as connection:
         found = batches.history(connection, dagster_run_id=run.run_id, limit=10_000)[::-1]
     return Run(run_id=run.run_id, succeeded=run.is_success, stopped=stopped, batches=tuple(found))
+
+
+class _Declared(tuple[Entity, ...]):
+    """Entities that are the same where all they declare is."""
+
+    __slots__ = ()
+
+    def __hash__(self) -> int:
+        return hash(tuple(entity.name for entity in self))
+
+
+@functools.lru_cache(maxsize=4)
+def _sync_job(entities: _Declared, slices: int, keys: frozenset[dg.AssetKey]) -> dg.JobDefinition:
+    """The job of these assets; kept, for who syncs once often syncs again."""
+    # the checks that are not the ops' own run when they are asked for, not with each sync
+    job = build(entities, slices, own_checks_only=True).resolve_implicit_global_asset_job_def()
+    return job.get_subset(asset_selection=keys)
 
 
 def _execute(

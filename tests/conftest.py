@@ -91,7 +91,8 @@ class _fresh:  # noqa: N801  # used like a function
         self.name = f"test_{uuid4().hex}"
 
     def __enter__(self) -> str:
-        self._run("CREATE DATABASE {} TEMPLATE {}", self.name, self.template)
+        # by files: half the time of the other way, which spares a checkpoint that costs nothing here
+        self._run("CREATE DATABASE {} TEMPLATE {} STRATEGY FILE_COPY", self.name, self.template)
         return self.name
 
     def __exit__(self, *_: object) -> None:

@@ -65,6 +65,7 @@ def test_what_no_slice_of_a_sweep_saw_is_deleted_after_the_last_one(
 def test_XF15_rows_that_come_and_go_between_the_nights_are_neither_lost_nor_deleted(
     swept: Place,
 ) -> None:
+    swept.cut_into(7)
     for number in (3, 1, 7, 2):
         swept.sync(slice_=number)
     insert(swept, rows_of(range(7_000, 7_050)))

@@ -2,9 +2,9 @@
 
 import json
 
-import httpx
 import pytest
 import sqlalchemy as sa
+from local import LOCAL
 from place import Place, lines, notes, outcome
 from tables import effects, hub, table
 
@@ -162,9 +162,7 @@ def test_a_field_that_becomes_another_type_is_sent_though_its_text_is_the_same(
 
 
 def test_what_the_hub_lost_is_pushed_again_after_its_bridge_was_forgotten(synced: Place) -> None:
-    httpx.post(
-        f"{synced.sandbox.schedulehub_url}/sandbox/reset", timeout=30, trust_env=False
-    ).raise_for_status()
+    LOCAL.post(f"{synced.sandbox.schedulehub_url}/sandbox/reset", timeout=30).raise_for_status()
     forget_bridge(synced)
 
     assert outcome(synced.sync(), "ado")["inserted"] == 20

@@ -4,6 +4,7 @@ import socket
 from pathlib import Path
 
 import pytest
+from local import LOCAL
 from place import Place, lines
 
 from syncflow_core.entity import Entity, ParentRef
@@ -165,9 +166,8 @@ def test_an_api_that_does_not_exist_is_named(seeded: Place) -> None:
 
 
 def test_an_answer_that_is_not_the_contracts_is_told_as_such(seeded: Place) -> None:
-    import httpx  # noqa: PLC0415  # for one call
 
-    httpx.post(
+    LOCAL.post(
         f"{seeded.sandbox.apismith_url}/sandbox/faults",
         json=[
             {
@@ -179,7 +179,6 @@ def test_an_answer_that_is_not_the_contracts_is_told_as_such(seeded: Place) -> N
                 },
             }
         ],
-        trust_env=False,
     ).raise_for_status()
 
     ended = seeded.command("sync", "sites", "--json")

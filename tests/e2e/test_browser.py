@@ -40,6 +40,7 @@ Page = playwright.Page
 @pytest.fixture(scope="module")
 def place(shared_place: Place) -> Place:
     table(shared_place, "itm", COLUMNS, items(20))
+    shared_place.cut_into(7)
     shared_place.apply([Entity(name="itm", brake=Brake(rows=2, share=0.1))])
     assert shared_place.command("sync", "itm").returncode == 0  # makes the home, Dagster's too
     return shared_place

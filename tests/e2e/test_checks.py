@@ -205,6 +205,7 @@ def test_a_run_that_died_with_its_lease_is_ended_whatever_machine_it_was_on(plac
 
 
 def test_a_night_that_closed_with_slices_left_is_told_once(place: Place) -> None:
+    place.cut_into(7)
     table(place, "itm", COLUMNS, items(3))
     place.apply([Entity(name="itm")])
     with place.database.begin() as connection:

@@ -12,6 +12,7 @@ import dagster as dg
 import httpx
 import psycopg
 import pytest
+from local import LOCAL
 from machine import free_port, until
 from place import SYNCFLOW, Place, lines
 from servers import Servers, await_answer, end, serving
@@ -407,9 +408,9 @@ def test_ui_and_api_are_served_by_one_process_where_that_is_wanted(
         running = servers.spawn([SYNCFLOW, "api", "--ui", "--port", str(port)], said)
     try:
         await_answer(f"{url}/api/v1/health")
-        ui = httpx.get(f"{url}/server_info", trust_env=False).json()
-        page = httpx.get(f"{url}/assets", trust_env=False)
-        nothing = httpx.get(f"{url}/api/v1/nothing", trust_env=False)
+        ui = LOCAL.get(f"{url}/server_info").json()
+        page = LOCAL.get(f"{url}/assets")
+        nothing = LOCAL.get(f"{url}/api/v1/nothing")
     finally:
         end(running)
     refused = place.command("api", "--ui", "--host", "0.0.0.0")  # noqa: S104  # that is what it must refuse

@@ -6,9 +6,9 @@ import signal
 import time
 from decimal import Decimal
 
-import httpx
 import pytest
 import sqlalchemy as sa
+from local import LOCAL
 from place import Place, lines, outcome
 from tables import hub, link, references, table
 
@@ -171,10 +171,9 @@ def test_a_signal_stops_a_sync_which_says_so_and_frees_the_entities(
     with database.connect(place.url) as connection:
         erp.seed_erp(connection, rows=1_000, seed=3)
     place.apply(demo_entities())
-    httpx.post(
+    LOCAL.post(
         f"{place.sandbox.apismith_url}/sandbox/faults",
         json=[{"match": {"path": "/runtime/.*/execute"}, "action": {"delay_s": 0.5}}],
-        trust_env=False,
     ).raise_for_status()
     running = place.process("sync", "--all", "--full", "--json")
     deadline = time.monotonic() + 60

@@ -4,9 +4,9 @@ import itertools
 from collections.abc import Iterator
 from typing import Any
 
-import httpx
 import pytest
 import sqlalchemy as sa
+from local import LOCAL
 from place import Place
 from tables import effects, faults, hits, hub, table
 
@@ -214,9 +214,7 @@ def changed(place: Place) -> tuple[Batch, int]:
 
 
 def switch(place: Place, **switches: object) -> None:
-    answer = httpx.post(
-        f"{place.sandbox.schedulehub_url}/sandbox/switches", json=switches, trust_env=False
-    )
+    answer = LOCAL.post(f"{place.sandbox.schedulehub_url}/sandbox/switches", json=switches)
     answer.raise_for_status()
 
 
@@ -227,6 +225,6 @@ def remove(place: Place, reference: str) -> None:
         uid = connection.scalar(query, {"reference": reference})
     url = f"{place.sandbox.schedulehub_url}/api/v1"
     login = {"username": "syncflow", "password": place.sandbox.password}
-    token = httpx.post(f"{url}/auth/login", json=login, trust_env=False).json()["access_token"]
+    token = LOCAL.post(f"{url}/auth/login", json=login).json()["access_token"]
     headers = {"Authorization": f"Bearer {token}"}
-    httpx.delete(f"{url}/flp/{uid}", headers=headers, trust_env=False).raise_for_status()
+    LOCAL.delete(f"{url}/flp/{uid}", headers=headers).raise_for_status()

@@ -6,9 +6,9 @@ import os
 import signal
 from collections.abc import Iterator
 
-import httpx
 import pytest
 from forked import Failpoint
+from local import LOCAL
 from place import Place, lines, outcome
 from tables import effects, hub, link, references, table
 
@@ -67,10 +67,9 @@ def names(place: Place, collection: str) -> set[str]:
 
 
 def reject(place: Place, *rules: dict[str, object]) -> None:
-    httpx.post(
+    LOCAL.post(
         f"{place.sandbox.schedulehub_url}/sandbox/switches",
         json={"reject": list(rules)},
-        trust_env=False,
     ).raise_for_status()
 
 

@@ -79,6 +79,7 @@ class Machine:
 @pytest.fixture
 def machines(request: pytest.FixtureRequest, place: Place, tmp_path: Path) -> list[Machine]:
     """Two; they share a folder, or a bucket where a test asks for one."""
+    place.cut_into(SLICES)
     frames = {"SYNCFLOW_FRAMES_URI": str(place.home / "frames")}
     if getattr(request, "param", "folder") == "bucket":
         s3: S3 = request.getfixturevalue("s3")

@@ -41,6 +41,7 @@ def parts(count: int, qty: int = 1) -> list[Row]:
 def lived(shared_place: Place) -> Place:
     """Two entities that have met with everything: what is new, bad, orphaned, withheld, refused, failed."""
     place = shared_place
+    place.cut_into(7)
     small = Field(source="QTY", target="qty", maximum=100)
     place.apply(
         [

@@ -38,6 +38,7 @@ def progress(place: Place) -> Progress:
 
 
 def test_a_nights_run_saves_how_far_the_sweep_has_come(place: Place) -> None:
+    place.cut_into(7)
     table(place, "ngw", COLUMNS, [{"ID": n, "NAME": "a"} for n in range(70_000)])
     place.apply([Entity(name="ngw")])
     tomorrow = datetime.now(tz=UTC) + timedelta(days=1)
@@ -71,6 +72,7 @@ def test_a_run_that_begins_after_its_night_does_nothing_and_says_so(place: Place
 def test_a_night_that_ends_during_the_push_keeps_what_was_sent_and_leaves_the_rest(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    place.cut_into(7)
     table(place, "ngw", COLUMNS, [{"ID": n, "NAME": "a"} for n in range(25_000)])
     place.apply([Entity(name="ngw")])
     until = datetime.now(tz=UTC) + timedelta(hours=1)

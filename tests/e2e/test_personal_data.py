@@ -5,8 +5,8 @@ import re
 from pathlib import Path
 from typing import Any, Final
 
-import httpx
 import psycopg
+from local import LOCAL
 from place import Place, lines
 from psycopg import sql
 from tables import faults, hits, hub, references, table
@@ -93,7 +93,7 @@ def files_with(folder: Path, secret: str) -> list[str]:
 
 def switch(place: Place, **switches: Any) -> None:
     url = f"{place.sandbox.schedulehub_url}/sandbox/switches"
-    httpx.post(url, json=switches, trust_env=False).raise_for_status()
+    LOCAL.post(url, json=switches).raise_for_status()
 
 
 def test_values_of_marked_fields_are_nowhere_but_on_their_way(place: Place) -> None:

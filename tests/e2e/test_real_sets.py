@@ -12,8 +12,8 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
+from local import LOCAL
 from place import Place
 
 from syncflow_core.entity import Entity, ParentRef
@@ -89,8 +89,8 @@ def load(place: Place, folder: str) -> list[Entity]:
         for entity in entities
         for reference, parent in entity.parents.items()
     ]
-    httpx.post(
-        f"{place.sandbox.schedulehub_url}/sandbox/references", json=references, trust_env=False
+    LOCAL.post(
+        f"{place.sandbox.schedulehub_url}/sandbox/references", json=references
     ).raise_for_status()
     return entities
 

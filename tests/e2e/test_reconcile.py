@@ -4,9 +4,9 @@ import json
 from typing import Any
 
 import dagster as dg
-import httpx
 import pytest
 import sqlalchemy as sa
+from local import LOCAL
 from place import Place, lines, outcome
 from tables import effects, hub, link, table
 
@@ -216,9 +216,7 @@ def test_an_emptied_hub_with_parents_and_children_is_repaired_through_plans(plac
     place.apply([Entity(name="rec"), Entity(name="chi", parents={"up": link("rec", "up")})])
     place.sync()
     equal = place.command("reconcile", "--json", "--sample", "1000")
-    httpx.post(
-        f"{place.sandbox.schedulehub_url}/sandbox/reset", timeout=30, trust_env=False
-    ).raise_for_status()
+    LOCAL.post(f"{place.sandbox.schedulehub_url}/sandbox/reset", timeout=30).raise_for_status()
 
     found = place.command("reconcile", "--json", "--repair")
     plans = [line["plan"] for line in lines(found.stdout)]

@@ -1,7 +1,7 @@
 """The seeded ERP through sweeps, plans and a lost bridge, judged by the comparison that owes SyncFlow nothing."""
 
-import httpx
 import pytest
+from local import LOCAL
 from place import Place, lines
 
 from syncflow_core.bridge import schema
@@ -28,8 +28,8 @@ def seeded(place: Place) -> Place:
 
 def pass_day(place: Place) -> None:
     shares = {"changed": 0.05, "inserted": 0.03, "deleted": 0.03}
-    httpx.post(
-        f"{place.sandbox.apismith_url}/sandbox/day", json=shares, timeout=60, trust_env=False
+    LOCAL.post(
+        f"{place.sandbox.apismith_url}/sandbox/day", json=shares, timeout=60
     ).raise_for_status()
 
 

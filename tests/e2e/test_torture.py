@@ -9,8 +9,8 @@ import random
 import signal
 import subprocess
 
-import httpx
 import pytest
+from local import LOCAL
 from place import Place, lines
 from tables import effects, faults, hits
 
@@ -60,11 +60,10 @@ def test_whatever_dies_when_the_hub_becomes_equal_and_each_version_is_applied_on
         dying.communicate(timeout=60)
         killed += dying.returncode == -signal.SIGKILL
         struck += sum(map(hits, (place.sandbox.apismith_url, place.sandbox.schedulehub_url)))
-        answer = httpx.post(
+        answer = LOCAL.post(
             f"{place.sandbox.apismith_url}/sandbox/day",
             json={"changed": 0.05, "inserted": 0.02, "deleted": 0.002},
             timeout=60,
-            trust_env=False,
         )
         answer.raise_for_status()
     for url in (place.sandbox.apismith_url, place.sandbox.schedulehub_url):

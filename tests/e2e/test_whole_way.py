@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import dagster as dg
-import httpx
 import polars as pl
 import pytest
 from dagster._core.definitions.reconstruct import ReconstructableRepository
+from local import LOCAL
 from machine import processes_of, until
 from place import SYNCFLOW, Place, lines, outcome
 from tables import effects, faults, lost
@@ -34,8 +34,8 @@ def seed(place: Place, rows: int) -> None:
 
 
 def pass_day(place: Place, **shares: float) -> None:
-    httpx.post(
-        f"{place.sandbox.apismith_url}/sandbox/day", json=shares, timeout=60, trust_env=False
+    LOCAL.post(
+        f"{place.sandbox.apismith_url}/sandbox/day", json=shares, timeout=60
     ).raise_for_status()
 
 
@@ -190,13 +190,14 @@ def test_a_push_that_failed_is_taken_up_again_without_fetching(place: Place) -> 
     hub_url = place.sandbox.schedulehub_url
     faults(hub_url, {"match": {"path": "/customers/batch/insert"}, "action": {"status": 503}})
     (place.home / "dagster").mkdir()
+    slices = range_tags([1, place.slices])
     with dg.DagsterInstance.local_temp(str(place.home / "dagster")) as instance:
-        first = dg.execute_job(job, instance, tags=range_tags([1, 7]))
+        first = dg.execute_job(job, instance, tags=slices)
         pages = _stats(place)["pages"]
         faults(hub_url)
 
         options = dg.ReexecutionOptions.from_failure(first.run_id, instance)
-        again = dg.execute_job(job, instance, tags=range_tags([1, 7]), reexecution_options=options)
+        again = dg.execute_job(job, instance, tags=slices, reexecution_options=options)
 
     assert (first.success, again.success) == (False, True)
     with place.database.begin() as connection:
@@ -208,7 +209,7 @@ def test_a_push_that_failed_is_taken_up_again_without_fetching(place: Place) -> 
 
 
 def _stats(place: Place) -> dict[str, int]:
-    answer = httpx.get(f"{place.sandbox.apismith_url}/sandbox/stats", trust_env=False)
+    answer = LOCAL.get(f"{place.sandbox.apismith_url}/sandbox/stats")
     answer.raise_for_status()
     stats: dict[str, int] = answer.json()
     return stats

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from uuid import uuid4
 
-import httpx
+from local import LOCAL
 
 NOBODY_S_PORT = "http://127.0.0.1:9"
 
@@ -34,7 +34,7 @@ class S3:
     def bucket(self) -> str:
         """The URI of a new one, with a prefix."""
         name = f"b{uuid4().hex}"
-        httpx.put(f"{self.url}/{name}").raise_for_status()
+        LOCAL.put(f"{self.url}/{name}").raise_for_status()
         return f"s3://{name}/of this/one"
 
     @contextmanager
@@ -48,7 +48,7 @@ class S3:
 
     def _accepts(self, unchecked: str) -> None:
         plain = {"Content-Type": "text/plain"}
-        httpx.post(
+        LOCAL.post(
             f"{self.url}/moto-api/reset-auth", content=unchecked, headers=plain
         ).raise_for_status()
 

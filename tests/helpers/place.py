@@ -25,8 +25,12 @@ from syncflow_core.parents import lineage
 from syncflow_core.sandbox import Sandbox
 from syncflow_dagster.choices import Mode
 from syncflow_dagster.cli.app import main
+from syncflow_dagster.history import tune
 from syncflow_dagster.launch import Run, run_sync
 from syncflow_dagster.sandbox import environment
+
+SLICES = 2
+"""As good a range as the seven of an installation, each of which costs every sync some events."""
 
 SYNCFLOW = str(Path(sys.executable).parent / "syncflow")
 
@@ -41,13 +45,19 @@ class Place:
     sandbox: Sandbox
     instance: dg.DagsterInstance
     environment: dict[str, str] = field(default_factory=dict)
+    slices: int = SLICES
+
+    def cut_into(self, slices: int) -> None:
+        """From here on entities have so many slices."""
+        self.slices = slices
+        self.environment["SYNCFLOW_SLICES"] = os.environ["SYNCFLOW_SLICES"] = str(slices)
 
     def apply(self, entities: Sequence[Entity]) -> None:
         with self.database.begin() as connection:
             apply_entities(connection, entities)
 
     def sync(
-        self, *names: str, mode: Mode = "full", slice_: int | None = None, slices: int = 7
+        self, *names: str, mode: Mode = "full", slice_: int | None = None, slices: int | None = None
     ) -> Run:
         """Sync in this process; every entity without names."""
         with self.database.begin() as connection:
@@ -60,7 +70,7 @@ class Place:
             chosen,
             mode=mode,
             slice_=slice_,
-            slices=slices,
+            slices=slices or self.slices,
             wait_s=5,
         )
 
@@ -126,11 +136,13 @@ def opened(url: str, folder: Path) -> Iterator[Place]:
         variables = {
             "SYNCFLOW_HOME": str(folder / "home"),
             "SYNCFLOW_DATABASE_URL": url,
+            "SYNCFLOW_SLICES": str(SLICES),
             **environment(sandbox),
         }
         for name, value in variables.items():
             monkeypatch.setenv(name, value)
         monkeypatch.delenv("DAGSTER_HOME", raising=False)
+        tune(instance.run_storage, instance.event_log_storage)
         yield Place(folder, url, database, sandbox, instance, {**os.environ, **variables})
 
 

@@ -12,6 +12,7 @@ from typing import IO, Any
 import dagster as dg
 import httpx
 from dagster._core.storage.tags import AUTO_RETRY_RUN_ID_TAG, WILL_RETRY_TAG
+from local import LOCAL
 from machine import free_port, until
 from place import SYNCFLOW, Place
 
@@ -109,10 +110,9 @@ class Servers:
 
     def ask(self, query: str, **variables: object) -> dict[str, Any]:
         """What Dagster's webserver answers to a GraphQL query."""
-        answer = httpx.post(
+        answer = LOCAL.post(
             f"http://127.0.0.1:{self.ui}/graphql",
             json={"query": query, "variables": variables},
-            trust_env=False,
             timeout=60,
         )
         return dict(answer.json()["data"])
@@ -178,7 +178,7 @@ def await_answer(url: str) -> None:
     deadline = time.monotonic() + 90
     while time.monotonic() < deadline:
         try:
-            if httpx.get(url, trust_env=False, timeout=5).is_success:
+            if LOCAL.get(url, timeout=5).is_success:
                 return
         except httpx.TransportError:
             pass  # not up yet

@@ -1,25 +1,16 @@
 """Small tables made by hand in the sandbox's ERP, and what its hub holds of them."""
 
-import ssl
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, LiteralString
 
-import httpx
+from local import LOCAL
 from place import Place
 from psycopg import sql
 
 from syncflow_core.entity import ParentRef
 from syncflow_core.sandbox import database, store
 from syncflow_core.sandbox.store import ColumnInfo, Row
-
-LOCAL = httpx.Client(
-    trust_env=False,
-    # on loopback nobody needs the machine's certificates, which take longer to read than most answers
-    verify=ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT),
-    # the servers of one test are not those of the next
-    limits=httpx.Limits(max_keepalive_connections=0),
-)
 
 
 def items(count: int, name: str = "a") -> list[Row]:

@@ -10,6 +10,7 @@ from pathlib import Path
 import httpx
 import psycopg
 import pytest
+from local import LOCAL
 
 from syncflow_core.sandbox import Sandbox, database, store
 
@@ -68,7 +69,7 @@ def hub(sandbox: Sandbox) -> Iterator[httpx.Client]:
 
 def logged_in(sandbox: Sandbox, url: str) -> httpx.Client:
     login = {"username": "syncflow", "password": sandbox.password}
-    answer = httpx.post(f"{url}/api/v1/auth/login", json=login, trust_env=False)
+    answer = LOCAL.post(f"{url}/api/v1/auth/login", json=login)
     headers = {
         "Authorization": f"Bearer {answer.json()['access_token']}",
         "Accept-Encoding": "identity",

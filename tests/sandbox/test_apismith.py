@@ -5,6 +5,7 @@ from typing import Any
 import httpx
 import pyarrow as pa
 import pytest
+from local import LOCAL
 
 from syncflow_core.sandbox import Sandbox, database, store
 
@@ -53,10 +54,9 @@ def test_health_needs_no_token_and_everything_else_does(sandbox: Sandbox) -> Non
 
 
 def test_wrong_credentials_are_401(sandbox: Sandbox) -> None:
-    answer = httpx.post(
+    answer = LOCAL.post(
         f"{sandbox.apismith_url}/api/v1/auth/login",
         json={"username": "syncflow", "password": "no"},
-        trust_env=False,
     )
     assert answer.status_code == 401
 
@@ -252,7 +252,7 @@ def test_the_request_id_is_echoed_also_with_errors(
     answers = [
         apismith.get("/api/v1/connectors", headers=headers),
         apismith.get("/api/v1/apis/slug/nothing", headers=headers),
-        httpx.get(f"{sandbox.apismith_url}/api/v1/apis", headers=headers, trust_env=False),
+        LOCAL.get(f"{sandbox.apismith_url}/api/v1/apis", headers=headers),
     ]
 
     assert [answer.status_code for answer in answers] == [200, 404, 401]

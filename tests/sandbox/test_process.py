@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import httpx
 import pytest
+from local import LOCAL
 
 from syncflow_core.sandbox import Sandbox, SandboxError
 
@@ -52,7 +53,7 @@ def test_both_servers_answer(supervisor: subprocess.Popen[str]) -> None:
 
     for url in json.loads(supervisor.stdout.readline()):
         assert url.startswith("http://127.0.0.1:")
-        answer = httpx.get(f"{url}/api/v1/health", trust_env=False)
+        answer = LOCAL.get(f"{url}/api/v1/health")
         assert answer.json() == {"status": "healthy"}
 
 

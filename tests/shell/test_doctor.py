@@ -14,6 +14,7 @@ import psycopg
 import pytest
 from buckets import NOBODY_S_PORT, S3
 from dagster._daemon.types import DaemonHeartbeat
+from local import LOCAL
 from place import Place, lines, opened
 from tables import faults, link, table
 
@@ -280,11 +281,11 @@ def test_a_hub_without_batch_calls_is_well_and_one_that_refuses_a_collection_is_
 ) -> None:
     url = place.sandbox.schedulehub_url
     switches = f"{url}/sandbox/switches"
-    httpx.post(switches, json={"batch_missing": 501}, trust_env=False).raise_for_status()
+    LOCAL.post(switches, json={"batch_missing": 501}).raise_for_status()
     try:
         single = place.command("doctor", "--json")
     finally:
-        httpx.post(switches, json={"batch_missing": 0}, trust_env=False).raise_for_status()
+        LOCAL.post(switches, json={"batch_missing": 0}).raise_for_status()
     faults(url, {"match": {"path": "/itm"}, "action": {"status": 403, "body": "{}"}})
     try:
         refused, status = told(place)

@@ -9,13 +9,11 @@ Source: dagster 1.13, ``_core/storage/event_log/sql_event_log.py``, ``_core/stor
 
 import datetime as dt
 import os
-import time
 from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any, Final
 
 import sqlalchemy as sa
-import sqlalchemy.exc
 from dagster import DagsterEventType, EventLogEntry
 from dagster._core.storage.event_log import EventLogStorage, SqlEventLogStorage
 from dagster._core.storage.event_log.schema import SqlEventLogStorageTable
@@ -24,11 +22,8 @@ from dagster._core.storage.runs import RunStorage, SqlRunStorage
 from dagster._serdes import ConfigurableClassData
 from dagster_postgres import DagsterPostgresStorage
 from dagster_postgres.utils import create_pg_engine, retry_pg_connection_fn
-from sqlalchemy.engine.interfaces import DBAPIConnection
-from sqlalchemy.pool import ConnectionPoolEntry
 
-IDLE_S: Final = 0.1
-"""A server is not started again within it: a connection that was used so lately is as it was."""
+from syncflow_core.bridge.database import ping_idle
 
 DEFERRED: Final = frozenset(
     {
@@ -75,69 +70,76 @@ def tune(runs: RunStorage, events: EventLogStorage) -> None:
         (events, "has_table"),
     ):
         _ask_once(storage, question)
-    store = events.store_event
-    waiting: defaultdict[str, list[EventLogEntry]] = defaultdict(list)
+    # Dagster gives a run's planned events, and the slices that a step has materialized, in one call
+    os.environ.setdefault("DAGSTER_EVENT_BATCH_SIZE", str(BATCH))
+    together = _Together(runs, events)
+    seams: Any = events  # it has none for this
+    seams.store_event, seams.store_event_batch = together.store_event, together.store_event_batch
 
-    def store_event(event: EventLogEntry) -> None:
+
+class _Together:
+    """In the place of a storage's two ways to store events."""
+
+    def __init__(self, runs: SqlRunStorage, events: SqlEventLogStorage) -> None:
+        self._runs = runs
+        self._events = events
+        self._store_one = events.store_event
+        self._store_many = events.store_event_batch
+        self._waiting: defaultdict[str, list[EventLogEntry]] = defaultdict(list)
+
+    def store_event(self, event: EventLogEntry) -> None:
         said = event.dagster_event
         kind = None if said is None else said.event_type
         if kind in DEFERRED:
-            waiting[event.run_id].append(event)
+            self._waiting[event.run_id].append(event)
             return
-        before = waiting.pop(event.run_id, [])
-        if before and kind in PLAIN:
-            _store_rows(events, [*before, event])
+        if kind in PLAIN:
+            self._store_rows([*self._waiting.pop(event.run_id, []), event])
             return
-        if before:
-            _store_rows(events, before)
+        self._store_waiting(event.run_id)
         if said is not None and said.is_run_failure:
             # Dagster writes the event first. Its daemon, when it reads the event before the run has its
             # status, takes the run for one that goes on, and its position is past it: it is never retried.
             at = dt.datetime.fromtimestamp(event.timestamp, dt.UTC)
-            runs.handle_run_event(event.run_id, said, at)
-        store(event)
+            self._runs.handle_run_event(event.run_id, said, at)
+        self._store_one(event)
 
-    events.store_event = store_event  # type: ignore[method-assign]  # it has no seam for this
-    # Dagster gives a run's planned events, and the slices that a step has materialized, in one call
-    os.environ.setdefault("DAGSTER_EVENT_BATCH_SIZE", str(BATCH))
-    if not isinstance(events, SqliteEventLogStorage):  # that one writes each into several files
-        _plan_together(events)
+    def store_event_batch(self, events: Sequence[EventLogEntry]) -> None:
+        self._store_waiting(events[0].run_id)
+        kinds = {event.get_dagster_event().event_type for event in events}
+        # in SQLite each goes into several files
+        if kinds <= PLANNED and not isinstance(self._events, SqliteEventLogStorage):
+            self._store_planned(events)
+        else:
+            self._store_many(events)
 
-
-def _plan_together(events: SqlEventLogStorage) -> None:
-    """Have what a new run is going to do written by one statement."""
-    store = events.store_event_batch
-
-    def store_event_batch(entries: Sequence[EventLogEntry]) -> None:
-        kinds = {entry.get_dagster_event().event_type for entry in entries}
-        if not kinds <= PLANNED:
-            store(entries)
-            return
-        rows = [events._event_to_row(entry) for entry in entries]  # noqa: SLF001  # as below
-        ids = SqlEventLogStorageTable.c.id
-        insert = SqlEventLogStorageTable.insert().returning(ids, sort_by_parameter_order=True)
-        with events.run_connection(entries[0].run_id) as connection:
-            numbered = list(zip(entries, connection.execute(insert, rows).scalars(), strict=True))
+    def _store_planned(self, events: Sequence[EventLogEntry]) -> None:
+        """Store what a new run is going to do."""
+        number = SqlEventLogStorageTable.c.id
+        insert = SqlEventLogStorageTable.insert().returning(number, sort_by_parameter_order=True)
+        with self._events.run_connection(events[0].run_id) as connection:
+            numbers = connection.execute(insert, self._rows(events)).scalars().all()
         assets = {}
-        for entry, number in numbered:
-            if entry.dagster_event_type == DagsterEventType.ASSET_CHECK_EVALUATION_PLANNED:
-                events.store_asset_check_event(entry, number)
+        for event, stored in zip(events, numbers, strict=True):
+            if event.dagster_event_type == DagsterEventType.ASSET_CHECK_EVALUATION_PLANNED:
+                self._events.store_asset_check_event(event, stored)
             else:
-                assets[entry.get_dagster_event().asset_key] = (entry, number)
-        for (
-            entry,
-            number,
-        ) in assets.values():  # of an asset's slices any one says that it is planned
-            events.store_asset_event(entry, number)
+                # any one of an asset's slices says that it is planned
+                assets[event.get_dagster_event().asset_key] = (event, stored)
+        for event, stored in assets.values():
+            self._events.store_asset_event(event, stored)
 
-    events.store_event_batch = store_event_batch  # type: ignore[method-assign,assignment]  # as above
+    def _store_waiting(self, run_id: str) -> None:
+        if before := self._waiting.pop(run_id, []):
+            self._store_rows(before)
 
+    def _store_rows(self, events: list[EventLogEntry]) -> None:
+        """Store events of one run that are rows and nothing else, in their order."""
+        with self._events.run_connection(events[0].run_id) as connection:
+            connection.execute(SqlEventLogStorageTable.insert(), self._rows(events))
 
-def _store_rows(events: SqlEventLogStorage, entries: list[EventLogEntry]) -> None:
-    """Store events that are of one run, in their order."""
-    rows = [events._event_to_row(entry) for entry in entries]  # noqa: SLF001  # as Dagster stores one of them
-    with events.run_connection(entries[0].run_id) as connection:
-        connection.execute(SqlEventLogStorageTable.insert(), rows)
+    def _rows(self, events: Sequence[EventLogEntry]) -> list[dict[str, Any]]:
+        return [self._events._event_to_row(event) for event in events]  # noqa: SLF001  # as Dagster stores one
 
 
 def _ask_once(storage: object, question: str) -> None:
@@ -149,9 +151,8 @@ def _ask_once(storage: object, question: str) -> None:
     there: set[tuple[object, ...]] = set()
 
     def answer(*about: object) -> bool:
-        named = tuple(
-            item for item in about if isinstance(item, str)
-        )  # the connection is no matter
+        # on which connection is no matter
+        named = tuple(item for item in about if isinstance(item, str))
         if named not in there and ask(*about):
             there.add(named)
         return named in there
@@ -178,7 +179,7 @@ def in_postgresql(address: str, inst_data: ConfigurableClassData | None) -> Dags
         max_overflow=20,
         connect_args={"options": "-c synchronous_commit=off"},
     )
-    _ping_idle(engine)
+    ping_idle(engine)
     parts: list[Any] = [storage.run_storage, storage.event_log_storage, storage.schedule_storage]
     for part in parts:
         part._engine = engine  # noqa: SLF001  # it has no seam for this
@@ -186,24 +187,3 @@ def in_postgresql(address: str, inst_data: ConfigurableClassData | None) -> Dags
     if not there >= TABLES:
         DagsterPostgresStorage(address)  # makes what is missing
     return storage
-
-
-def _ping_idle(engine: sa.Engine) -> None:
-    """Have the pool look whether a connection lives before it gives it out, unless it was used a moment ago.
-
-    SQLAlchemy's own ``pool_pre_ping`` asks each time, which is a fifth of what Dagster's events take.
-    """
-
-    @sa.event.listens_for(engine, "checkin")
-    def used(_: object, record: ConnectionPoolEntry) -> None:
-        record.info["used"] = time.monotonic()
-
-    @sa.event.listens_for(engine, "checkout")
-    def ping(connection: DBAPIConnection, record: ConnectionPoolEntry, _: object) -> None:
-        before = record.info.get("used")
-        if before is None or time.monotonic() - before < IDLE_S:
-            return
-        try:
-            engine.dialect.do_ping(connection)
-        except engine.dialect.loaded_dbapi.Error as error:
-            raise sqlalchemy.exc.InvalidatePoolError from error  # the pool connects anew

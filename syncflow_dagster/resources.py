@@ -12,7 +12,10 @@ Source: product.md 8.
 import logging
 import threading
 from abc import abstractmethod
+from collections.abc import Iterator
 from concurrent.futures import Future
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Generic, Protocol, TypeVar
 from uuid import UUID
 
@@ -40,6 +43,19 @@ from syncflow_dagster.failures import broken
 from syncflow_dagster.unbegun import close_unbegun
 
 logger = logging.getLogger(__name__)
+
+
+_LENT: ContextVar[Database | None] = ContextVar("_LENT", default=None)
+
+
+@contextmanager
+def lent(database: Database) -> Iterator[None]:
+    """Runs in the block use this database, where it is the one that they would open: it stays open after them."""
+    before = _LENT.set(database)
+    try:
+        yield
+    finally:
+        _LENT.reset(before)
 
 
 class Client(Protocol):
@@ -139,7 +155,9 @@ class BridgeResource(dg.ConfigurableResource[Database]):
     def database(self) -> Database:
         """The database, opened once a run; its schema is this code's."""
         if self._database is None:
-            database = Database.open(read_settings())
+            database, settings = _LENT.get(), read_settings()
+            if database is None or not database.is_of(settings):
+                database = Database.open(settings)
             database.check_schema()
             self._database = database
         return self._database
@@ -192,7 +210,8 @@ class BridgeResource(dg.ConfigurableResource[Database]):
         for limiter, _ in self._shared.values():
             limiter.close()
         self._shared.clear()
-        self._database.close()
+        if self._database is not _LENT.get():
+            self._database.close()
         self._database = None
 
 

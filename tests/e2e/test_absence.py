@@ -14,7 +14,7 @@ from syncflow_core.bridge import sweeps
 from syncflow_core.catalog import Api
 from syncflow_core.entity import Brake, Entity
 from syncflow_core.pages import Page
-from syncflow_core.sandbox import database, store
+from syncflow_core.sandbox import store
 from syncflow_core.sandbox.store import Row
 from syncflow_core.settings import read_settings
 from syncflow_core.stages import absent
@@ -28,13 +28,13 @@ def rows_of(numbers: Sequence[int], rv: int = 1) -> list[Row]:
 
 
 def delete(place: Place, numbers: Sequence[int], name: str = "swp") -> None:
-    with database.connect(place.url) as connection:
+    with place.tables.connection() as connection:
         for number in numbers:
             store.delete_row(connection, name, {"ID": number})
 
 
 def insert(place: Place, rows: Sequence[Row], name: str = "swp") -> None:
-    with database.connect(place.url) as connection:
+    with place.tables.connection() as connection:
         for row in rows:
             store.insert_row(connection, name, row)
 
@@ -126,7 +126,7 @@ def test_a_sweep_with_a_row_whose_key_cannot_be_read_deletes_nothing_and_says_so
     swept: Place,
 ) -> None:
     delete(swept, [10])
-    with database.connect(swept.url) as connection:
+    with swept.tables.connection() as connection:
         connection.execute(
             'UPDATE erp.t_swp SET doc = replace(doc, \'"ID":20,\', \'"ID":"x",\') WHERE k1 = 20'
         )
@@ -251,7 +251,7 @@ def test_a_scan_that_was_not_proven_deletes_nothing_and_says_why(place: Place) -
     place.apply([Entity(name="swp", brake=LOOSE)])
     place.sync()
     delete(place, [3])
-    with database.connect(place.url) as connection:  # the source counts a row that does not come
+    with place.tables.connection() as connection:  # the source counts a row that does not come
         connection.execute("UPDATE erp.tables SET row_count = row_count + 1 WHERE name = 'swp'")
 
     run = place.sync()

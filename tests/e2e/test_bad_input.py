@@ -8,7 +8,7 @@ from local import LOCAL
 from place import Place, lines
 
 from syncflow_core.entity import Entity, ParentRef
-from syncflow_core.sandbox import database, erp
+from syncflow_core.sandbox import erp
 from syncflow_dagster.sandbox import demo_entities
 
 BROKEN = """\
@@ -24,7 +24,7 @@ entities:
 
 @pytest.fixture
 def seeded(place: Place) -> Place:
-    with database.connect(place.url) as connection:
+    with place.tables.connection() as connection:
         erp.seed_erp(connection, rows=1_000, seed=3)
     place.apply(demo_entities())
     return place

@@ -15,7 +15,7 @@ from tables import hub, link, references, table
 from syncflow_core.bridge.failed import open_failed
 from syncflow_core.entity import Entity, Field, Rowversion
 from syncflow_core.errors import ConfigError
-from syncflow_core.sandbox import database, erp, store
+from syncflow_core.sandbox import erp, store
 from syncflow_core.sandbox.store import Row
 from syncflow_dagster.sandbox import demo_entities
 
@@ -95,7 +95,7 @@ def test_a_source_that_was_restored_is_followed_and_said(place: Place) -> None:
     table(place, "t", columns, [{"ID": "A", "NAME": "new", "RV": 50}])
     place.apply([Entity(name="t", delta="hash")])
     place.sync()
-    with database.connect(place.url) as connection:
+    with place.tables.connection() as connection:
         store.update_row(connection, "t", {"ID": "A"}, {"ID": "A", "NAME": "restored", "RV": 10})
 
     run = place.sync()
@@ -113,7 +113,7 @@ def test_XF28_an_incremental_sync_finds_ties_and_what_was_committed_late(place: 
         [Entity(name="t", delta="rowversion", rowversion=Rowversion(column="RV", overlap_s=100))]
     )
     assert outcome(place.sync(mode="auto"), "t")["fetched"] == 1500
-    with database.connect(place.url) as connection:
+    with place.tables.connection() as connection:
         store.update_row(connection, "t", {"ID": "1499"}, {"ID": "1499", "NAME": "tie", "RV": 2499})
         store.update_row(
             connection, "t", {"ID": "1490"}, {"ID": "1490", "NAME": "late", "RV": 2490}
@@ -168,7 +168,7 @@ def test_deleting_and_inserting_the_same_key_revives_the_record(place: Place) ->
 def test_a_signal_stops_a_sync_which_says_so_and_frees_the_entities(
     place: Place, number: int, status: int
 ) -> None:
-    with database.connect(place.url) as connection:
+    with place.tables.connection() as connection:
         erp.seed_erp(connection, rows=1_000, seed=3)
     place.apply(demo_entities())
     LOCAL.post(

@@ -152,7 +152,9 @@ RUNS = st.one_of(
     call("sync_what_changed_of_one_entity", name=ENTITY),
     call("sync_as_the_strategies_say"),
     # a sweep of all of them costs a run each
-    call("sync_slices", name=ENTITY, numbers=st.sets(st.integers(1, SLICES), min_size=1, max_size=2))
+    call(
+        "sync_slices", name=ENTITY, numbers=st.sets(st.integers(1, SLICES), min_size=1, max_size=2)
+    )
     if not EXAMPLES
     else call("sync_slices", name=ENTITY, numbers=st.just(set(range(1, SLICES + 1)))),
 )

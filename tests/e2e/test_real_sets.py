@@ -17,7 +17,7 @@ from local import LOCAL
 from place import Place
 
 from syncflow_core.entity import Entity, ParentRef
-from syncflow_core.sandbox import database, store
+from syncflow_core.sandbox import store
 from syncflow_core.sandbox.compare import compare
 
 DATA = os.environ.get("SYNCFLOW_TEST_DATA")
@@ -48,7 +48,7 @@ def load(place: Place, folder: str) -> list[Entity]:
     root = Path(DATA) / folder
     described = json.loads((root / "_schema.json").read_text(encoding="utf-8"))["tables"]
     entities = []
-    with database.connect(place.url) as connection:
+    with place.tables.connection() as connection:
         for name, table in described.items():
             types = {
                 column: kind.removesuffix(" NOT NULL")

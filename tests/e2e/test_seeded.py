@@ -6,7 +6,7 @@ from place import Place, lines
 
 from syncflow_core.bridge import schema
 from syncflow_core.entity import Brake
-from syncflow_core.sandbox import database, erp
+from syncflow_core.sandbox import erp
 from syncflow_core.sandbox.compare import compare
 from syncflow_core.sandbox.effects import inserted_twice, updated_twice
 from syncflow_dagster.sandbox import demo_entities
@@ -18,7 +18,7 @@ ENTITIES = [
 
 @pytest.fixture
 def seeded(place: Place) -> Place:
-    with database.connect(place.url) as connection:
+    with place.tables.connection() as connection:
         erp.seed_erp(connection, rows=2_000, seed=5)
     place.apply(ENTITIES)
     place.sync()

@@ -11,7 +11,7 @@ from syncflow_core.bridge.failed import open_failed
 from syncflow_core.bridge.pending import open_pending
 from syncflow_core.entity import Brake, Entity
 from syncflow_core.errors import ConfigError
-from syncflow_core.sandbox import database, erp, store
+from syncflow_core.sandbox import erp, store
 from syncflow_core.settings import read_settings
 from syncflow_core.trace import Story, trace
 from syncflow_dagster.sandbox import demo_entities
@@ -27,7 +27,7 @@ def numbers(place: Place, *found: int, name: str = "a") -> None:
 @pytest.fixture(scope="module")
 def synced(shared_place: Place) -> Place:
     """Everything once, for whoever only looks at it."""
-    with database.connect(shared_place.url) as connection:
+    with shared_place.tables.connection() as connection:
         erp.seed_erp(connection, rows=2_000, seed=3)
     numbers(shared_place, *range(20))
     shared_place.apply([*demo_entities(), NUMBERED])
@@ -101,7 +101,7 @@ def test_a_rejected_row_that_left_the_source_still_tells_its_layers(synced: Plac
 
 def test_a_key_that_looks_like_a_hash_is_found_by_its_value(place: Place) -> None:
     guid = "0f" * 16
-    with database.connect(place.url) as connection:
+    with place.tables.connection() as connection:
         store.load_table(
             connection,
             store.Table(
@@ -122,7 +122,7 @@ def test_a_key_that_looks_like_a_hash_is_found_by_its_value(place: Place) -> Non
 
 
 def test_a_row_without_a_usable_key_is_found_by_its_digest(place: Place) -> None:
-    with database.connect(place.url) as connection:
+    with place.tables.connection() as connection:
         store.load_table(
             connection,
             store.Table(

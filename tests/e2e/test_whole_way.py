@@ -18,7 +18,7 @@ from tables import effects, faults, lost
 
 from syncflow_core.bridge.batches import history
 from syncflow_core.bridge.failed import open_failed
-from syncflow_core.sandbox import database, erp
+from syncflow_core.sandbox import erp
 from syncflow_core.sandbox.compare import compare
 from syncflow_core.sandbox.effects import inserted_twice, updated_twice
 from syncflow_dagster.checks import CHECKS
@@ -28,7 +28,7 @@ from syncflow_dagster.sandbox import demo_entities
 
 
 def seed(place: Place, rows: int) -> None:
-    with database.connect(place.url) as connection:
+    with place.tables.connection() as connection:
         erp.seed_erp(connection, rows=rows, seed=3)
     place.apply(demo_entities())
 

@@ -23,6 +23,7 @@ from syncflow_core.bridge.entities import apply_entities, load_entities
 from syncflow_core.entity import Entity
 from syncflow_core.parents import lineage
 from syncflow_core.sandbox import Sandbox
+from syncflow_core.sandbox.database import Pool
 from syncflow_dagster.choices import Mode
 from syncflow_dagster.cli.app import main
 from syncflow_dagster.history import tune
@@ -46,6 +47,11 @@ class Place:
     instance: dg.DagsterInstance
     environment: dict[str, str] = field(default_factory=dict)
     slices: int = SLICES
+    tables: Pool = field(init=False)
+    """Connections to the sandbox's tables."""
+
+    def __post_init__(self) -> None:
+        self.tables = Pool(self.url, 4)
 
     def cut_into(self, slices: int) -> None:
         """From here on entities have so many slices."""
@@ -143,7 +149,9 @@ def opened(url: str, folder: Path) -> Iterator[Place]:
             monkeypatch.setenv(name, value)
         monkeypatch.delenv("DAGSTER_HOME", raising=False)
         tune(instance.run_storage, instance.event_log_storage)
-        yield Place(folder, url, database, sandbox, instance, {**os.environ, **variables})
+        place = Place(folder, url, database, sandbox, instance, {**os.environ, **variables})
+        yield place
+        place.tables.close()
 
 
 def _started(arguments: list[str]) -> Any:

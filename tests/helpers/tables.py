@@ -9,7 +9,7 @@ from place import Place
 from psycopg import sql
 
 from syncflow_core.entity import ParentRef
-from syncflow_core.sandbox import database, store
+from syncflow_core.sandbox import store
 from syncflow_core.sandbox.store import ColumnInfo, Row
 
 
@@ -27,7 +27,7 @@ def table(
     keys: Sequence[str] = (),
 ) -> None:
     described: list[ColumnInfo] = [{"name": c, "data_type": t} for c, t in columns.items()]
-    with database.connect(place.url) as connection:
+    with place.tables.connection() as connection:
         store.load_table(
             connection,
             store.Table(
@@ -51,7 +51,7 @@ def lost(place: Place, name: str, condition: LiteralString) -> Iterator[None]:
             "; UPDATE erp.tables SET version = version + 1, "
             "row_count = (SELECT count(*) FROM {rows}) WHERE name = {name}"
         )
-        with database.connect(place.url) as connection:
+        with place.tables.connection() as connection:
             connection.execute(
                 sql.SQL(statement + counted).format(rows=rows, where=where, name=sql.Literal(name))
             )
@@ -66,7 +66,7 @@ def lost(place: Place, name: str, condition: LiteralString) -> Iterator[None]:
 
 def hub(place: Place, collection: str) -> dict[str, str]:
     """Live records: reference to the document's text."""
-    with database.connect(place.url) as connection:
+    with place.tables.connection() as connection:
         rows = connection.execute(
             "SELECT r.doc::json ->> 'erp_ref_str', r.doc FROM hub.records r JOIN hub.collections c ON c.id = r.collection "
             "WHERE c.name = %s AND NOT r.deleted",
@@ -88,7 +88,7 @@ def link(entity: str, field: str) -> ParentRef:
 
 def effects(place: Place) -> int:
     """How many lines the hub's log of effects has."""
-    with database.connect(place.url) as connection:
+    with place.tables.connection() as connection:
         row = connection.execute("SELECT count(*) FROM hub.effects").fetchone()
     assert row is not None
     return int(str(row[0]))

@@ -10,7 +10,6 @@ import functools
 import json
 import secrets
 import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
@@ -22,11 +21,8 @@ import polars as pl
 import psycopg
 import pyarrow as pa
 import sqlalchemy as sa
-import sqlalchemy.exc
 from adbc_driver_manager import AdbcConnection, AdbcDatabase
 from adbc_driver_manager import dbapi as adbc
-from sqlalchemy.engine.interfaces import DBAPIConnection
-from sqlalchemy.pool import ConnectionPoolEntry
 
 from syncflow_core.bridge import schema
 from syncflow_core.bridge.address import driver_url, place, plain_url, translated
@@ -44,7 +40,6 @@ CONNECT_TIMEOUT_S = 10
 TRIES = 4
 MET_ANOTHER = frozenset({"40001", "40P01"})  # SQLSTATEs: serialization failure, deadlock
 LOCK_TIMEOUT_S = 30  # a backup or an ALTER TABLE beside a sync ends in an error, not in a hang
-IDLE_S = 0.1  # a server is not started again within it: a connection used so lately is as it was
 MANY_KEYS = 100_000  # from here on two sessions seek them at once
 PAGE_COST = (
     1.1  # of a page out of order: tables are mostly in memory, or on disks without a moving head.
@@ -82,6 +77,7 @@ class Database:
         self._reads = threading.Lock()
         self.engine = sa.create_engine(
             driver_url(url),
+            pool_pre_ping=True,
             pool_size=POOL,
             max_overflow=POOL_OVERFLOW,
             pool_timeout=POOL_WAIT_S,
@@ -97,7 +93,6 @@ class Database:
                 "keepalives_count": 3,
             },
         )
-        ping_idle(self.engine)
         if server is not None:
             sa.event.listen(self.engine, "do_connect", self._embedded_runs)
 
@@ -253,27 +248,6 @@ class Database:
             .replace("+-c", "%20-c")
             .replace("-c+", "-c%20")
         )
-
-
-def ping_idle(engine: sa.Engine) -> None:
-    """Have the pool look whether a connection lives before it gives it out, unless it was used a moment ago.
-
-    SQLAlchemy's own ``pool_pre_ping`` asks each time: a question before each short transaction.
-    """
-
-    @sa.event.listens_for(engine, "checkin")
-    def used(_: object, record: ConnectionPoolEntry) -> None:
-        record.info["used"] = time.monotonic()
-
-    @sa.event.listens_for(engine, "checkout")
-    def ping(connection: DBAPIConnection, record: ConnectionPoolEntry, _: object) -> None:
-        before = record.info.get("used")
-        if before is None or time.monotonic() - before < IDLE_S:
-            return
-        try:
-            engine.dialect.do_ping(connection)
-        except engine.dialect.loaded_dbapi.Error as error:
-            raise sa.exc.InvalidatePoolError from error  # the pool connects anew
 
 
 def _options() -> str:

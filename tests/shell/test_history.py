@@ -1,4 +1,4 @@
-"""Dagster's history as SyncFlow keeps it, beside the same history as Dagster's own storages write it."""
+"""Dagster's history as SyncFlow keeps it, beside the same history as Dagster itself writes it."""
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -39,32 +39,24 @@ def made() -> object:
     return pushed(fetched())
 
 
-QUIET = {"telemetry": {"enabled": False}}
+QUIET: dict[str, object] = {"telemetry": {"enabled": False}}
 Kept = tuple[dg.DagsterInstance, dg.DagsterInstance]
 
 
 @pytest.fixture(params=["SQLite", "PostgreSQL"])
 def kept(
-    request: pytest.FixtureRequest,
-    url: str,
-    migrated_url: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Kept]:
     """An instance that writes as Dagster does, and SyncFlow's."""
-    own: dict[str, object] = {**QUIET}
     monkeypatch.setenv("SYNCFLOW_HOME", str(tmp_path / "home"))
     monkeypatch.delenv("SYNCFLOW_DATABASE_URL", raising=False)
     monkeypatch.delenv("DAGSTER_EVENT_BATCH_SIZE", raising=False)
     if request.param == "PostgreSQL":
-        monkeypatch.setenv("SYNCFLOW_DATABASE_URL", url)
-        own["storage"] = {
-            "postgres": {"postgres_url": migrated_url.replace("://", "+psycopg2://", 1)}
-        }
+        monkeypatch.setenv("SYNCFLOW_DATABASE_URL", request.getfixturevalue("migrated_url"))
     ours = {"module": "syncflow_dagster.instance_storage", "class": "SyncFlowStorage"}
     with ExitStack() as stack:
         yield (
-            stack.enter_context(_local(tmp_path / "own", own)),
+            stack.enter_context(_local(tmp_path / "own", QUIET)),
             stack.enter_context(_local(tmp_path / "ours", {**QUIET, "storage": {"custom": ours}})),
         )
 

@@ -9,9 +9,11 @@ Source: dagster 1.13, ``_core/storage/event_log/sql_event_log.py``, ``_core/stor
 
 import datetime as dt
 import os
+import sqlite3
 import time
-from collections import defaultdict
-from collections.abc import Sequence
+from collections import OrderedDict, defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Final
 
 import sqlalchemy as sa
@@ -20,12 +22,14 @@ from dagster import DagsterEventType, EventLogEntry
 from dagster._core.storage.event_log import EventLogStorage, SqlEventLogStorage
 from dagster._core.storage.event_log.schema import SqlEventLogStorageTable
 from dagster._core.storage.event_log.sqlite import SqliteEventLogStorage
+from dagster._core.storage.event_log.sqlite.sqlite_event_log import INDEX_SHARD_NAME
 from dagster._core.storage.runs import RunStorage, SqlRunStorage
+from dagster._core.storage.sqlite import SQLITE_BUSY_TIMEOUT_SECONDS
 from dagster._serdes import ConfigurableClassData
-from dagster_postgres import DagsterPostgresStorage
+from dagster_postgres import DagsterPostgresStorage, PostgresEventLogStorage
 from dagster_postgres.utils import create_pg_engine, retry_pg_connection_fn
 from sqlalchemy.engine.interfaces import DBAPIConnection
-from sqlalchemy.pool import ConnectionPoolEntry
+from sqlalchemy.pool import ConnectionPoolEntry, NullPool, StaticPool
 
 IDLE_S: Final = 0.1
 """A server is not started again within it: a connection that was used so lately is as it was."""
@@ -45,15 +49,20 @@ DEFERRED: Final = frozenset(
 PLAIN: Final = frozenset({DagsterEventType.STEP_START, DagsterEventType.STEP_SUCCESS})
 """Events that are rows and nothing else, so that one statement stores them with those before."""
 
-PLANNED: Final = frozenset(
+TOGETHER: Final = frozenset(
     {
-        DagsterEventType.ASSET_MATERIALIZATION_PLANNED,
         DagsterEventType.ASSET_CHECK_EVALUATION_PLANNED,
+        DagsterEventType.ASSET_MATERIALIZATION,
+        DagsterEventType.ASSET_MATERIALIZATION_PLANNED,
     }
 )
+"""Events that Dagster gives to its storage many at once: what a run plans, the slices of one step."""
 
 TABLES: Final = frozenset({"event_logs", "instance_info", "jobs", "runs"})
 """Where these are, Dagster has made all of its tables."""
+
+SHARDS: Final = 8
+"""Files of Dagster's history in SQLite whose engines a process keeps."""
 
 BATCH: Final = 1_000
 """Events that Dagster gives to its storage at once."""
@@ -79,6 +88,8 @@ def tune(runs: RunStorage, events: EventLogStorage) -> None:
     os.environ.setdefault("DAGSTER_EVENT_BATCH_SIZE", str(BATCH))
     together = _Together(runs, events)
     seams: Any = events  # it has none for this
+    if isinstance(events, SqliteEventLogStorage):
+        seams._connect = _kept_engines(events)  # noqa: SLF001  # as above
     seams.store_event, seams.store_event_batch = together.store_event, together.store_event_batch
 
 
@@ -90,6 +101,8 @@ class _Together:
         self._events = events
         self._store_one = events.store_event
         self._store_many = events.store_event_batch
+        old = sqlite3.sqlite_version_info < (3, 35)  # of Red Hat 9, for one: without RETURNING
+        self._returns = isinstance(events, PostgresEventLogStorage) or not old
         self._waiting: defaultdict[str, list[EventLogEntry]] = defaultdict(list)
 
     def store_event(self, event: EventLogEntry) -> None:
@@ -112,39 +125,80 @@ class _Together:
     def store_event_batch(self, events: Sequence[EventLogEntry]) -> None:
         self._store_waiting(events[0].run_id)
         kinds = {event.get_dagster_event().event_type for event in events}
-        # in SQLite each goes into several files
-        if kinds <= PLANNED and not isinstance(self._events, SqliteEventLogStorage):
-            self._store_planned(events)
+        if kinds <= TOGETHER and self._returns:
+            self._store_indexed(events)
         else:
             self._store_many(events)
 
-    def _store_planned(self, events: Sequence[EventLogEntry]) -> None:
-        """Store what a new run is going to do."""
+    def _store_indexed(self, events: Sequence[EventLogEntry]) -> None:
+        """Store events that are also looked for by their asset or check."""
+        if self._events.is_run_sharded:  # a file for each run, and one for all of them
+            self._store_rows(events)
         number = SqlEventLogStorageTable.c.id
         insert = SqlEventLogStorageTable.insert().returning(number, sort_by_parameter_order=True)
-        with self._events.run_connection(events[0].run_id) as connection:
+        with self._events.index_connection() as connection:
             numbers = connection.execute(insert, self._rows(events)).scalars().all()
-        assets = {}
+        newest = {}
         for event, stored in zip(events, numbers, strict=True):
             if event.dagster_event_type == DagsterEventType.ASSET_CHECK_EVALUATION_PLANNED:
                 self._events.store_asset_check_event(event, stored)
             else:
-                # any one of an asset's slices says that it is planned
-                assets[event.get_dagster_event().asset_key] = (event, stored)
-        for event, stored in assets.values():
+                newest[event.dagster_event_type, event.get_dagster_event().asset_key] = (
+                    event,
+                    stored,
+                )
+        self._events.store_asset_event_tags(events, numbers)
+        for event, stored in newest.values():
             self._events.store_asset_event(event, stored)
 
     def _store_waiting(self, run_id: str) -> None:
         if before := self._waiting.pop(run_id, []):
             self._store_rows(before)
 
-    def _store_rows(self, events: list[EventLogEntry]) -> None:
+    def _store_rows(self, events: Sequence[EventLogEntry]) -> None:
         """Store events of one run that are rows and nothing else, in their order."""
         with self._events.run_connection(events[0].run_id) as connection:
             connection.execute(SqlEventLogStorageTable.insert(), self._rows(events))
 
     def _rows(self, events: Sequence[EventLogEntry]) -> list[dict[str, Any]]:
         return [self._events._event_to_row(event) for event in events]  # noqa: SLF001  # as Dagster stores one
+
+
+def _kept_engines(
+    events: SqliteEventLogStorage,
+) -> Callable[[str], AbstractContextManager[sa.Connection]]:
+    """The storage's way to connect to one of its files, with the engine of the time before.
+
+    A run's file is closed each time, as by Dagster itself: whoever watches the run sees the file change then.
+    The index is kept open.
+    """
+    engines: OrderedDict[str, sa.Engine] = OrderedDict()
+
+    def engine_of(shard: str) -> sa.Engine:
+        known = events._initialized_dbs  # noqa: SLF001  # it has no seam for this
+        if shard not in engines or shard not in known:
+            kept = shard == INDEX_SHARD_NAME
+            engine = sa.create_engine(
+                events.conn_string_for_shard(shard),
+                poolclass=StaticPool if kept else NullPool,
+                # one thread at a time has it: the storage's lock is held
+                connect_args={"timeout": SQLITE_BUSY_TIMEOUT_SECONDS, "check_same_thread": False},
+            )
+            events._initdb(engine)  # noqa: SLF001  # as above
+            known.add(shard)
+            engines[shard] = engine
+            if len(engines) > SHARDS:
+                oldest = next(name for name in engines if name != INDEX_SHARD_NAME)
+                engines.pop(oldest).dispose()
+        engines.move_to_end(shard)
+        return engines[shard]
+
+    @contextmanager
+    def connect(shard: str) -> Iterator[sa.Connection]:
+        with events._db_lock, engine_of(shard).begin() as connection:  # noqa: SLF001  # as above
+            yield connection
+
+    return connect
 
 
 def _ask_once(storage: object, question: str) -> None:

@@ -12,8 +12,8 @@ import os
 import sqlite3
 import time
 from collections import OrderedDict, defaultdict
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Final
 
 import sqlalchemy as sa
@@ -89,7 +89,8 @@ def tune(runs: RunStorage, events: EventLogStorage) -> None:
     together = _Together(runs, events)
     seams: Any = events  # it has none for this
     if isinstance(events, SqliteEventLogStorage):
-        seams._connect = _kept_engines(events)  # noqa: SLF001  # as above
+        files = _Files(events)
+        seams._connect, seams.dispose = files.connect, files.dispose  # noqa: SLF001  # as above
     seams.store_event, seams.store_event_batch = together.store_event, together.store_event_batch
 
 
@@ -164,41 +165,47 @@ class _Together:
         return [self._events._event_to_row(event) for event in events]  # noqa: SLF001  # as Dagster stores one
 
 
-def _kept_engines(
-    events: SqliteEventLogStorage,
-) -> Callable[[str], AbstractContextManager[sa.Connection]]:
-    """The storage's way to connect to one of its files, with the engine of the time before.
+class _Files:
+    """In the place of a SQLite storage's ways to connect to its files, with the engines of the time before.
 
     A run's file is closed each time, as by Dagster itself: whoever watches the run sees the file change then.
     The index is kept open.
     """
-    engines: OrderedDict[str, sa.Engine] = OrderedDict()
 
-    def engine_of(shard: str) -> sa.Engine:
-        known = events._initialized_dbs  # noqa: SLF001  # it has no seam for this
-        if shard not in engines or shard not in known:
+    def __init__(self, events: SqliteEventLogStorage) -> None:
+        self._events = events
+        self._dispose = events.dispose
+        self._engines: OrderedDict[str, sa.Engine] = OrderedDict()
+
+    @contextmanager
+    def connect(self, shard: str) -> Iterator[sa.Connection]:
+        with self._events._db_lock, self._engine(shard).begin() as connection:  # noqa: SLF001  # it has no seam
+            yield connection
+
+    def dispose(self) -> None:
+        self._dispose()
+        for engine in self._engines.values():
+            engine.dispose()
+        self._engines.clear()
+
+    def _engine(self, shard: str) -> sa.Engine:
+        there = self._events._initialized_dbs  # noqa: SLF001  # as above; a wipe empties it
+        if shard not in self._engines or shard not in there:
             kept = shard == INDEX_SHARD_NAME
             engine = sa.create_engine(
-                events.conn_string_for_shard(shard),
+                self._events.conn_string_for_shard(shard),
                 poolclass=StaticPool if kept else NullPool,
                 # one thread at a time has it: the storage's lock is held
                 connect_args={"timeout": SQLITE_BUSY_TIMEOUT_SECONDS, "check_same_thread": False},
             )
-            events._initdb(engine)  # noqa: SLF001  # as above
-            known.add(shard)
-            engines[shard] = engine
-            if len(engines) > SHARDS:
-                oldest = next(name for name in engines if name != INDEX_SHARD_NAME)
-                engines.pop(oldest).dispose()
-        engines.move_to_end(shard)
-        return engines[shard]
-
-    @contextmanager
-    def connect(shard: str) -> Iterator[sa.Connection]:
-        with events._db_lock, engine_of(shard).begin() as connection:  # noqa: SLF001  # as above
-            yield connection
-
-    return connect
+            self._events._initdb(engine)  # noqa: SLF001  # as above
+            there.add(shard)
+            self._engines[shard] = engine
+            if len(self._engines) > SHARDS:
+                oldest = next(name for name in self._engines if name != INDEX_SHARD_NAME)
+                self._engines.pop(oldest).dispose()
+        self._engines.move_to_end(shard)
+        return self._engines[shard]
 
 
 def _ask_once(storage: object, question: str) -> None:

@@ -6,6 +6,9 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
+from dagster._core.definitions.job_base import InMemoryJob
+from dagster._core.execution.api import execute_run_iterator
+from machine import until
 
 KEY = dg.AssetKey("made")
 CHECK = dg.AssetCheckKey(KEY, "well")
@@ -167,3 +170,25 @@ def test_what_is_put_off_is_there_when_its_step_has_ended(kept: Kept) -> None:
     (kinds,) = seen
     assert "HANDLED_OUTPUT" in kinds
     assert kinds[-1] == "STEP_START"
+
+
+def test_who_watches_a_run_is_told_of_all_that_happens(kept: Kept) -> None:
+    """As the UI is, which shows a run while it goes on."""
+    _, ours = kept
+    config_of_run = config(fails=False)
+    prepared = ours.create_run_for_job(job(), run_config=config_of_run, tags=RANGE)
+    seen: list[str] = []
+    before = len(ours.get_records_for_run(prepared.run_id).records)
+
+    def see(entry: dg.EventLogEntry, _: str) -> None:
+        seen.append(str(entry.dagster_event_type))
+
+    ours.watch_event_logs(prepared.run_id, None, see)
+    for _ in execute_run_iterator(InMemoryJob(job()), prepared, ours):
+        pass
+    there = ours.get_records_for_run(prepared.run_id).records
+    until(lambda: len(seen) >= len(there))
+    ours.end_watch_event_logs(prepared.run_id, see)
+
+    assert len(there) > before
+    assert seen == [str(item.event_log_entry.dagster_event_type) for item in there]

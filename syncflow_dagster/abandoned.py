@@ -34,7 +34,8 @@ def mark(instance: dg.DagsterInstance, run_id: str) -> None:
 def end_abandoned(instance: dg.DagsterInstance, without_lease: Iterable[str] = ()) -> list[str]:
     """End the runs whose process has ended without ending them; their ids.
 
-    A run of another machine is told by its lease alone.
+    A run of another machine is told by its lease alone; one of this machine by its process, which may live
+    on without its lease's session: a database that was started anew ended that.
 
     Args:
         instance: Dagster's.
@@ -43,7 +44,8 @@ def end_abandoned(instance: dg.DagsterInstance, without_lease: Iterable[str] = (
     dead = set(without_lease)
     ended = []
     for run in instance.get_runs(dg.RunsFilter(statuses=BEGUN), limit=MOST):
-        if run.run_id in dead or _has_died(run):
+        lives = process_of(run.tags, run.run_id) is not None
+        if (run.run_id in dead and not lives) or _has_died(run):
             instance.report_run_failed(run, "its process died; what it had begun is settled next")
             ended.append(run.run_id)
     return ended

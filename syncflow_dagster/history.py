@@ -37,16 +37,21 @@ IDLE_S: Final = 0.1
 DEFERRED: Final = frozenset(
     {
         DagsterEventType.LOADED_INPUT,
-        DagsterEventType.STEP_INPUT,
         DagsterEventType.STEP_OUTPUT,
         DagsterEventType.HANDLED_OUTPUT,
         DagsterEventType.RESOURCE_INIT_STARTED,
         DagsterEventType.RESOURCE_INIT_SUCCESS,
     }
 )
-"""Events that wait for the next one of their run: a step's start, end or result is never far behind."""
+"""Events that wait for the next one of their run, which is never far behind: no op's work lies between."""
 
-PLAIN: Final = frozenset({DagsterEventType.STEP_START, DagsterEventType.STEP_SUCCESS})
+PLAIN: Final = frozenset(
+    {
+        DagsterEventType.STEP_START,
+        DagsterEventType.STEP_INPUT,
+        DagsterEventType.STEP_SUCCESS,
+    }
+)
 """Events that are rows and nothing else, so that one statement stores them with those before."""
 
 TOGETHER: Final = frozenset(

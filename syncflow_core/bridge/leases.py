@@ -27,7 +27,7 @@ import sqlalchemy as sa
 from syncflow_core.bridge.address import translated
 from syncflow_core.bridge.batches import Batch, close_dead_batches
 from syncflow_core.bridge.database import Database
-from syncflow_core.errors import SyncFlowError
+from syncflow_core.errors import SyncFlowError, UnavailableError
 from syncflow_core.logs import in_context
 
 HEARTBEAT_S: Final = 5.0
@@ -99,15 +99,20 @@ def held_entities(connection: sa.Connection) -> set[str]:
 
 
 def runs_of_the_dead(connection: sa.Connection) -> set[str]:
-    """Dagster's runs that had an entity and whose process has died, for its lock is free."""
+    """Dagster's runs that had an entity and whose process has died, for its lock is free.
+
+    Not those that were there a moment ago: a server that was started anew ended their sessions, which they
+    find out with their next heartbeat.
+    """
     query = sa.text(
         f"""
         SELECT l.dagster_run_id FROM bridge.leases AS l
         WHERE l.released_at IS NULL AND l.dagster_run_id IS NOT NULL
+            AND l.heartbeat_at < now() - :silent_s * interval '1 second'
             AND NOT EXISTS ({_LOCKED.format(entity="l.entity")})
         """  # noqa: S608  # constants
     )
-    return set(connection.scalars(query))
+    return set(connection.scalars(query, {"silent_s": FRESH_S}))
 
 
 def free_entities(connection: sa.Connection) -> set[str]:
@@ -202,9 +207,17 @@ class Lease:
 
         Raises:
             SyncFlowError: Another holder has taken over; nothing may be written or pushed.
+            UnavailableError: The lease's session has ended, as with a server that was started anew.
         """
         fence = connection.execute(_CHECK, {"entity": self.entity}).scalar_one()
-        if fence != self.fence or self.is_lost:
+        if fence == self.fence and self.is_lost:
+            raise UnavailableError(
+                f"entity {self.entity}: the database ended the session of this sync's lease; "
+                "it writes nothing more",
+                system="database",
+                entity=self.entity,
+            )
+        if fence != self.fence:
             self._lost.set()
             raise SyncFlowError(
                 f"entity {self.entity}: another sync has taken over (its fence is {fence}, "

@@ -8,11 +8,12 @@ Source: product.md 1, ``push_journal``, and 5.
 
 from collections.abc import Sequence
 from datetime import datetime
+from uuid import UUID
 
 import polars as pl
 import sqlalchemy as sa
 
-from syncflow_core.bridge import batches, journal, records, suspects
+from syncflow_core.bridge import batches, events, journal, records, suspects
 from syncflow_core.bridge.journal import Intent
 from syncflow_core.bridge.leases import Lease
 from syncflow_core.columns import (
@@ -43,6 +44,7 @@ def settle_open(connections: Connections, staged: Staged, lease: Lease, now: dat
     doubtful = pl.Series(KEY_HASH, [], dtype=pl.Binary)
     doubtful = pl.concat([doubtful, *(intent.key_hashes for intent in intents)]).unique()
     entity = staged.shape.entity
+    arrived = 0
     for start in range(0, len(doubtful), GROUP_ROWS):
         keys = doubtful[start : start + GROUP_ROWS]
         held = ask(connections.target, entity, keys)
@@ -58,26 +60,69 @@ def settle_open(connections: Connections, staged: Staged, lease: Lease, now: dat
         absent = keys.to_frame(KEY_HASH).join(live.select(KEY_HASH), on=KEY_HASH, how="anti")
         with connections.database.begin() as connection:
             lease.check(connection)
-            lost = _lost(connection, entity.name, intents, live, keys)
+            before = records.load_known_of(connection, entity.name, keys)
+            done = _done(live, before)
+            lost = _lost(connection, intents, done, keys)
             if len(lost):
                 suspects.accuse(connection, entity.name, lost)
+            _tell(connection, entity.name, intents, done, staged.batch, now)
             known = hiding(connections, entity, staged.shape).known(connection, live)
             records.save_acknowledged(connection, entity.name, known, staged.batch)
             records.mark_deleted(connection, entity.name, absent[KEY_HASH], staged.batch)
+        arrived += done.height
     with connections.database.begin() as connection:
         lease.check(connection)
         journal.close_intents(connection, [intent.uid for intent in intents], "settled", now)
-    return [
-        f"{len(doubtful)} records were in doubt since a batch that was cut off; the target was asked"
-    ]
+    asked = "records were in doubt since a batch that was cut off; the target was asked"
+    return [f"{len(doubtful)} {asked}, and had done what was begun with {arrived} of them"]
 
 
-def _lost(
+def _done(live: pl.DataFrame, before: pl.DataFrame) -> pl.DataFrame:
+    """What was done with records since they were last acknowledged: ``#key_hash``, ``event``.
+
+    Args:
+        live: What the target holds now of the records in doubt.
+        before: ``columns.KNOWN_WHOLE`` of the records in doubt.
+    """
+    known = before.filter(~pl.col("deleted"))
+    here = live.join(known, on=KEY_HASH, how="left", suffix="_known", nulls_equal=True)
+    other = pl.any_horizontal(
+        pl.col(name).ne_missing(pl.col(f"{name}_known")) for name in (DATA_HASH, PARENT_REFS)
+    )
+    new = ~pl.col(KEY_HASH).is_in(known[KEY_HASH].implode())
+    event = pl.when(new).then(pl.lit("inserted")).otherwise(pl.lit("updated")).alias("event")
+    gone = known.join(live, on=KEY_HASH, how="anti")
+    return pl.concat(
+        [
+            here.filter(new | other).select(KEY_HASH, event),
+            gone.select(KEY_HASH, pl.lit("deleted").alias("event")),
+        ]
+    )
+
+
+def _tell(  # each is what the history says
     connection: sa.Connection,
     entity: str,
     intents: Sequence[Intent],
-    live: pl.DataFrame,
-    keys: pl.Series,
+    done: pl.DataFrame,
+    batch: UUID,
+    now: datetime,
+) -> None:
+    """One line of history for each record that was written, in the batch that wrote it and never learned it."""
+    begun = pl.concat(
+        intent.key_hashes.to_frame(KEY_HASH).with_columns(
+            pl.lit(str(intent.batch or batch)).alias("batch")
+        )
+        for intent in sorted(intents, key=lambda intent: intent.opened_at)
+    )
+    newest = begun.unique(KEY_HASH, keep="last", maintain_order=True)
+    lines = done.join(newest, on=KEY_HASH)
+    for (by,), part in lines.partition_by("batch", as_dict=True).items():
+        events.record(connection, entity, part, UUID(str(by)), now)
+
+
+def _lost(
+    connection: sa.Connection, intents: Sequence[Intent], done: pl.DataFrame, keys: pl.Series
 ) -> pl.Series:
     """Those of the keys whose insert or update a worker that died had begun, and the target has not seen."""
     batches_of = [intent.batch for intent in intents if intent.batch is not None]
@@ -88,10 +133,5 @@ def _lost(
             *(i.key_hashes for i in intents if i.batch in died and i.op != "delete"),
         ]
     )
-    known = records.load_known_of(connection, entity, keys).filter(~pl.col("deleted"))
-    here = live.join(known, on=KEY_HASH, how="left", suffix="_known", nulls_equal=True)
-    fresh = pl.col(DATA_HASH).ne_missing(pl.col(f"{DATA_HASH}_known")) | pl.col(
-        PARENT_REFS
-    ).ne_missing(pl.col(f"{PARENT_REFS}_known"))
-    applied = here.filter(fresh)[KEY_HASH].implode()
+    applied = done.filter(pl.col("event") != "deleted")[KEY_HASH].implode()
     return keys.filter(keys.is_in(written.implode()) & ~keys.is_in(applied))

@@ -68,7 +68,7 @@ def run(*, rows: int, seed: int) -> int:
             screen.print(f"the third sync pushed {quiet} records although nothing had changed")
     screen.print(f"{time.monotonic() - started:.1f} s in all")
     screen.print(
-        "\nNext: syncflow up, then http://127.0.0.1:3000 shows these runs in the Dagster UI"
+        "\nNext: make up (syncflow up, where it is installed), then http://127.0.0.1:3000 shows these runs in the Dagster UI"
     )
     return 0 if equal else 1
 

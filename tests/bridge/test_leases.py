@@ -18,7 +18,7 @@ from syncflow_core.bridge.database import Database
 from syncflow_core.bridge.entities import apply_entities
 from syncflow_core.bridge.leases import Lease
 from syncflow_core.entity import Entity
-from syncflow_core.errors import SyncFlowError
+from syncflow_core.errors import SyncFlowError, UnavailableError
 
 NOW = datetime(2025, 12, 8, tzinfo=UTC)
 HOLDER = """
@@ -187,3 +187,8 @@ def test_a_heartbeat_notices_that_the_session_was_ended(database: Database) -> N
                 sa.text("SELECT pg_terminate_backend(backend_pid) FROM bridge.leases")
             )
         until(lambda: lease.is_lost)
+        with (
+            database.begin() as connection,
+            pytest.raises(UnavailableError, match="the database ended the session"),
+        ):
+            lease.check(connection)

@@ -175,7 +175,8 @@ def test_a_run_whose_process_is_gone_is_ended_and_one_that_lives_is_not(place: P
         tags={"syncflow/process": f"{host} {gone.pid} {born} {dead.run_id}"},
     )
 
-    ended = end_abandoned(place.instance)
+    # the lease's session of a living one was ended by a database that was started anew
+    ended = end_abandoned(place.instance, {alive.run_id})
 
     assert ended == [dead.run_id]
     status = {
@@ -196,6 +197,12 @@ def test_a_run_that_died_with_its_lease_is_ended_whatever_machine_it_was_on(plac
             "UPDATE bridge.leases SET released_at = NULL, dagster_run_id = %s", (run.run_id,)
         )
 
+    living = sensor(place, "dead_workers")
+    assert living.skip_message == "every worker lives"  # type: ignore[attr-defined]  # a moment ago it did
+    with place.database.begin() as connection:
+        connection.exec_driver_sql(
+            "UPDATE bridge.leases SET heartbeat_at = heartbeat_at - interval '16 seconds'"
+        )
     told = sensor(place, "dead_workers")
 
     assert told.skip_message == f"ended {run.run_id}"  # type: ignore[attr-defined]

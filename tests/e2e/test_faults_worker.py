@@ -68,11 +68,12 @@ def changed(first: Place) -> Iterator[Place]:
     """The source is a generation ahead; at the end all of it has arrived, once."""
     generation = next(GENERATIONS)
     source(first, generation)
-    before = effects(first)
+    before, told = effects(first), history_of(first)
     yield first
     recovered = first.command("sync", "--all", "--full", "--json")
     assert recovered.returncode == 0, recovered.stderr
     assert effects(first) == before + ONCE, "each record once"
+    assert history_of(first) == told + ONCE, "each with its line of history, whoever learned of it"
     for name in ("mas", "det"):
         held = [json.loads(text) for text in hub(first, name).values()]
         assert len(held) == 2 * ROWS
@@ -82,6 +83,13 @@ def changed(first: Place) -> Iterator[Place]:
             assert open_failed(connection, name).is_empty()
             assert [b for b in history(connection, entities=[name]) if b.finished_at is None] == []
     assert unfinished_runs(first) == []
+
+
+def history_of(place: Place) -> int:
+    """How many writes the history of records tells."""
+    query = "SELECT count(*) FROM bridge.record_events WHERE event IN ('inserted', 'updated', 'deleted')"
+    with place.database.begin() as connection:
+        return int(connection.exec_driver_sql(query).scalar_one())
 
 
 def unfinished_runs(place: Place) -> list[str]:

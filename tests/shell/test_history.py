@@ -145,7 +145,7 @@ def test_an_asset_says_which_run_is_its_last(kept: Kept) -> None:
     assert materialized.partition_key == newest
 
 
-def test_what_is_put_off_is_there_when_its_step_has_ended(kept: Kept) -> None:
+def test_an_ops_inputs_and_the_step_before_it_are_there_while_it_works(kept: Kept) -> None:
     """Also for a process that reads while the run goes on."""
     _, ours = kept
     seen: list[list[str]] = []
@@ -169,7 +169,7 @@ def test_what_is_put_off_is_there_when_its_step_has_ended(kept: Kept) -> None:
 
     (kinds,) = seen
     assert "HANDLED_OUTPUT" in kinds
-    assert kinds[-1] == "STEP_START"
+    assert kinds[-3:] == ["STEP_START", "LOADED_INPUT", "STEP_INPUT"]
 
 
 def test_who_watches_a_run_is_told_of_all_that_happens(kept: Kept) -> None:

@@ -50,7 +50,7 @@ class Outage:
         if not self._breaker.failed():
             return
         if self._is_healthy():
-            self.answered()
+            self._breaker.answered()  # nobody has been told that it was away
             return
         logger.warning(
             "%s at %s has stopped answering; waiting for it, at most %.0f s",

@@ -137,28 +137,38 @@ def _print(found: Sequence[Plan], *, as_json: bool) -> None:
         for plan in found:
             sys.stdout.write(printable_json(msgspec.json.encode(_plain(plan))) + "\n")
         return
-    screen = console()
     for plan in found:
-        screen.print(
-            f"\n{plan.entity}  plan {plan.uid}  {plan.kind}, {plan.status}",
-            markup=False,
-            style="bold",
-        )
-        shown = [f"{name} {plan.counts[name]:,}" for name in COUNTS if plan.counts.get(name)]
-        screen.print("  " + (", ".join(shown) or "nothing"), markup=False)
-        if plan.reason:
-            screen.print(f"  {printable(plan.reason)}", markup=False, style="dim")
-        if plan.samples:
-            table = Table(box=None, pad_edge=False)
-            for heading in SAMPLE_COLUMNS:
-                table.add_column(heading, overflow="fold")
-            for row in plan.samples:
-                table.add_row(*(printable(str(row.get(name) or "")) for name in SAMPLE_COLUMNS))
-            screen.print(table)
-            if left := _beyond(plan):
-                screen.print(f"  and {left}", markup=False)
-        if plan.status == "open":
-            screen.print(f"  syncflow apply {plan.uid}", markup=False)
+        _print_one(plan)
+
+
+def _print_one(plan: Plan) -> None:
+    screen = console()
+    screen.print(
+        f"\n{plan.entity}  plan {plan.uid}  {plan.kind}, {plan.status}",
+        markup=False,
+        style="bold",
+    )
+    shown = [f"{name} {plan.counts[name]:,}" for name in COUNTS if plan.counts.get(name)]
+    if not _does_anything(plan):
+        shown.insert(0, "nothing to do")
+    screen.print("  " + ", ".join(shown), markup=False)
+    if plan.reason:
+        screen.print(f"  {printable(plan.reason)}", markup=False, style="dim")
+    if plan.samples:
+        table = Table(box=None, pad_edge=False)
+        for heading in SAMPLE_COLUMNS:
+            table.add_column(heading, overflow="fold")
+        for row in plan.samples:
+            table.add_row(*(printable(str(row.get(name) or "")) for name in SAMPLE_COLUMNS))
+        screen.print(table)
+        if left := _beyond(plan):
+            screen.print(f"  and {left}", markup=False)
+    if plan.status == "open" and _does_anything(plan):
+        screen.print(f"  syncflow apply {plan.uid}", markup=False)
+
+
+def _does_anything(plan: Plan) -> bool:
+    return any(plan.counts.get(name) for name in ("inserts", "updates", "deletes", "pending"))
 
 
 def _beyond(plan: Plan) -> str:

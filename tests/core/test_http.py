@@ -621,7 +621,9 @@ def test_an_outage_is_waited_for_and_probed_by_health_alone(safe: bool) -> None:
     assert len([at for at in outage.health if 1 <= at < 101]) < 12
 
 
-def test_a_request_that_fails_while_the_system_is_healthy_is_no_outage() -> None:
+def test_a_request_that_fails_while_the_system_is_healthy_is_no_outage(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     def handler(request: httpx.Request) -> httpx.Response:
         if request.url.path.endswith("/health"):
             return httpx.Response(200, json={"status": "healthy"})
@@ -636,6 +638,7 @@ def test_a_request_that_fails_while_the_system_is_healthy_is_no_outage() -> None
         transport.request("GET", "/bad")
     assert server.calls.count("/bad") == Limits().attempts
     assert clock.now < 30
+    assert "again" not in caplog.text, "nobody said that it was away"
 
 
 def test_an_outage_that_does_not_end_is_given_up_and_says_so() -> None:

@@ -65,6 +65,10 @@ def test_a_plan_shows_old_and_new_values_and_pushes_nothing(place: Place) -> Non
     assert (counts["inserted"], counts["updated"], counts["deleted"]) == (1, 2, 1)
     assert effects(place) == before + 4
     assert outcome(place.sync(), "itm")["unchanged"] == 10
+    nothing = place.command("plan", "itm", "--full")
+    assert nothing.returncode == 0
+    assert "nothing to do, unchanged 10" in nothing.stdout
+    assert "syncflow apply" not in nothing.stdout
 
 
 def test_a_plan_that_does_not_fit_any_more_is_refused_whole_and_says_what_changed(

@@ -126,6 +126,7 @@ class BridgeResource(dg.ConfigurableResource[Database]):
     """The bridge database (``SYNCFLOW_DATABASE_URL``, else the embedded one)."""
 
     _database: Database | None = PrivateAttr(default=None)
+    _own: bool = PrivateAttr(default=True)
     _leases: dict[UUID, Lease] = PrivateAttr(default_factory=dict)
     _ahead: dict[UUID, Future[pl.DataFrame]] = PrivateAttr(default_factory=dict)
     _shared: dict[str, tuple[SharedLimiter, SharedBreaker]] = PrivateAttr(default_factory=dict)
@@ -156,7 +157,8 @@ class BridgeResource(dg.ConfigurableResource[Database]):
         """The database, opened once a run; its schema is this code's."""
         if self._database is None:
             database, settings = _LENT.get(), read_settings()
-            if database is None or not database.is_of(settings):
+            self._own = database is None or not database.is_of(settings)
+            if database is None or self._own:
                 database = Database.open(settings)
             database.check_schema()
             self._database = database
@@ -177,6 +179,7 @@ class BridgeResource(dg.ConfigurableResource[Database]):
         """Close it, and the batches that the run's end left between two ops."""
         if self._database is None:
             return
+        self._database.stop_reading()  # of a run that was ended between two of its ops
         for batch, lease in self._leases.items():
             ended = None
             if context.run is not None and context.instance is not None:
@@ -210,7 +213,7 @@ class BridgeResource(dg.ConfigurableResource[Database]):
         for limiter, _ in self._shared.values():
             limiter.close()
         self._shared.clear()
-        if self._database is not _LENT.get():
+        if self._own:
             self._database.close()
         self._database = None
 

@@ -111,12 +111,15 @@ def _tell(  # each is what the history says
     """One line of history for each record that was written, in the batch that wrote it and never learned it."""
     begun = pl.concat(
         intent.key_hashes.to_frame(KEY_HASH).with_columns(
-            pl.lit(str(intent.batch or batch)).alias("batch")
+            pl.lit(str(intent.batch or batch)).alias("batch"),
+            pl.lit(intent.op == "delete").alias("deletes"),
         )
         for intent in sorted(intents, key=lambda intent: intent.opened_at)
     )
-    newest = begun.unique(KEY_HASH, keep="last", maintain_order=True)
-    lines = done.join(newest, on=KEY_HASH)
+    newest = begun.unique([KEY_HASH, "deletes"], keep="last", maintain_order=True)
+    # what nobody here had begun, another program did
+    deletes = (pl.col("event") == "deleted").alias("deletes")
+    lines = done.with_columns(deletes).join(newest, on=[KEY_HASH, "deletes"])
     for (by,), part in lines.partition_by("batch", as_dict=True).items():
         events.record(connection, entity, part, UUID(str(by)), now)
 

@@ -9,6 +9,7 @@ import polars as pl
 import psycopg
 import pytest
 import sqlalchemy as sa
+from forked import Failpoint
 from machine import until
 from place import Place, outcome
 from tables import hub, table
@@ -135,6 +136,26 @@ def test_a_sync_that_waits_for_known_records_ends_when_it_is_told_to(
         until(lambda: (looking.execute(waits).fetchone() or (0,))[0] > 0)
         asked = time.monotonic()
         running.send_signal(signal.SIGINT)
+        running.communicate(timeout=60)
+        took = time.monotonic() - asked
+
+    assert running.returncode == 130
+    assert took < database.LOCK_TIMEOUT_S - 5, "the lock's own time limit has ended it"
+
+
+def test_a_sync_that_is_told_to_end_between_two_ops_waits_for_no_known_records(
+    place: Place,
+) -> None:
+    table(place, "itm", COLUMNS, [{"ID": n, "NAME": f"n{n}"} for n in range(20)])
+    place.apply([Entity(name="itm")])
+    place.sync()
+    second = Failpoint(
+        "syncflow_dagster.frame_io.FrameIOManager.load_input", nth=2, signal=signal.SIGINT
+    )
+    with psycopg.connect(place.url) as session:
+        session.execute("LOCK bridge.synced_records IN ACCESS EXCLUSIVE MODE")
+        asked = time.monotonic()
+        running = place.process("sync", "itm", "--full", at=second)
         running.communicate(timeout=60)
         took = time.monotonic() - asked
 

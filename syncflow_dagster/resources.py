@@ -13,10 +13,10 @@ import logging
 import threading
 from abc import abstractmethod
 from collections.abc import Iterator
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Generic, Protocol, TypeVar
+from typing import Final, Generic, Protocol, TypeVar
 from uuid import UUID
 
 import dagster as dg
@@ -44,6 +44,9 @@ from syncflow_dagster.unbegun import close_unbegun
 
 logger = logging.getLogger(__name__)
 
+
+STOP_S: Final = 0.1
+"""How often a read is told to stop, in seconds."""
 
 _LENT: ContextVar[Database | None] = ContextVar("_LENT", default=None)
 
@@ -175,11 +178,18 @@ class BridgeResource(dg.ConfigurableResource[Database]):
                 )
             return self._shared[system]
 
+    def _stop_reading_ahead(self, database: Database) -> None:
+        """End the reads of a run that was ended meanwhile."""
+        for reading in self._ahead.values():
+            while not reading.done():
+                database.stop_reading()  # once more: it stops none that is only about to begin
+                wait([reading], timeout=STOP_S)
+
     def teardown_after_execution(self, context: dg.InitResourceContext) -> None:
         """Close it, and the batches that the run's end left between two ops."""
         if self._database is None:
             return
-        self._database.stop_reading()  # of a run that was ended between two of its ops
+        self._stop_reading_ahead(self._database)
         for batch, lease in self._leases.items():
             ended = None
             if context.run is not None and context.instance is not None:

@@ -15,6 +15,7 @@ from syncflow_core.settings import read_settings
 from syncflow_dagster.alerting import build_alert_sensor
 from syncflow_dagster.assets import build_assets
 from syncflow_dagster.daytime import build_day_schedule
+from syncflow_dagster.forks import fork_runs
 from syncflow_dagster.frame_io import FrameIOManager
 from syncflow_dagster.jobs import build_jobs
 from syncflow_dagster.logs import log_to_stderr
@@ -78,4 +79,5 @@ def defs() -> dg.Definitions:
     """What ``workspace.yaml`` loads."""
     settings = read_settings()
     log_to_stderr(settings, server=True)
+    fork_runs()
     return build(read_entities(settings), settings.slices, time_zone=settings.time_zone)

@@ -6,6 +6,7 @@ import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -150,17 +151,25 @@ def test_XW15_a_run_whose_worker_is_killed_is_followed_at_once_and_ended_in_dags
         holder = connection.exec_driver_sql(
             "SELECT holder FROM bridge.leases WHERE released_at IS NULL"
         ).scalar_one()
-    os.kill(int(holder.partition(" process ")[2].split()[0]), signal.SIGKILL)
+    worker = int(holder.partition(" process ")[2].split()[0])
+    copied_from = Path(f"/proc/{parent_of(worker)}/cmdline").read_text(encoding="utf-8")
+    os.kill(worker, signal.SIGKILL)
     faults(place.sandbox.apismith_url)
 
     next_one = place.command("sync", "itm", "--full")
 
+    assert "multiprocessing.forkserver" in copied_from
     assert next_one.returncode == 0, next_one.stderr
     assert effects(place) > before
     assert {json.loads(text)["name"] for text in hub(place, "itm").values()} == {"worker"}
     assert inserted_twice(place.url) == updated_twice(place.url) == []
     until(lambda: servers.status_of(run) is dg.DagsterRunStatus.FAILURE)
     assert running_batches(place) == []
+
+
+def parent_of(process: int) -> int:
+    stat = Path(f"/proc/{process}/stat").read_text(encoding="ascii")
+    return int(stat.rpartition(")")[2].split()[1])
 
 
 @contextmanager

@@ -11,20 +11,27 @@ Does not belong here: making the home (``home``), what the storages do otherwise
 Source: design.md, "Fixed interfaces", Dagster and Environment; dagster issue 33958 (the scheme).
 """
 
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
 
 from dagster._config import UserConfigSchema
 from dagster._core.storage.base_storage import DagsterStorage
-from dagster._core.storage.local_compute_log_manager import LocalComputeLogManager
+from dagster._core.storage.compute_log_manager import CapturedLogContext, ComputeIOType
+from dagster._core.storage.local_compute_log_manager import (
+    IO_TYPE_EXTENSION,
+    LocalComputeLogManager,
+)
 from dagster._core.storage.root import LocalArtifactStorage
 from dagster._core.storage.sqlite_storage import DagsterSqliteStorage
 from dagster._serdes import ConfigurableClass, ConfigurableClassData
 
-from syncflow_core.private import make_folder
+from syncflow_core.private import make_file, make_folder
 from syncflow_core.settings import read_settings
 from syncflow_dagster.history import in_postgresql, tune
+from syncflow_dagster.printed import kept
 
 
 def dagster_folder(name: str) -> Path:
@@ -80,6 +87,19 @@ class SyncFlowComputeLogs(LocalComputeLogManager):
     ) -> Self:
         """Dagster's own log manager over the home's folder."""
         return cls(str(dagster_folder("logs")), inst_data=inst_data)
+
+    @contextmanager
+    def capture_logs(self, log_key: Sequence[str]) -> Iterator[CapturedLogContext]:
+        """Within the block, what this process prints is kept; Dagster starts four processes for it."""
+        streams = ((sys.stdout, ComputeIOType.STDOUT), (sys.stderr, ComputeIOType.STDERR))
+        with kept(
+            [
+                (stream, Path(self.get_captured_local_path(log_key, IO_TYPE_EXTENSION[kind])))
+                for stream, kind in streams
+            ]
+        ):
+            yield CapturedLogContext(log_key)
+        make_file(Path(self.complete_artifact_path(log_key)))
 
 
 class SyncFlowArtifacts(LocalArtifactStorage):

@@ -32,6 +32,7 @@ from syncflow_dagster.choices import Mode, refuse_slice, refuse_unknown
 from syncflow_dagster.clock import utc_now
 from syncflow_dagster.definitions import build
 from syncflow_dagster.partitions import LOCATION, REPOSITORY, range_tags, slice_key
+from syncflow_dagster.printed import left_alone
 from syncflow_dagster.resources import lent
 from syncflow_dagster.statuses import CANCELED
 from syncflow_dagster.unbegun import close_unbegun
@@ -147,7 +148,7 @@ def _execute(
     mark(instance, run.run_id)
     interrupted = False
     try:
-        with lent(database):
+        with lent(database), left_alone():
             for _ in execute_run_iterator(InMemoryJob(job), run, instance):
                 pass
     except (DagsterExecutionInterruptedError, KeyboardInterrupt):

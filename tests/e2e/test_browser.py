@@ -152,6 +152,7 @@ def test_a_failed_run_goes_on_from_the_op_that_failed(
     page.wait_for_function(f"() => location.href !== {failed!r}")
     page.get_by_text("Success", exact=True).first.wait_for()
 
+    assert "STEP_FAILURE" in servers.printed(failed.rpartition("/")[2])
     assert servers.begun(page.url.rpartition("/")[2]) == {"itm.push"}
     assert "id=N" in hub(place, "itm")
 

@@ -1,9 +1,11 @@
 """The main job on real servers and a real database: through Dagster, through time, through a kill."""
 
 import os
+import pty
 import signal
 import subprocess
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -161,25 +163,45 @@ def test_a_sync_killed_half_way_is_followed_by_one_that_ends_equal(place: Place)
     assert updated_twice(place.url) == []
 
 
-def test_the_demo_says_equal_and_leaves_no_process(tmp_path: Path) -> None:
+def test_the_demo_draws_bars_while_it_works_says_equal_and_leaves_no_process(
+    tmp_path: Path,
+) -> None:
     home = tmp_path / "home"
     environment = {
         k: v for k, v in os.environ.items() if not k.startswith(("SYNCFLOW_", "DAGSTER_"))
     }
-
-    ended = subprocess.run(
+    screen, terminal = pty.openpty()
+    demo = subprocess.Popen(
         [SYNCFLOW, "demo", "--rows", "1000"],
-        env={**environment, "SYNCFLOW_HOME": str(home)},
+        env={**environment, "SYNCFLOW_HOME": str(home), "TERM": "xterm"},
         cwd=tmp_path,
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=terminal,
         text=True,
-        timeout=240,
-        check=False,
     )
+    os.close(terminal)
 
-    assert ended.returncode == 0, ended.stdout + ended.stderr
-    assert "equal: the hub holds what the ERP holds" in ended.stdout
+    with ThreadPoolExecutor(1) as pool:
+        looked_at = pool.submit(drawn, screen)
+        told, _ = demo.communicate(timeout=240)
+        bars = looked_at.result()
+
+    assert demo.returncode == 0, told + bars
+    assert "equal: the hub holds what the ERP holds" in told
+    assert {"fetch", "identity", "push"} <= set(bars.split())
     until(lambda: processes_of(home) == [])
+
+
+def drawn(screen: int) -> str:
+    """What a terminal was told to show, until nobody draws on it any more."""
+    pieces = []
+    try:
+        while piece := os.read(screen, 1 << 16):
+            pieces.append(piece)
+    except OSError:
+        pass  # so Linux says that its other end is closed
+    os.close(screen)
+    return b"".join(pieces).decode(errors="replace")
 
 
 def test_a_push_that_failed_is_taken_up_again_without_fetching(place: Place) -> None:

@@ -139,6 +139,14 @@ class Servers:
         """The ops of the run that have begun."""
         return {item.step_key for item in self.instance.get_run_step_stats(run) if item.start_time}
 
+    def printed(self, run: str) -> str:
+        """The run's standard error, as the UI shows it."""
+        captured = self.instance.all_logs(run, of_type=dg.DagsterEventType.LOGS_CAPTURED)
+        (data,) = (event.get_dagster_event().logs_captured_data for event in captured)
+        logs = self.instance.compute_log_manager
+        key = logs.build_log_key_for_run(run, data.file_key)
+        return (logs.get_log_data(key).stderr or b"").decode()
+
 
 @contextmanager
 def serving(place: Place, *, api: bool = True) -> Iterator[Servers]:

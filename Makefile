@@ -23,15 +23,11 @@ up: $(INSTALLED)  ## database, sandbox, Dagster UI and daemon on this machine; C
 	$(BIN)/syncflow up
 
 test: $(INSTALLED)  ## the whole suite, in parallel
-	$(BIN)/pytest -n 3 --dist loadscope --no-loadscope-reorder --ignore tests/shell/test_openapi.py
-	# its tests have one name, by which those of one module would be made once
-	$(BIN)/pytest -q -n 3 tests/shell/test_openapi.py
+	$(BIN)/pytest -n 3 --dist loadscope --no-loadscope-reorder
 
 coverage: $(INSTALLED)  ## the same, measured: fails under 80 % of all, or 95 % of a pure module; slow
 	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest -n 3 --dist loadscope --no-loadscope-reorder --timeout 900 \
-		--ignore tests/shell/test_openapi.py
-	$(BIN)/coverage run -m pytest -q -n 3 --timeout 900 tests/shell/test_openapi.py
+	$(BIN)/coverage run -m pytest -n 3 --dist loadscope --no-loadscope-reorder --timeout 900
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report --skip-covered --fail-under 80
 	$(BIN)/python .ci/covered.py

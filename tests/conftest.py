@@ -27,6 +27,19 @@ hypothesis.settings.load_profile("untimed")
 
 URL = os.environ.get("SYNCFLOW_TEST_DATABASE_URL")
 
+LONGEST = ("test_browser.py", "test_dagster_servers.py", "test_openapi.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest modules go first, so that none is left to one worker at the end; every test has a name of its own.
+
+    Schemathesis gives all its tests of one function the same, by which xdist would make but one of them.
+    """
+    items.sort(key=lambda item: item.path.name not in LONGEST)
+    for item in items:
+        if (operation := getattr(item, "operation_label", None)) is not None:
+            item._id = item.id.with_params(operation)  # pytest has no other way
+
 
 @pytest.fixture(scope="session")
 def server_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:

@@ -1,6 +1,5 @@
 """What a run prints: every byte is in the file and where it went before; nothing is needed but the process itself."""
 
-import os
 import signal
 import subprocess
 import sys

@@ -99,7 +99,7 @@ class SyncFlowComputeLogs(LocalComputeLogManager):
             ]
         ):
             yield CapturedLogContext(log_key)
-        make_file(Path(self.complete_artifact_path(log_key)))
+        make_file(Path(self.get_captured_local_path(log_key, "complete")))
 
 
 class SyncFlowArtifacts(LocalArtifactStorage):

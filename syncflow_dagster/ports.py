@@ -20,8 +20,11 @@ def check_ports(host: str, ports: Sequence[int], choose: str) -> None:
         choose: How a person chooses others.
 
     Raises:
-        ConfigError: One is taken, or this machine or user may not have it.
+        ConfigError: One is taken, or stands twice, or this machine or user may not have it.
     """
+    for port in filter(None, ports):
+        if ports.count(port) > 1:
+            raise ConfigError(f"port {port} is given to two servers ({choose})")
     taken = []
     for port in ports:
         with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:

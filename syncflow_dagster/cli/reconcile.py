@@ -74,6 +74,8 @@ def _show(found: Reconciliation, plan: str | None) -> None:
         for row in found.samples:
             table.add_row(*(printable(str(row[name])) for name in ("side", "kind", "record")))
         screen.print(table)
+        if found.differences > len(found.samples):
+            screen.print(f"and {found.differences - len(found.samples):,} more", markup=False)
     if plan is not None and found.differences:
         hub = any(n for name, n in found.counts.items() if name.startswith("hub_"))
         if hub and not found.repaired:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from local import LOCAL
+from machine import free_port
 from place import Place, lines
 
 from syncflow_core.entity import Entity, ParentRef
@@ -142,6 +143,15 @@ def test_a_port_that_is_none_or_taken_is_refused(
     assert f"port {port} is taken: is another syncflow up or sandbox running?" in taken.stderr
     assert taken.stderr.count("\n") == 1
     assert "65535" in none.stderr
+
+
+def test_a_port_for_two_servers_is_refused(shared_place: Place) -> None:
+    port = str(free_port())
+
+    told = shared_place.command("sandbox", "--apismith-port", port, "--schedulehub-port", port)
+
+    assert (told.returncode, told.stderr.count("\n")) == (2, 1)
+    assert f"port {port} is given to two servers" in told.stderr
 
 
 def test_a_reference_that_is_not_made_of_the_parents_key_is_named(seeded: Place) -> None:

@@ -185,6 +185,17 @@ def test_nothing_in_the_hub_is_no_accuracy(place: Place) -> None:
     assert counted(found) == {"source_missing": 20}
 
 
+def test_differences_beyond_those_that_are_listed_are_counted(place: Place) -> None:
+    table(place, "rec", COLUMNS, items(23))
+    place.apply([Entity(name="rec")])
+
+    told = place.command("reconcile", "rec").stdout
+
+    assert "source missing 23" in told
+    assert told.count("id=I") == 20
+    assert "and 3 more\n" in told
+
+
 def test_the_asset_check_compares_a_sample(synced: Place) -> None:
     with synced.database.begin() as connection:
         defs = build(load_entities(connection), 7)

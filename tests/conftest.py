@@ -16,6 +16,7 @@ from psycopg import sql
 from syncflow_core.bridge import schema
 from syncflow_core.bridge.database import Database
 from syncflow_core.bridge.embedded import EmbeddedServer
+from syncflow_core.sandbox import database as sandbox
 
 # Dagster's definitions are many objects, made again for many tests: an eighth of the time was going through them
 gc.set_threshold(50_000, 20, 50)
@@ -62,10 +63,11 @@ def server_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def template(server_url: str) -> Iterator[str]:
-    """The name of a database that has all migrations, and the tables that Dagster would make on its first use."""
+    """The name of a database that has all migrations, and what Dagster and the sandbox would make on their first use."""
     with _fresh(server_url) as name:
         url = _at(server_url, name)
         schema.upgrade(url)
+        sandbox.prepare(url)
         DagsterPostgresStorage(url.replace("://", "+psycopg2://", 1))
         yield name
 

@@ -33,6 +33,8 @@ FORKS.set_forkserver_preload(
         "anyio._backends._asyncio",
         "pydantic.v1",
         "uvicorn.lifespan.on",
+        # whose command is the main module of who forks
+        "pytest",
     ]
 )
 

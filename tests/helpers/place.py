@@ -1,6 +1,7 @@
 """One test's whole SyncFlow, driven in process or by command."""
 
 import contextlib
+import functools
 import io
 import json
 import logging
@@ -136,7 +137,7 @@ def opened(url: str, folder: Path) -> Iterator[Place]:
     with (
         Sandbox.start(url, one_process=True, spawn=_started) as sandbox,
         Database(url) as database,
-        dg.DagsterInstance.ephemeral() as instance,
+        _history() as instance,
         pytest.MonkeyPatch.context() as monkeypatch,
     ):
         variables = {
@@ -148,10 +149,26 @@ def opened(url: str, folder: Path) -> Iterator[Place]:
         for name, value in variables.items():
             monkeypatch.setenv(name, value)
         monkeypatch.delenv("DAGSTER_HOME", raising=False)
-        tune(instance.run_storage, instance.event_log_storage)
         place = Place(folder, url, database, sandbox, instance, {**os.environ, **variables})
         yield place
         place.tables.close()
+
+
+@contextmanager
+def _history() -> Iterator[dg.DagsterInstance]:
+    """Dagster's instance in memory; its tables are made once, and emptied."""
+    instance = _kept_instance()
+    try:
+        yield instance
+    finally:
+        instance.wipe()
+
+
+@functools.cache
+def _kept_instance() -> dg.DagsterInstance:
+    instance = dg.DagsterInstance.ephemeral()
+    tune(instance.run_storage, instance.event_log_storage)
+    return instance
 
 
 def _started(arguments: list[str]) -> Any:

@@ -2,7 +2,8 @@
 
 import gc
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from uuid import uuid4
 
@@ -52,13 +53,25 @@ def server_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
     with EmbeddedServer.acquire(Path(shared) / "bridge-tests", linger_s=0) as server:
         with psycopg.connect(server.url("postgres"), autocommit=True) as connection:
-            for name in ("fsync", "synchronous_commit", "full_page_writes"):
-                # what is killed in the tests are clients; servers that are killed are others
+            for name in ("fsync", "synchronous_commit", "full_page_writes", "autovacuum"):
+                # what is killed in the tests are clients; servers that are killed are others; no table lives long
                 connection.execute(
                     sql.SQL("ALTER SYSTEM SET {} = off").format(sql.Identifier(name))
                 )
             connection.execute("SELECT pg_reload_conf()")
         yield server.url("postgres")
+
+
+@pytest.fixture(scope="session")
+def fresh(server_url: str) -> Callable[[str], AbstractContextManager[str]]:
+    """Makes a database like the one whose address it is given; its address, while the block lasts."""
+
+    @contextmanager
+    def made(like: str) -> Iterator[str]:
+        with _fresh(server_url, like.rpartition("/")[2]) as name:
+            yield _at(server_url, name)
+
+    return made
 
 
 @pytest.fixture(scope="session")

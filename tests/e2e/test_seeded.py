@@ -1,8 +1,12 @@
 """The seeded ERP through sweeps, plans and a lost bridge, judged by the comparison that owes SyncFlow nothing."""
 
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from pathlib import Path
+
 import pytest
 from local import LOCAL
-from place import Place, lines
+from place import Place, lines, opened
 
 from syncflow_core.bridge import schema
 from syncflow_core.entity import Brake
@@ -16,14 +20,24 @@ ENTITIES = [
 ]
 
 
+@pytest.fixture(scope="module")
+def synced(module_url: str, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A database after the first sync; nobody is connected to it any more."""
+    with opened(module_url, tmp_path_factory.mktemp("place")) as place:
+        with place.tables.connection() as connection:
+            erp.seed_erp(connection, rows=2_000, seed=5)
+        place.apply(ENTITIES)
+        place.sync()
+        assert compare(place.url).equal
+    return module_url
+
+
 @pytest.fixture
-def seeded(place: Place) -> Place:
-    with place.tables.connection() as connection:
-        erp.seed_erp(connection, rows=2_000, seed=5)
-    place.apply(ENTITIES)
-    place.sync()
-    assert compare(place.url).equal
-    return place
+def seeded(
+    fresh: Callable[[str], AbstractContextManager[str]], synced: str, tmp_path: Path
+) -> Iterator[Place]:
+    with fresh(synced) as url, opened(url, tmp_path) as place:
+        yield place
 
 
 def pass_day(place: Place) -> None:
@@ -36,8 +50,8 @@ def pass_day(place: Place) -> None:
 def test_slices_make_the_hub_equal_whatever_their_order(seeded: Place) -> None:
     pass_day(seeded)
 
-    for number in (4, 1, 2, 3):
-        seeded.sync(slice_=number, slices=4)
+    for number in (3, 1, 2):
+        seeded.sync(slice_=number, slices=3)
 
     comparison = compare(seeded.url)
     assert comparison.equal, comparison.table()

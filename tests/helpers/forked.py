@@ -13,6 +13,7 @@ import resource
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -61,6 +62,9 @@ class Failpoint:
         elif self.full:
             signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
             resource.setrlimit(resource.RLIMIT_FSIZE, (FULL_BYTES, FULL_BYTES))
+        elif self.signal == signal.SIGSTOP:
+            # to this thread, which stops with it: sent to the process it waits for the main thread's turn
+            signal.pthread_kill(threading.get_ident(), signal.SIGSTOP)
         else:
             os.kill(os.getpid(), self.signal)
 

@@ -6,7 +6,7 @@ classes are what it names instead; each makes one of Dagster's own.
 
 Belongs here: choosing the place.
 Does not belong here: making the home (``home``), what the storages do otherwise than Dagster's own
-(``history``), the bridge database (``syncflow_core.bridge``).
+(``history``), how output is kept (``printed``), the bridge database (``syncflow_core.bridge``).
 
 Source: design.md, "Fixed interfaces", Dagster and Environment; dagster issue 33958 (the scheme).
 """

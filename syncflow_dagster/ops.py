@@ -34,7 +34,7 @@ from syncflow_core.stages.identity import identify
 from syncflow_core.stages.normalize import normalize_rows
 from syncflow_core.stages.push import push
 from syncflow_core.stages.resolve import resolve_parents
-from syncflow_core.stages.track import fail, track
+from syncflow_core.stages.track import Report, fail, track
 from syncflow_core.stages.work import (
     Connections,
     NightOverError,
@@ -157,10 +157,12 @@ def build_ops(
     )
     def push_op(context: dg.AssetExecutionContext, staged: Any) -> Iterator[Any]:  # noqa: ANN401  # the io manager's
         connections = connections_of(context.op_execution_context)
-        continued = continue_batch(context.op_execution_context, connections, staged)
-        with closing_on_error(connections, continued.order):
-            pushed = push(connections, continued, now=utc_now)
-            report = track(connections, pushed, now=utc_now)
+        pushed, report = staged, ended_before(context.op_execution_context, connections, staged)
+        if report is None:
+            continued = continue_batch(context.op_execution_context, connections, staged)
+            with closing_on_error(connections, continued.order):
+                pushed = push(connections, continued, now=utc_now)
+                report = track(connections, pushed, now=utc_now)
         stands = stands_now(connections, pushed)
         for done in pushed.slices:
             context.add_asset_metadata(
@@ -249,6 +251,33 @@ def connections_of(context: dg.OpExecutionContext) -> Connections:
         leases=resources.bridge.leases,
         ahead=resources.bridge.ahead,
         tally=tally,
+    )
+
+
+def ended_before(
+    context: dg.OpExecutionContext, connections: Connections, staged: Staged
+) -> Report | None:
+    """How the batch ended in an earlier run, which died before Dagster knew of it; None where there is more to do."""
+    if staged.order.run_id == context.run_id:
+        return None
+    with connections.database.begin() as connection:
+        batch = batches.load_batch(connection, staged.batch)
+    if batch.status not in {"completed", "partial", "withheld"}:
+        return None
+    notes = (batch.proof or {}).get("notes", ())
+    context.log.info(
+        "%s batch %s had ended %s before: nothing is left to do",
+        batch.entity,
+        batch.uid,
+        batch.status,
+    )
+    return Report(
+        entity=batch.entity,
+        batch=str(batch.uid),
+        status=batch.status,
+        counts=batch.counts,
+        seconds=dict(batch.seconds),
+        notes=tuple(notes),
     )
 
 

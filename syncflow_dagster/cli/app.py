@@ -5,7 +5,9 @@ Does not belong here: the work (the module named in each command).
 """
 
 import gc
+import os
 import sys
+from pathlib import Path
 from typing import Annotated, Final
 
 import typer
@@ -388,6 +390,9 @@ def up(
 def main() -> None:
     """Run the command that the arguments name."""
     gc.set_threshold(*GARBAGE)
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # whoever called has closed it
+            setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115  # to the end
     try:
         app()
     except KeyboardInterrupt:

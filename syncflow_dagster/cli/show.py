@@ -8,6 +8,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 
+from rich.console import Console
+from rich.measure import Measurement
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -76,13 +78,28 @@ def progress_bars(*, show: bool) -> Iterator[None]:
 
 def batch_table(batches: Sequence[Batch], title: str | None = None) -> None:
     """A line for each batch: status, counts, seconds; what a person should know below it."""
+    screen = console()
+    table = _batch_table(batches, title, COLUMNS)
+    if _width(screen, table) > screen.width:
+        used = [name for name in COLUMNS if any(asdict(batch.counts)[name] for batch in batches)]
+        table = _batch_table(batches, title, used)
+    # a line that the terminal breaks can be read, a number that is cut cannot
+    screen.width = max(screen.width, _width(screen, table))
+    screen.print(table)
+    for batch in batches:
+        if batch.error:
+            words = printable(f"{batch.entity}: {batch.error}")
+            screen.print(words, style="red", markup=False)
+        for note in (batch.proof or {}).get("notes", []):
+            screen.print(printable(f"{batch.entity}: {note}"), style="dim", markup=False)
+
+
+def _batch_table(batches: Sequence[Batch], title: str | None, counted: Sequence[str]) -> Table:
     table = Table(title=title, title_justify="left", box=None, pad_edge=False)
-    table.add_column("entity")
-    table.add_column("kind")
-    table.add_column("status")
-    for name in COLUMNS:
+    for name in ("entity", "kind", "status"):
+        table.add_column(name)
+    for name in (*counted, "s"):
         table.add_column(name, justify="right")
-    table.add_column("s", justify="right")
     for batch in batches:
         if batch.kind == "retry" and not any(asdict(batch.counts).values()) and not batch.error:
             continue  # it looked for what it could release, and there was nothing
@@ -91,14 +108,12 @@ def batch_table(batches: Sequence[Batch], title: str | None = None) -> None:
             batch.entity,
             batch.kind,
             batch.status,
-            *(f"{counts[name]:,}" if counts[name] else "." for name in COLUMNS),
+            *(f"{counts[name]:,}" if counts[name] else "." for name in counted),
             f"{batch.seconds.get('total', 0.0):.1f}",
         )
-    screen = console()
-    screen.print(table)
-    for batch in batches:
-        if batch.error:
-            words = printable(f"{batch.entity}: {batch.error}")
-            screen.print(words, style="red", markup=False)
-        for note in (batch.proof or {}).get("notes", []):
-            screen.print(printable(f"{batch.entity}: {note}"), style="dim", markup=False)
+    return table
+
+
+def _width(screen: Console, table: Table) -> int:
+    """The columns of a terminal that the table needs."""
+    return Measurement.get(screen, screen.options.update(max_width=10_000), table).maximum

@@ -1,12 +1,13 @@
 """What a user sees of every mistake: one line that says what to do, the right status, no stack."""
 
 import socket
+import subprocess
 from pathlib import Path
 
 import pytest
 from local import LOCAL
 from machine import free_port
-from place import Place, lines
+from place import SYNCFLOW, Place, lines
 
 from syncflow_core.entity import Entity, ParentRef
 from syncflow_core.sandbox import erp
@@ -143,6 +144,21 @@ def test_a_port_that_is_none_or_taken_is_refused(
     assert f"port {port} is taken: is another syncflow up or sandbox running?" in taken.stderr
     assert taken.stderr.count("\n") == 1
     assert "65535" in none.stderr
+
+
+@pytest.mark.parametrize("closed", ["2>&-", ">&-", ">&- 2>&-"])
+def test_a_command_works_whatever_of_its_output_is_closed(shared_place: Place, closed: str) -> None:
+    ended = subprocess.run(
+        ["/bin/sh", "-c", f'exec "{SYNCFLOW}" status {closed}'],
+        env=shared_place.environment,
+        cwd=shared_place.home,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+    assert (ended.returncode, ended.stderr) == (0, "")
 
 
 def test_a_port_for_two_servers_is_refused(shared_place: Place) -> None:

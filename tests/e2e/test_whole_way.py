@@ -230,6 +230,39 @@ def test_a_push_that_failed_is_taken_up_again_without_fetching(place: Place) -> 
     assert compare(place.url, ["customers"]).equal
 
 
+def test_a_run_that_died_when_its_batch_had_ended_is_taken_up_and_sends_nothing(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seed(place, 1_000)
+    job = ReconstructableRepository.for_module(
+        "syncflow_dagster.definitions", "defs", working_directory=str(place.home)
+    ).get_reconstructable_job("sync_customers")
+    (place.home / "dagster").mkdir()
+    slices = range_tags([1, place.slices])
+    with dg.DagsterInstance.local_temp(str(place.home / "dagster")) as instance:
+        with monkeypatch.context() as patched:
+            patched.setattr("syncflow_dagster.ops.stands_now", _dies)
+            first = dg.execute_job(job, instance, tags=slices)
+        sent = effects(place)
+
+        options = dg.ReexecutionOptions.from_failure(first.run_id, instance)
+        again = dg.execute_job(job, instance, tags=slices, reexecution_options=options)
+        shown = instance.get_latest_materialization_event(dg.AssetKey(["customers"]))
+
+    assert (first.success, again.success) == (False, True)
+    with place.database.begin() as connection:
+        (batch,) = history(connection, entities=["customers"])
+    assert (batch.status, batch.counts.inserted) == ("completed", sent)
+    assert effects(place) == sent > 0
+    assert shown is not None
+    assert shown.asset_materialization is not None
+    assert shown.asset_materialization.metadata["inserted"].value == sent
+
+
+def _dies(*_: object) -> None:
+    raise OSError("the machine is gone")
+
+
 def _stats(place: Place) -> dict[str, int]:
     answer = LOCAL.get(f"{place.sandbox.apismith_url}/sandbox/stats")
     answer.raise_for_status()

@@ -29,7 +29,7 @@ hypothesis.settings.load_profile("untimed")
 
 URL = os.environ.get("SYNCFLOW_TEST_DATABASE_URL")
 
-LONGEST = ("test_browser.py", "test_dagster_servers.py", "test_openapi.py")
+LONGEST = ("test_browser.py", "test_dagster_servers.py", "test_openapi.py", "test_up.py")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -15,17 +15,19 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import FrameType
 
 import httpx
+from rich.console import Console
 
 from syncflow_core.bridge import schema
 from syncflow_core.bridge.database import Database
-from syncflow_core.errors import ConfigError, UnavailableError
+from syncflow_core.errors import ConfigError, SyncFlowError, UnavailableError
 from syncflow_core.private import make_file
 from syncflow_core.sandbox import Sandbox
 from syncflow_core.sandbox.process import LOOPBACK
@@ -42,6 +44,9 @@ PR_SET_PDEATHSIG = 1  # prctl(2)
 START_S = 60.0
 DAGSTER = [sys.executable, "-m", "dagster"]
 STOP_S = 15.0
+LOOK_S = 5.0
+MISSES = 2
+"""Looks at the code location without an answer after which it is taken for dead."""
 APISMITH_PORT, SCHEDULEHUB_PORT = 8007, 5180
 SOCKET_BYTES = 104  # of a path, the end included: sys/un.h, BSD's
 
@@ -100,7 +105,7 @@ def run(*, ui_port: int, api_port: int, rows: int) -> int:
             _until(partial(_answers, f"{api}/health"), processes[3], "the REST API")
             screen.print(f"REST API     {api} (syncflow token NAME)")
             screen.print("Ctrl-C ends all")
-            return _wait(processes)
+            return _wait(processes, CodeLocation(socket_path, ui, screen))
         except KeyboardInterrupt:
             screen.print("ending")
             return 143 if signal.SIGTERM in asked else 0
@@ -225,9 +230,43 @@ def _serves(socket_path: Path) -> bool:
     return True
 
 
-def _wait(processes: Sequence[subprocess.Popen[bytes]]) -> int:
+@dataclass
+class CodeLocation:
+    """Looks whether the code location still answers: Dagster does not start it again when its process is killed."""
+
+    socket_path: Path
+    ui: str
+    screen: Console
+    _missed: int = 0
+    _due: float = field(default_factory=lambda: time.monotonic() + LOOK_S)
+
+    def look(self) -> None:
+        """Every few seconds; have it loaded anew when it has not answered twice."""
+        if time.monotonic() < self._due:
+            return
+        if not _serves(self.socket_path):
+            self._missed += 1
+            if self._missed >= MISSES:
+                self._load()
+        else:
+            if self._missed >= MISSES:
+                self.screen.print("the code location had ended: it has been loaded anew")
+            self._missed = 0
+        self._due = time.monotonic() + LOOK_S
+
+    def _load(self) -> None:
+        from syncflow_dagster.api.gateway import DagsterGateway
+
+        gateway = DagsterGateway(self.ui)
+        # what it answers is of the moment before: the next look tells
+        with closing(gateway), suppress(SyncFlowError):
+            gateway.reload()
+
+
+def _wait(processes: Sequence[subprocess.Popen[bytes]], code_location: CodeLocation) -> int:
     while all(process.poll() is None for process in processes):
         time.sleep(0.5)
+        code_location.look()
     raise UnavailableError("one of the processes ended; see up.log in the home", system="dagster")
 
 

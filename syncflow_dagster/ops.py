@@ -264,6 +264,7 @@ def ended_before(
         batch = batches.load_batch(connection, staged.batch)
     if batch.status not in {"completed", "partial", "withheld"}:
         return None
+    connections.frames.forget(str(staged.batch))  # where it died before it did so itself
     notes = (batch.proof or {}).get("notes", ())
     context.log.info(
         "%s batch %s had ended %s before: nothing is left to do",

@@ -1,7 +1,7 @@
 """What a run prints: kept in files for the UI, and shown where its process prints otherwise.
 
-Dagster does the same with four processes (``tail`` and who watches it, for each stream), which cost a
-short sync a quarter of its time, and one of which stays behind where a command is killed.
+Dagster does the same with four processes (``tail`` and who watches it, for each stream), one of which
+stays behind where a command is killed.
 Here one thread reads the files and shows what comes: it ends with its process.
 
 Belongs here: the two streams of a process.
@@ -12,6 +12,7 @@ Source: dagster 1.13, ``_core/execution/compute_logs.py``.
 
 import io
 import os
+import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -27,6 +28,13 @@ PIECE_BYTES: Final = 1 << 16
 TERMINAL: Final = "this run's output went to the terminal of its command\n"
 
 _left_alone: list[bool] = []
+
+
+def open_closed() -> None:
+    """This process has both streams: what goes into one that whoever started it has closed is nowhere."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115  # to the end
 
 
 @contextmanager
@@ -84,8 +92,10 @@ def _redirected(stream: TextIO, number: int, path: Path) -> Iterator[tuple[io.Fi
     try:
         yield reader, before
     finally:
-        stream.flush()
-        os.dup2(before.fileno(), number)
+        try:
+            stream.flush()
+        finally:  # also where the disk has no room for it
+            os.dup2(before.fileno(), number)
 
 
 def _show(shown: Sequence[tuple[io.FileIO, io.FileIO]], ended: threading.Event) -> None:

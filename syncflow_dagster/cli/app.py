@@ -5,9 +5,7 @@ Does not belong here: the work (the module named in each command).
 """
 
 import gc
-import os
 import sys
-from pathlib import Path
 from typing import Annotated, Final
 
 import typer
@@ -15,6 +13,7 @@ import typer
 from syncflow_core.errors import SyncFlowError
 from syncflow_core.printable import printable
 from syncflow_dagster.cli.groups import Json, bench_app, entities_app
+from syncflow_dagster.printed import open_closed
 
 app = typer.Typer(
     name="syncflow",
@@ -390,9 +389,7 @@ def up(
 def main() -> None:
     """Run the command that the arguments name."""
     gc.set_threshold(*GARBAGE)
-    for name in ("stdout", "stderr"):
-        if getattr(sys, name) is None:  # whoever called has closed it
-            setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115  # to the end
+    open_closed()
     try:
         app()
     except KeyboardInterrupt:

@@ -246,11 +246,15 @@ class CodeLocation:
             return
         if not _serves(self.socket_path):
             self._missed += 1
+            if self._missed == MISSES:
+                self.screen.print(
+                    "the code location does not answer: it is loaded anew (see up.log)"
+                )
             if self._missed >= MISSES:
                 self._load()
         else:
             if self._missed >= MISSES:
-                self.screen.print("the code location had ended: it has been loaded anew")
+                self.screen.print("the code location answers again")
             self._missed = 0
         self._due = time.monotonic() + LOOK_S
 

@@ -12,7 +12,7 @@ import os
 import sqlite3
 import time
 from collections import OrderedDict, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
 
@@ -20,12 +20,16 @@ import sqlalchemy as sa
 import sqlalchemy.exc
 from dagster import DagsterEventType, EventLogEntry
 from dagster._core.storage.event_log import EventLogStorage, SqlEventLogStorage
-from dagster._core.storage.event_log.schema import SqlEventLogStorageTable
+from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecordStatus
+from dagster._core.storage.event_log.schema import (
+    AssetCheckExecutionsTable,
+    SqlEventLogStorageTable,
+)
 from dagster._core.storage.event_log.sqlite import SqliteEventLogStorage
 from dagster._core.storage.event_log.sqlite.sqlite_event_log import INDEX_SHARD_NAME
 from dagster._core.storage.runs import RunStorage, SqlRunStorage
 from dagster._core.storage.sqlite import SQLITE_BUSY_TIMEOUT_SECONDS
-from dagster._serdes import ConfigurableClassData
+from dagster._serdes import ConfigurableClassData, serialize_value
 from dagster_postgres import DagsterPostgresStorage, PostgresEventLogStorage
 from dagster_postgres.utils import create_pg_engine, retry_pg_connection_fn
 from sqlalchemy.engine.interfaces import DBAPIConnection
@@ -36,6 +40,7 @@ IDLE_S: Final = 0.1
 
 DEFERRED: Final = frozenset(
     {
+        DagsterEventType.ASSET_CHECK_EVALUATION,
         DagsterEventType.LOADED_INPUT,
         DagsterEventType.STEP_OUTPUT,
         DagsterEventType.HANDLED_OUTPUT,
@@ -62,6 +67,14 @@ TOGETHER: Final = frozenset(
     }
 )
 """Events that Dagster gives to its storage many at once: what a run plans, the slices of one step."""
+
+CHECKED: Final = frozenset(
+    {DagsterEventType.ASSET_CHECK_EVALUATION, DagsterEventType.ASSET_CHECK_EVALUATION_PLANNED}
+)
+"""Events that are also looked for by their check."""
+
+INDEXED: Final = TOGETHER | CHECKED
+"""These, and those that are looked for by their asset."""
 
 TABLES: Final = frozenset({"event_logs", "instance_info", "jobs", "runs"})
 """Where these are, Dagster has made all of its tables."""
@@ -114,11 +127,11 @@ class _Together:
     def store_event(self, event: EventLogEntry) -> None:
         said = event.dagster_event
         kind = None if said is None else said.event_type
-        if kind in DEFERRED:
+        if kind in DEFERRED and event.run_id and (kind not in CHECKED or self._returns):
             self._waiting[event.run_id].append(event)
             return
         if kind in PLAIN:
-            self._store_rows([*self._waiting.pop(event.run_id, []), event])
+            self._store([*self._waiting.pop(event.run_id, []), event])
             return
         self._store_waiting(event.run_id)
         if said is not None and said.is_run_failure:
@@ -132,39 +145,64 @@ class _Together:
         self._store_waiting(events[0].run_id)
         kinds = {event.get_dagster_event().event_type for event in events}
         if kinds <= TOGETHER and self._returns:
-            self._store_indexed(events)
+            self._store(events)
         else:
             self._store_many(events)
 
+    def _store_waiting(self, run_id: str) -> None:
+        if before := self._waiting.pop(run_id, []):
+            self._store(before)
+
+    def _store(self, events: Sequence[EventLogEntry]) -> None:
+        """Store events of one run in their order, of which some are also looked for by their asset or check."""
+        indexed = [event for event in events if event.dagster_event_type in INDEXED]
+        if not indexed or self._events.is_run_sharded:  # a file for each run, and one for all of them
+            with self._events.run_connection(events[0].run_id) as connection:
+                connection.execute(SqlEventLogStorageTable.insert(), self._rows(events))
+        if indexed:
+            self._store_indexed(indexed if self._events.is_run_sharded else events)
+
     def _store_indexed(self, events: Sequence[EventLogEntry]) -> None:
-        """Store events that are also looked for by their asset or check."""
-        if self._events.is_run_sharded:  # a file for each run, and one for all of them
-            self._store_rows(events)
         number = SqlEventLogStorageTable.c.id
         insert = SqlEventLogStorageTable.insert().returning(number, sort_by_parameter_order=True)
         with self._events.index_connection() as connection:
             numbers = connection.execute(insert, self._rows(events)).scalars().all()
+        stored = list(zip(events, numbers, strict=True))
         newest = {}
-        for event, stored in zip(events, numbers, strict=True):
-            if event.dagster_event_type == DagsterEventType.ASSET_CHECK_EVALUATION_PLANNED:
-                self._events.store_asset_check_event(event, stored)
-            else:
-                newest[event.dagster_event_type, event.get_dagster_event().asset_key] = (
-                    event,
-                    stored,
-                )
-        self._events.store_asset_event_tags(events, numbers)
-        for event, stored in newest.values():
-            self._events.store_asset_event(event, stored)
+        for event, at in stored:
+            if event.dagster_event_type == DagsterEventType.ASSET_CHECK_EVALUATION:
+                self._events.store_asset_check_event(event, at)
+            elif event.dagster_event_type in TOGETHER - CHECKED:
+                newest[event.dagster_event_type, event.get_dagster_event().asset_key] = (event, at)
+        self._store_planned_checks(stored)
+        if newest:
+            self._events.store_asset_event_tags(events, numbers)
+        for event, at in newest.values():
+            self._events.store_asset_event(event, at)
 
-    def _store_waiting(self, run_id: str) -> None:
-        if before := self._waiting.pop(run_id, []):
-            self._store_rows(before)
-
-    def _store_rows(self, events: Sequence[EventLogEntry]) -> None:
-        """Store events of one run that are rows and nothing else, in their order."""
-        with self._events.run_connection(events[0].run_id) as connection:
-            connection.execute(SqlEventLogStorageTable.insert(), self._rows(events))
+    def _store_planned_checks(self, stored: Iterable[tuple[EventLogEntry, int]]) -> None:
+        """As Dagster stores one, which has a statement made for each."""
+        rows = [
+            {
+                "asset_key": check.asset_key.to_string(),
+                "check_name": check.check_name,
+                "partition": partition,
+                "run_id": event.run_id,
+                "execution_status": AssetCheckExecutionRecordStatus.PLANNED.value,
+                "evaluation_event": serialize_value(event),
+                "evaluation_event_timestamp": self._events._event_insert_timestamp(event),  # noqa: SLF001  # as Dagster does
+                "evaluation_event_storage_id": at,
+            }
+            for event, at in stored
+            if event.dagster_event_type == DagsterEventType.ASSET_CHECK_EVALUATION_PLANNED
+            for check in [event.get_dagster_event().asset_check_planned_data]
+            for partition in (
+                check.partitions_subset.get_partition_keys() if check.partitions_subset else [None]
+            )
+        ]
+        if rows:
+            with self._events.index_connection() as connection:
+                connection.execute(AssetCheckExecutionsTable.insert(), rows)
 
     def _rows(self, events: Sequence[EventLogEntry]) -> list[dict[str, Any]]:
         return [self._events._event_to_row(event) for event in events]  # noqa: SLF001  # as Dagster stores one

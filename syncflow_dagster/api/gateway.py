@@ -23,12 +23,22 @@ from syncflow_dagster.partitions import LOCATION, REPOSITORY
 TIMEOUT_S: Final = 30.0
 ENDED: Final = frozenset({"SUCCESS", "FAILURE", "CANCELED"})
 """Dagster's words for a run that goes on no more."""
+AWAY: Final = frozenset(
+    {
+        "DagsterCodeLocationLoadError",
+        "DagsterCodeLocationNotFoundError",
+        "DagsterUserCodeUnreachableError",
+        "DagsterUserCodeUnreachableTimeoutError",
+    }
+)
+"""Dagster's errors where its code location is not there: as good as if Dagster itself were away."""
 _LAUNCH = """
     mutation ($params: ExecutionParams!) {
       launchRun(executionParams: $params) {
         __typename
         ... on LaunchRunSuccess { run { runId } }
         ... on Error { message }
+        ... on PythonError { className }
         ... on RunConfigValidationInvalid { errors { message } }
       }
     }
@@ -160,6 +170,10 @@ class DagsterGateway:
             },
         }
         answer = self._ask(_LAUNCH, "launchRun", params=params)
+        if answer.get("className") in AWAY:
+            raise UnavailableError(
+                f"Dagster's code location {LOCATION} does not answer", system="dagster"
+            )
         if answer["__typename"] != "LaunchRunSuccess":
             faults = [fault["message"] for fault in answer.get("errors", ())]
             raise SyncFlowError(

@@ -5,6 +5,7 @@ import signal
 import subprocess
 from pathlib import Path
 
+from local import LOCAL
 from machine import free_port, until
 from place import SYNCFLOW, Place
 from servers import await_answer, end
@@ -48,7 +49,14 @@ def test_a_code_location_that_is_killed_comes_back_and_ctrl_c_ends_all(
         until(lambda: "Ctrl-C ends all" in log.read_text())
         (server,) = children(up.pid, "code-server")
         (location,) = children(server, "api grpc")
+        token = place.command("token", "anna", "--role", "operator").stdout.strip()
         os.kill(location, signal.SIGKILL)
+        refused = LOCAL.post(
+            f"http://127.0.0.1:{api}/api/v1/sync/start",
+            json={"entities": ["itm"]},
+            headers={"Authorization": f"Bearer {token}"},
+            timeout=60,
+        )
         until(lambda: "the code location answers again" in log.read_text(), log.read_text)
         came_back = children(server, "api grpc")
         up.send_signal(signal.SIGINT)
@@ -56,6 +64,8 @@ def test_a_code_location_that_is_killed_comes_back_and_ctrl_c_ends_all(
     finally:
         end(up)
 
+    assert refused.status_code == 503, refused.text
+    assert "code location syncflow does not answer" in refused.json()["detail"]
     assert location not in came_back
     assert came_back
     assert status == 0

@@ -16,6 +16,7 @@ from typing import Any
 
 import dagster as dg
 import pytest
+import sqlalchemy as sa
 from forked import Failpoint, Forked
 
 from syncflow_core.bridge.batches import Batch
@@ -27,7 +28,7 @@ from syncflow_core.sandbox import Sandbox
 from syncflow_core.sandbox.database import Pool
 from syncflow_dagster.choices import Mode
 from syncflow_dagster.cli.app import main
-from syncflow_dagster.history import tune
+from syncflow_dagster.history import CHECKED, DEFERRED, PLAIN, tune
 from syncflow_dagster.launch import Run, run_sync
 from syncflow_dagster.sandbox import environment
 
@@ -166,8 +167,22 @@ def _history() -> Iterator[dg.DagsterInstance]:
 
 @functools.cache
 def _kept_instance() -> dg.DagsterInstance:
+    """It keeps its connections, and leaves out the events of which a run has most and no test asks anything."""
     instance = dg.DagsterInstance.ephemeral()
-    tune(instance.run_storage, instance.event_log_storage)
+    runs, events = instance.run_storage, instance.event_log_storage
+    tune(runs, events)
+    for storage, seam in (runs, "connect"), (events, "_connect"):
+        engine = sa.create_engine(
+            storage._engine.url, poolclass=sa.QueuePool, connect_args={"check_same_thread": False}
+        )
+        setattr(storage, seam, engine.begin)
+    store = events.store_event
+
+    def store_event(event: dg.EventLogEntry) -> None:
+        if event.dagster_event_type not in (DEFERRED | PLAIN) - CHECKED:
+            store(event)
+
+    events.store_event = store_event
     return instance
 
 

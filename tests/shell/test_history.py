@@ -11,7 +11,7 @@ from dagster._core.execution.api import execute_run_iterator
 from machine import until
 
 KEY = dg.AssetKey("made")
-CHECK = dg.AssetCheckKey(KEY, "well")
+CHECKS = [dg.AssetCheckKey(KEY, name) for name in ("well", "soon")]
 PARTITIONS = dg.StaticPartitionsDefinition(["one", "two", "three"])
 RANGE = {
     "dagster/asset_partition_range_start": "one",
@@ -27,7 +27,8 @@ def fetched() -> int:
 
 
 @dg.op(
-    out={"result": dg.Out(dg.Nothing), "well": dg.Out(dg.Nothing)}, config_schema={"fails": bool}
+    out={name: dg.Out(dg.Nothing) for name in ("result", "well", "soon")},
+    config_schema={"fails": bool},
 )
 def pushed(context: dg.OpExecutionContext, rows: int) -> Iterator[object]:
     context.log.info("%d to push", rows)
@@ -35,11 +36,19 @@ def pushed(context: dg.OpExecutionContext, rows: int) -> Iterator[object]:
         raise dg.Failure("as it was told to")
     yield dg.MaterializeResult(asset_key=KEY, metadata={"rows": rows}, tags={"kind": "full"})
     yield dg.AssetCheckResult(passed=True, asset_key=KEY, check_name="well")
+    yield dg.AssetCheckResult(passed=False, asset_key=KEY, check_name="soon")
 
 
-@dg.graph_asset(partitions_def=PARTITIONS, check_specs=[dg.AssetCheckSpec("well", asset=KEY)])
+@dg.graph_asset(
+    partitions_def=PARTITIONS,
+    check_specs=[dg.AssetCheckSpec(key.name, asset=KEY) for key in CHECKS],
+)
 def made() -> object:
-    return pushed(fetched())
+    done = pushed(fetched())
+    return {
+        "result": done.result,
+        **{f"made_{key.name}": getattr(done, key.name) for key in CHECKS},
+    }
 
 
 QUIET: dict[str, object] = {"telemetry": {"enabled": False}}
@@ -107,9 +116,12 @@ def told(instance: dg.DagsterInstance, run_id: str) -> list[tuple[str, str | Non
 
 
 def checked(instance: dg.DagsterInstance) -> list[tuple[object, ...]]:
-    """What there is of the check, and whether the event that it names is its own."""
-    records = instance.event_log_storage.get_asset_check_execution_history(CHECK, limit=10)
-    return [(item.status, item.partition, item.event is not None) for item in records]
+    """What there is of each check, and the event that it names."""
+    return [
+        (key.name, item.status, item.partition, item.event and item.event.dagster_event_type)
+        for key in CHECKS
+        for item in instance.event_log_storage.get_asset_check_execution_history(key, limit=10)
+    ]
 
 
 @pytest.mark.parametrize(

@@ -12,15 +12,15 @@ import os
 import sqlite3
 import time
 from collections import OrderedDict, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
 
 import sqlalchemy as sa
 import sqlalchemy.exc
 from dagster import DagsterEventType, EventLogEntry
-from dagster._core.storage.event_log import EventLogStorage, SqlEventLogStorage
 from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecordStatus
+from dagster._core.storage.event_log import EventLogStorage, SqlEventLogStorage
 from dagster._core.storage.event_log.schema import (
     AssetCheckExecutionsTable,
     SqlEventLogStorageTable,
@@ -29,7 +29,7 @@ from dagster._core.storage.event_log.sqlite import SqliteEventLogStorage
 from dagster._core.storage.event_log.sqlite.sqlite_event_log import INDEX_SHARD_NAME
 from dagster._core.storage.runs import RunStorage, SqlRunStorage
 from dagster._core.storage.sqlite import SQLITE_BUSY_TIMEOUT_SECONDS
-from dagster._serdes import ConfigurableClassData, serialize_value
+from dagster._serdes import ConfigurableClassData
 from dagster_postgres import DagsterPostgresStorage, PostgresEventLogStorage
 from dagster_postgres.utils import create_pg_engine, retry_pg_connection_fn
 from sqlalchemy.engine.interfaces import DBAPIConnection
@@ -156,56 +156,58 @@ class _Together:
     def _store(self, events: Sequence[EventLogEntry]) -> None:
         """Store events of one run in their order, of which some are also looked for by their asset or check."""
         indexed = [event for event in events if event.dagster_event_type in INDEXED]
-        if not indexed or self._events.is_run_sharded:  # a file for each run, and one for all of them
+        sharded = self._events.is_run_sharded  # a file for each run, and one for all of them
+        if sharded or not indexed:
             with self._events.run_connection(events[0].run_id) as connection:
                 connection.execute(SqlEventLogStorageTable.insert(), self._rows(events))
         if indexed:
-            self._store_indexed(indexed if self._events.is_run_sharded else events)
+            self._store_indexed(indexed if sharded else events)
 
     def _store_indexed(self, events: Sequence[EventLogEntry]) -> None:
+        rows = self._rows(events)
         number = SqlEventLogStorageTable.c.id
         insert = SqlEventLogStorageTable.insert().returning(number, sort_by_parameter_order=True)
         with self._events.index_connection() as connection:
-            numbers = connection.execute(insert, self._rows(events)).scalars().all()
-        stored = list(zip(events, numbers, strict=True))
+            numbers = connection.execute(insert, rows).scalars().all()
+        planned: list[dict[str, Any]] = []
         newest = {}
-        for event, at in stored:
-            if event.dagster_event_type == DagsterEventType.ASSET_CHECK_EVALUATION:
-                self._events.store_asset_check_event(event, at)
-            elif event.dagster_event_type in TOGETHER - CHECKED:
-                newest[event.dagster_event_type, event.get_dagster_event().asset_key] = (event, at)
-        self._store_planned_checks(stored)
+        for event, row, stored in zip(events, rows, numbers, strict=True):
+            if event.dagster_event_type == DagsterEventType.ASSET_CHECK_EVALUATION_PLANNED:
+                planned += _planned_checks(event, row, stored)
+            elif event.dagster_event_type == DagsterEventType.ASSET_CHECK_EVALUATION:
+                self._events.store_asset_check_event(event, stored)
+            elif event.dagster_event_type in TOGETHER:
+                key = event.dagster_event_type, event.get_dagster_event().asset_key
+                newest[key] = (event, stored)
+        if planned:
+            with self._events.index_connection() as connection:
+                connection.execute(AssetCheckExecutionsTable.insert(), planned)
         if newest:
             self._events.store_asset_event_tags(events, numbers)
-        for event, at in newest.values():
-            self._events.store_asset_event(event, at)
-
-    def _store_planned_checks(self, stored: Iterable[tuple[EventLogEntry, int]]) -> None:
-        """As Dagster stores one, which has a statement made for each."""
-        rows = [
-            {
-                "asset_key": check.asset_key.to_string(),
-                "check_name": check.check_name,
-                "partition": partition,
-                "run_id": event.run_id,
-                "execution_status": AssetCheckExecutionRecordStatus.PLANNED.value,
-                "evaluation_event": serialize_value(event),
-                "evaluation_event_timestamp": self._events._event_insert_timestamp(event),  # noqa: SLF001  # as Dagster does
-                "evaluation_event_storage_id": at,
-            }
-            for event, at in stored
-            if event.dagster_event_type == DagsterEventType.ASSET_CHECK_EVALUATION_PLANNED
-            for check in [event.get_dagster_event().asset_check_planned_data]
-            for partition in (
-                check.partitions_subset.get_partition_keys() if check.partitions_subset else [None]
-            )
-        ]
-        if rows:
-            with self._events.index_connection() as connection:
-                connection.execute(AssetCheckExecutionsTable.insert(), rows)
+        for event, stored in newest.values():
+            self._events.store_asset_event(event, stored)
 
     def _rows(self, events: Sequence[EventLogEntry]) -> list[dict[str, Any]]:
         return [self._events._event_to_row(event) for event in events]  # noqa: SLF001  # as Dagster stores one
+
+
+def _planned_checks(
+    event: EventLogEntry, row: Mapping[str, Any], stored: int
+) -> Iterator[dict[str, Any]]:
+    """The rows of a check that is planned, as Dagster stores them, which has a statement made for each."""
+    check = event.get_dagster_event().asset_check_planned_data
+    slices = check.partitions_subset.get_partition_keys() if check.partitions_subset else [None]
+    for partition in slices:
+        yield {
+            "asset_key": check.asset_key.to_string(),
+            "check_name": check.check_name,
+            "partition": partition,
+            "run_id": event.run_id,
+            "execution_status": AssetCheckExecutionRecordStatus.PLANNED.value,
+            "evaluation_event": row["event"],
+            "evaluation_event_timestamp": row["timestamp"],
+            "evaluation_event_storage_id": stored,
+        }
 
 
 class _Files:

@@ -163,7 +163,7 @@ class BridgeResource(dg.ConfigurableResource[Database]):
             self._own = database is None or not database.is_of(settings)
             if database is None or self._own:
                 database = Database.open(settings)
-            database.check_schema()
+                database.check_schema()  # of one that is lent the command has done so
             self._database = database
         return self._database
 

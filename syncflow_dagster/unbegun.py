@@ -42,8 +42,11 @@ def close_unbegun(
     stopped |= run.status in CANCELED
     waiting = {batch.entity: batch.uid for batch in found if batch.status == "pending"}
     begun = {batch.entity for batch in found if batch.status != "pending"}
+    chosen = _asked(run)
+    if not waiting and chosen is not None and chosen <= begun:
+        return
     registered = {item.entity.name: item for item in load_registered(connection, enabled=None)}
-    asked = waiting.keys() | (_asked(run, set(registered)) & registered.keys())
+    asked = waiting.keys() | (registered.keys() if chosen is None else chosen & registered.keys())
     for name in sorted(asked - begun):
         uid = waiting.get(name) or batches.open_batch(
             connection,
@@ -106,13 +109,13 @@ def _close(
     )
 
 
-def _asked(run: dg.DagsterRun, enabled: set[str]) -> set[str]:
-    """The entities that the run was to sync from their beginning."""
+def _asked(run: dg.DagsterRun) -> set[str] | None:
+    """The entities that the run was to sync from their beginning; None for all."""
     if run.step_keys_to_execute:
         steps = [key.partition(".") for key in run.step_keys_to_execute]
         return {name for name, _, op in steps if op == "fetch"}
     if run.asset_selection:
         return {key.path[-1] for key in run.asset_selection}
     if run.job_name == "sync_all":
-        return enabled
+        return None
     return {run.job_name.removeprefix("sync_")} if run.job_name.startswith("sync_") else set()

@@ -36,7 +36,7 @@ def upgrade(url: str, revision: str = "head") -> None:
     """
     with _migration(url) as config:
         connection = config.attributes["connection"]
-        _refuse_newer(connection)
+        _known_revision(connection)
         connection.execute(sa.schema.CreateSchema(SCHEMA, if_not_exists=True))
         command.upgrade(config, revision)
 
@@ -45,7 +45,7 @@ def downgrade(url: str, revision: str = "base") -> None:
     """Take the database back to *revision*; ``base`` leaves no schema ``bridge`` behind."""
     with _migration(url) as config:
         connection = config.attributes["connection"]
-        _refuse_newer(connection)
+        _known_revision(connection)
         if _revision(connection) is not None:
             command.downgrade(config, revision)
         if revision == "base":
@@ -59,8 +59,8 @@ def check_schema(connection: sa.Connection) -> None:
     Raises:
         ConfigError: It is older (then ``syncflow migrate`` helps) or newer than this code.
     """
-    _refuse_newer(connection)
-    found, (head, _) = _revision(connection), _revisions()
+    found = _known_revision(connection)
+    head, _ = _revisions()
     if found != head:
         raise ConfigError(
             f"the database's schema ({found or 'none'}) is older than this code ({head}): "
@@ -84,7 +84,8 @@ def drift(connection: sa.Connection) -> list[object]:
     return list(compare_metadata(context, metadata))
 
 
-def _refuse_newer(connection: sa.Connection) -> None:
+def _known_revision(connection: sa.Connection) -> str | None:
+    """The database's revision, which is one of this code's."""
     found = _revision(connection)
     head, known = _revisions()
     if found is not None and found not in known:
@@ -93,6 +94,7 @@ def _refuse_newer(connection: sa.Connection) -> None:
             f"({head}): install a newer SyncFlow",
             system="database",
         )
+    return found
 
 
 def _refuse_read_only(connection: sa.Connection) -> None:

@@ -142,6 +142,8 @@ def _parents_fit(connections: Connections, entity: Entity) -> None:
         ConfigError: One is not: no child would ever find its parent.
     """
     names = sorted({item.entity for item in entity.parents.values()})
+    if not names:
+        return
     with connections.database.begin() as connection:
         parents = load_entities(connection, names, enabled=None)
     refuse_other_keys(

@@ -13,9 +13,10 @@ import dagster as dg
 import httpx
 import psycopg
 import pytest
+from forked import Forked
 from local import LOCAL
 from machine import free_port, until
-from place import SYNCFLOW, Place, lines
+from place import MAIN, Place, lines
 from servers import Servers, await_answer, end, serving
 from tables import effects, faults, hub, items, table
 
@@ -130,7 +131,7 @@ def test_XW15_a_run_outlives_the_daemon_and_the_webserver_or_is_done_once_by_the
     next_one = place.command("sync", "itm", "--full")
     until(lambda: servers.status_of(run).value in {"SUCCESS", "FAILURE"})
     for name in ("daemon", "webserver"):
-        end(servers.processes[name])
+        servers.stop(name)
         servers.start(name)
     servers.await_answers()
 
@@ -412,9 +413,8 @@ def test_ui_and_api_are_served_by_one_process_where_that_is_wanted(
 ) -> None:
     port = free_port()
     url = f"http://127.0.0.1:{port}"
-    log = place.home / "api.log"
-    with log.open("wb") as said:
-        running = servers.spawn([SYNCFLOW, "api", "--ui", "--port", str(port)], said)
+    arguments = ["api", "--ui", "--port", str(port)]
+    running = Forked(MAIN, arguments, servers.environment, servers.home)
     try:
         await_answer(f"{url}/api/v1/health")
         ui = LOCAL.get(f"{url}/server_info").json()
@@ -422,9 +422,11 @@ def test_ui_and_api_are_served_by_one_process_where_that_is_wanted(
         nothing = LOCAL.get(f"{url}/api/v1/nothing")
     finally:
         end(running)
+    said = running.stderr.read().decode()
+    running.close()
     refused = place.command("api", "--ui", "--host", "0.0.0.0")  # noqa: S104  # that is what it must refuse
 
-    assert f"served on {url}/api/v1" in log.read_text()
+    assert f"served on {url}/api/v1" in said
     assert "dagster_version" in ui
     assert (page.status_code, "text/html" in page.headers["content-type"]) == (200, True)
     assert nothing.headers["content-type"] == "application/problem+json"

@@ -81,6 +81,7 @@ class Forked:
         failpoint: Failpoint | None = None,
         *,
         errors: bool = True,
+        silent: bool = False,
         constants: Mapping[str, object] | None = None,
     ) -> None:
         """Start it.
@@ -92,6 +93,7 @@ class Forked:
             folder: Where it runs.
             failpoint: Where it ends, or stops.
             errors: Whether its standard error is told; else it goes where the tests' own goes.
+            silent: Whether nothing of what it says is kept.
             constants: Other values of modules' constants, by dotted name.
         """
         ends = [FORKS.Pipe(duplex=False) for _ in range(3 if errors else 2)]
@@ -106,6 +108,7 @@ class Forked:
                 theirs,
                 failpoint,
                 dict(constants or {}),
+                silent,
             ),
         )
         self._process.start()
@@ -149,6 +152,11 @@ class Forked:
             if self.poll() is None:
                 os.kill(self.pid, number)
 
+    def close(self) -> None:
+        """Close the pipes to it."""
+        for pipe in (self.stdin, self.stdout, self.stderr):
+            pipe.close()
+
     def communicate(self, timeout: float | None = None) -> tuple[str, str]:
         """What it says to its end."""
         self.stdin.close()
@@ -164,8 +172,7 @@ class Forked:
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(self.pid, signal.SIGKILL)
             out, error = told.result().decode(), warned.result().decode()
-        self.stdout.close()
-        self.stderr.close()
+        self.close()
         return out, error
 
 
@@ -177,11 +184,16 @@ def _child(
     ends: tuple[Connection, ...],
     failpoint: Failpoint | None,
     constants: dict[str, object],
+    silent: bool,  # noqa: FBT001  # all of them come by their place
 ) -> None:
     os.setsid()
     for number, end in enumerate(ends):
         os.dup2(end.fileno(), number)
         end.close()
+    if silent:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, 1)
+        os.dup2(nowhere, 2)
     sys.stdin = io.TextIOWrapper(os.fdopen(0, "rb", closefd=False))
     sys.stdout = io.TextIOWrapper(os.fdopen(1, "wb", closefd=False), line_buffering=True)
     sys.stderr = io.TextIOWrapper(os.fdopen(2, "wb", closefd=False), line_buffering=True)

@@ -35,6 +35,9 @@ from syncflow_dagster.sandbox import environment
 SLICES = 2
 """As good a range as the seven of an installation, each of which costs every sync some events."""
 
+MAIN = "syncflow_dagster.cli.app:main"
+"""What ``syncflow`` runs."""
+
 SYNCFLOW = str(Path(sys.executable).parent / "syncflow")
 
 
@@ -127,9 +130,8 @@ class Place:
             at: Where it ends or stops by itself.
             constants: Other values of constants, by dotted name.
         """
-        main = "syncflow_dagster.cli.app:main"
         environment = {**self.environment, **more}
-        return Forked(main, arguments, environment, self.home, at, constants=constants)
+        return Forked(MAIN, arguments, environment, self.home, at, constants=constants)
 
 
 @contextmanager

@@ -3,18 +3,18 @@
 import functools
 import os
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import IO, Any
+from typing import Any
 
 import dagster as dg
 import httpx
 from dagster._core.storage.tags import AUTO_RETRY_RUN_ID_TAG, WILL_RETRY_TAG
+from forked import Forked
 from local import LOCAL
 from machine import free_port, until
-from place import SYNCFLOW, Place
+from place import MAIN, Place
 
 from syncflow_dagster.home import shipped
 
@@ -48,18 +48,11 @@ class Servers:
         self.ui, self.port = free_port(), free_port()
         url = f"http://127.0.0.1:{self.ui}"
         self.commands = {
-            "webserver": [
-                sys.executable,
-                "-m",
-                "dagster_webserver",
-                "-p",
-                str(self.ui),
-                *workspace,
-            ],
-            "daemon": [sys.executable, "-m", "dagster._daemon", "run", *workspace],
-            "api": [SYNCFLOW, "api", "--port", str(self.port), "--dagster-url", url],
+            "webserver": ["dagster_webserver.cli:main", "-p", str(self.ui), *workspace],
+            "daemon": ["dagster._daemon.cli:main", "run", *workspace],
+            "api": [MAIN, "api", "--port", str(self.port), "--dagster-url", url],
         }
-        self.processes: dict[str, subprocess.Popen[bytes]] = {}
+        self.processes: dict[str, Forked] = {}
 
     @functools.cached_property
     def instance(self) -> dg.DagsterInstance:
@@ -67,20 +60,13 @@ class Servers:
         return dg.DagsterInstance.from_config(str(self.home))
 
     def start(self, name: str) -> None:
-        self.processes[name] = self.spawn(self.commands[name])
+        main, *arguments = self.commands[name]
+        self.processes[name] = Forked(main, arguments, self.environment, self.home, silent=True)
 
-    def spawn(
-        self, command: list[str], said: IO[bytes] | int = subprocess.DEVNULL
-    ) -> "subprocess.Popen[bytes]":
-        """A process group of its own, with this home; *said* takes its standard error."""
-        return subprocess.Popen(
-            command,
-            env=self.environment,
-            cwd=self.home,
-            stdout=subprocess.DEVNULL,
-            stderr=said,
-            start_new_session=True,
-        )
+    def stop(self, name: str) -> None:
+        """It, and whatever it started."""
+        end(self.processes[name])
+        self.processes[name].close()
 
     def await_answers(self) -> None:
         await_answer(f"http://127.0.0.1:{self.ui}/server_info")
@@ -160,11 +146,11 @@ def serving(place: Place, *, api: bool = True) -> Iterator[Servers]:
         yield running
     finally:
         running.instance.dispose()
-        for process in running.processes.values():
-            end(process)
+        for name in running.processes:
+            running.stop(name)
 
 
-def end(process: "subprocess.Popen[bytes]") -> None:
+def end(process: "subprocess.Popen[bytes] | Forked") -> None:
     """The process and whatever it started: code servers, run workers."""
     process.terminate()
     try:

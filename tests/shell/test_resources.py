@@ -19,6 +19,7 @@ def test_a_run_works_with_the_connections_of_its_command_and_leaves_them_open(
     migrated_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with Database(migrated_url) as own:
+        own.check_schema()  # as the command does
         with lent(own):
             assert used(migrated_url, monkeypatch) is own
         assert own.engine.pool.status().startswith("Pool size: 10  Connections in pool: 1")

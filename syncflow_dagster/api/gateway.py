@@ -38,7 +38,6 @@ _LAUNCH = """
         __typename
         ... on LaunchRunSuccess { run { runId } }
         ... on Error { message }
-        ... on PythonError { className }
         ... on RunConfigValidationInvalid { errors { message } }
       }
     }
@@ -170,22 +169,15 @@ class DagsterGateway:
             },
         }
         answer = self._ask(_LAUNCH, "launchRun", params=params)
-        if answer.get("className") in AWAY:
-            raise UnavailableError(
-                f"Dagster's code location {LOCATION} does not answer", system="dagster"
-            )
         if answer["__typename"] != "LaunchRunSuccess":
             faults = [fault["message"] for fault in answer.get("errors", ())]
-            raise SyncFlowError(
-                _refusal(answer.get("message") or "; ".join(faults) or answer["__typename"]),
-                system="dagster",
-            )
+            raise _refused(answer.get("message") or "; ".join(faults) or answer["__typename"])
         return str(answer["run"]["runId"])
 
     def _find(self, wanted: Mapping[str, object]) -> DagsterRun | None:
         answer = self._ask(_FIND, "runsOrError", filter=wanted)
         if answer["__typename"] != "Runs":
-            raise SyncFlowError(_refusal(answer.get("message") or answer["__typename"]))
+            raise _refused(answer.get("message") or answer["__typename"])
         for found in answer["results"]:
             tags = {tag["key"]: tag["value"] for tag in found["tags"]}
             return DagsterRun(found["runId"], found["status"], tags)
@@ -205,8 +197,17 @@ class DagsterGateway:
             ) from error
         if not isinstance(data.get(field), dict):
             faults = "; ".join(str(fault.get("message")) for fault in told.get("errors") or ())
-            raise SyncFlowError(_refusal(faults or "no answer"), system="dagster")
+            raise _refused(faults or "no answer")
         return dict(data[field])
+
+
+def _refused(words: str) -> SyncFlowError:
+    """Dagster's refusal in its words, unless they say that its code location is not there."""
+    if any(name in words for name in AWAY):
+        return UnavailableError(
+            f"Dagster's code location {LOCATION} does not answer", system="dagster"
+        )
+    return SyncFlowError(_refusal(words), system="dagster")
 
 
 def _refusal(words: str) -> str:

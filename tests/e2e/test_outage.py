@@ -4,14 +4,21 @@ import time
 from typing import Any
 
 import pytest
+from machine import until
 from place import Place
-from tables import effects, faults, hits, hub, table
+from tables import effects, faults, hub, table
 
 from syncflow_core.bridge.failed import open_failed
+from syncflow_core.bridge.outages import systems_away
 from syncflow_core.entity import Entity
 
 ROWS = 20_000
-AWAY_S = 2.5
+AWAY_S = 1.5
+
+
+def away(place: Place) -> list[str]:
+    with place.database.begin() as connection:
+        return systems_away(connection)
 
 
 @pytest.mark.parametrize("action", [{"status": 503}, {"drop": "before"}])
@@ -24,9 +31,7 @@ def test_XP13_a_hub_that_goes_away_during_the_push_pauses_the_run(
     url = place.sandbox.schedulehub_url
     faults(url, {"match": {"since": 8}, "action": action})  # in the middle of the push
     running = place.process("sync", "out", SYNCFLOW_OUTAGE_S="60")
-    deadline = time.monotonic() + 60
-    while not hits(url) and time.monotonic() < deadline:
-        time.sleep(0.005)
+    until(lambda: away(place) == ["schedulehub"])
     time.sleep(AWAY_S)
     before, sent = running.poll(), effects(place)
     faults(url)

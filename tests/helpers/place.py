@@ -28,7 +28,7 @@ from syncflow_core.sandbox import Sandbox
 from syncflow_core.sandbox.database import Pool
 from syncflow_dagster.choices import Mode
 from syncflow_dagster.cli.app import main
-from syncflow_dagster.history import CHECKED, DEFERRED, PLAIN, tune
+from syncflow_dagster.history import CHECKED, DEFERRED, tune
 from syncflow_dagster.launch import Run, run_sync
 from syncflow_dagster.sandbox import environment
 
@@ -181,7 +181,7 @@ def _kept_instance() -> dg.DagsterInstance:
     store = events.store_event
 
     def store_event(event: dg.EventLogEntry) -> None:
-        if event.dagster_event_type not in (DEFERRED | PLAIN) - CHECKED:
+        if event.dagster_event_type not in DEFERRED - CHECKED:
             store(event)
 
     events.store_event = store_event

@@ -52,12 +52,7 @@ class Outage:
         if self._is_healthy():
             self._breaker.answered()  # nobody has been told that it was away
             return
-        logger.warning(
-            "%s at %s has stopped answering; waiting for it, at most %.0f s",
-            self._system,
-            self._url,
-            self._total_s,
-        )
+        self._tell_begin()
 
     def refuse_while_away(self) -> None:
         """Return if the system is taken to be there; else, where it is time, ask whether it is again.
@@ -71,16 +66,27 @@ class Outage:
             self._tell_end()  # another run has found it there
         if pause == 0 and self._breaker.is_open:
             if self._is_healthy():
-                self.answered()
+                if self._breaker.answered() and was_open:
+                    self._tell_end()
                 return
             self._breaker.failed()
             pause = self._breaker.wait_s()
         if pause > 0:
+            if not was_open:
+                self._tell_begin()  # another run has found it away
             raise PausedError(
                 f"{self._system} at {self._url} has stopped answering",
                 retry_after_s=pause,
                 system=self._system,
             )
+
+    def _tell_begin(self) -> None:
+        logger.warning(
+            "%s at %s has stopped answering; waiting for it, at most %.0f s",
+            self._system,
+            self._url,
+            self._total_s,
+        )
 
     def _tell_end(self) -> None:
         logger.warning("%s at %s answers again", self._system, self._url)

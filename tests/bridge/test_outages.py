@@ -8,6 +8,8 @@ import sqlalchemy as sa
 from syncflow_core.breaker import FAILURES
 from syncflow_core.bridge.database import Database
 from syncflow_core.bridge.outages import LOOK_S, STALE_S, SharedBreaker
+from syncflow_core.errors import PausedError
+from syncflow_core.outage import Outage
 
 
 @dataclass
@@ -51,6 +53,30 @@ def test_an_outage_that_one_run_finds_pauses_the_others(
     assert 0 < other.wait_s() <= 1
     assert other.is_open
     assert SharedBreaker(database, "apismith", clock=clock).wait_s() == 0
+
+
+def test_each_run_that_waits_says_so_once(
+    breakers: tuple[SharedBreaker, SharedBreaker],
+    database: Database,
+    clock: Clock,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    _, other = breakers
+    there = False
+    outage = Outage("schedulehub", "http://hub.test", other, lambda: there, total_s=60)
+    for _ in range(3):
+        with pytest.raises(PausedError):
+            outage.refuse_while_away()
+        clock.pass_(LOOK_S, database)
+    told = "schedulehub at http://hub.test has stopped answering; waiting for it, at most 60 s"
+    assert [record.getMessage() for record in caplog.records] == [told]
+
+    there = True
+    clock.pass_(60, database)
+    outage.refuse_while_away()
+    assert [record.getMessage() for record in caplog.records][1:] == [
+        "schedulehub at http://hub.test answers again"
+    ]
 
 
 def test_one_run_at_a_time_probes_and_its_answer_closes_all(

@@ -1,16 +1,23 @@
 """What tests ask of this machine: a port that nobody has, the processes of a home, and patience."""
 
+import contextlib
+import random
 import socket
 import time
 from collections.abc import Callable
 from pathlib import Path
 
+ANY = random.SystemRandom()
+
 
 def free_port() -> int:
-    """A port on which nobody listens."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A port on which nobody listens, and which the system gives to nobody who asks for any."""
+    given = Path("/proc/sys/net/ipv4/ip_local_port_range").read_text(encoding="ascii")
+    while True:
+        port = ANY.choice(range(10_000, int(given.split()[0])) or range(1))
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return int(probe.getsockname()[1])
 
 
 def until(

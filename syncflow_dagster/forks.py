@@ -18,10 +18,14 @@ from typing import Any, Final
 IMPORTED: Final = (
     "syncflow_dagster.definitions",
     # what a run imports only when it begins
+    "dagster._core.execution.plan.active",
+    "dagster._core.executor.in_process",
+    "dagster._core.secrets.env_file",
     "dagster._grpc.impl",
     "httpcore",
+    "psycopg2.extras",
     "syncflow_dagster.instance_storage",
-    "upath.implementations",
+    "upath.implementations.local",
 )
 
 

@@ -21,17 +21,21 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Literal
 
+from syncflow_dagster.forks import IMPORTED
+
 STARVING_BYTES = 4 << 20
 FULL_BYTES = 1 << 10
 FORKS = mp.get_context("forkserver")
 FORKS.set_forkserver_preload(
     [
+        *IMPORTED,
         "syncflow_core.sandbox.server",
         "syncflow_dagster.cli.app",
-        "syncflow_dagster.cli.sync",
-        "syncflow_dagster.definitions",
-        # what a server imports only when it starts
+        "syncflow_dagster.cli.plan",
+        # what a command or a server imports only when it works
         "anyio._backends._asyncio",
+        "dagster._core.instance.factory",
+        "dagster._core.instance.runs.run_domain",
         "pydantic.v1",
         "uvicorn.lifespan.on",
         # whose command is the main module of who forks

@@ -23,15 +23,8 @@ from syncflow_dagster.partitions import LOCATION, REPOSITORY
 TIMEOUT_S: Final = 30.0
 ENDED: Final = frozenset({"SUCCESS", "FAILURE", "CANCELED"})
 """Dagster's words for a run that goes on no more."""
-AWAY: Final = frozenset(
-    {
-        "DagsterCodeLocationLoadError",
-        "DagsterCodeLocationNotFoundError",
-        "DagsterUserCodeUnreachableError",
-        "DagsterUserCodeUnreachableTimeoutError",
-    }
-)
-"""Dagster's errors where its code location is not there: as good as if Dagster itself were away."""
+UNREACHABLE: Final = "DagsterUserCodeUnreachable"
+"""How Dagster's errors begin where its code location is not there: as good as if Dagster itself were away."""
 _LAUNCH = """
     mutation ($params: ExecutionParams!) {
       launchRun(executionParams: $params) {
@@ -203,7 +196,7 @@ class DagsterGateway:
 
 def _refused(words: str) -> SyncFlowError:
     """Dagster's refusal in its words, unless they say that its code location is not there."""
-    if any(name in words for name in AWAY):
+    if UNREACHABLE in words:
         return UnavailableError(
             f"Dagster's code location {LOCATION} does not answer", system="dagster"
         )

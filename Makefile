@@ -23,11 +23,11 @@ up: $(INSTALLED)  ## database, sandbox, Dagster UI and daemon on this machine; C
 	$(BIN)/syncflow up
 
 test: $(INSTALLED)  ## the whole suite, in parallel
-	$(BIN)/pytest -n 3 --dist loadscope --no-loadscope-reorder
+	.ci/in_memory $(BIN)/pytest -n 3 --dist loadscope --no-loadscope-reorder
 
 coverage: $(INSTALLED)  ## the same, measured: fails under 80 % of all, or 95 % of a pure module; slow
 	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest -n 3 --dist loadscope --no-loadscope-reorder --timeout 900
+	.ci/in_memory $(BIN)/coverage run -m pytest -n 3 --dist loadscope --no-loadscope-reorder --timeout 900
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report --skip-covered --fail-under 80
 	$(BIN)/python .ci/covered.py

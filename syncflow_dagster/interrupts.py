@@ -54,13 +54,19 @@ def put_off() -> Iterator[None]:
 
 
 @contextmanager
-def doing_first(first: Callable[[], object]) -> Iterator[None]:
-    """Have a signal do something before what it does: threads that wait would be waited for, else."""
+def doing_first(first: Callable[[], object]) -> Iterator[threading.Event]:
+    """Have a signal do something before what it does: threads that wait would be waited for, else.
+
+    Yields:
+        An event that is set once a signal has come: what the block says from then on may be of what was cut off.
+    """
+    told = threading.Event()
     if threading.current_thread() is not threading.main_thread():
-        yield
+        yield told
         return
 
     def act(number: int, frame: FrameType | None) -> None:
+        told.set()
         # beside: the signal may have come while this thread held a lock that it needs
         beside = threading.Thread(target=first, name="told to end", daemon=True)
         beside.start()
@@ -69,7 +75,7 @@ def doing_first(first: Callable[[], object]) -> Iterator[None]:
 
     before: dict[int, object] = {number: signal.signal(number, act) for number in _PUT_OFF}
     try:
-        yield
+        yield told
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)  # type: ignore[arg-type]  # what signal() itself gave

@@ -340,20 +340,24 @@ def closing_on_error(connections: Connections, order: Order) -> Iterator[None]:
     Meanwhile every log line says which batch, entity and run it is about.
     """
     batch = about(batch=str(order.batch), entity=order.entity, run=order.run_id)
-    try:
-        with batch, doing_first(connections.abort), connections.tally.counting(order.batch):
-            yield
-        keep_calls(connections, order.batch)
-    except (DagsterExecutionInterruptedError, KeyboardInterrupt) as interruption:
-        fail(connections, order, interruption, now=utc_now, stopped=True)
-        raise
-    except Exception as error:
-        privacy = _privacy_of(connections, order)
-        told = privacy.error(error, order.entity) if privacy else error
-        fail(connections, order, told, now=utc_now, stopped=isinstance(told, NightOverError))
-        if isinstance(told, SyncFlowError):
-            raise as_failure(told) from told
-        raise
+    with batch, doing_first(connections.abort) as told:
+        try:
+            with connections.tally.counting(order.batch):
+                yield
+            keep_calls(connections, order.batch)
+        except (DagsterExecutionInterruptedError, KeyboardInterrupt) as interruption:
+            fail(connections, order, interruption, now=utc_now, stopped=True)
+            raise
+        except Exception as error:
+            if told.is_set():  # a connection that was cut off may speak last, in the signal's place
+                fail(connections, order, error, now=utc_now, stopped=True)
+                raise DagsterExecutionInterruptedError from error
+            privacy = _privacy_of(connections, order)
+            shown = privacy.error(error, order.entity) if privacy else error
+            fail(connections, order, shown, now=utc_now, stopped=isinstance(shown, NightOverError))
+            if isinstance(shown, SyncFlowError):
+                raise as_failure(shown) from shown
+            raise
 
 
 def _privacy_of(connections: Connections, order: Order) -> Privacy:

@@ -2,6 +2,11 @@
 
 import gc
 import os
+
+# modules are many objects, and so are Dagster's definitions, made again for many tests: an eighth of the time was
+# going through them
+gc.set_threshold(50_000, 20, 50)
+
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -18,9 +23,6 @@ from syncflow_core.bridge import schema
 from syncflow_core.bridge.database import Database
 from syncflow_core.bridge.embedded import EmbeddedServer
 from syncflow_core.sandbox import database as sandbox
-
-# Dagster's definitions are many objects, made again for many tests: an eighth of the time was going through them
-gc.set_threshold(50_000, 20, 50)
 
 # how long an example takes says something of the machine alone
 hypothesis.settings.register_profile("untimed", deadline=None)
@@ -41,6 +43,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if (operation := getattr(item, "operation_label", None)) is not None:
             item._id = item.id.with_params(operation)  # pytest has no other way
+
+
+def pytest_collection_finish() -> None:
+    """What is there before the first test stays: it need not be looked through again, as pytest would five times."""
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

@@ -7,6 +7,7 @@ import itertools
 import json
 import os
 import signal
+import time
 from collections.abc import Iterator
 from uuid import UUID
 
@@ -188,6 +189,25 @@ def test_XW11_a_worker_told_to_end_while_a_system_says_nothing_does_not_wait_for
     assert stopped.returncode == 128 + signal.SIGTERM, said
     assert [line["status"] for line in lines(out)] == ["stopped"]
     assert changed.command("sync", "--all", "--full").returncode == 0
+
+
+def cut_off(*_: object, **__: object) -> None:
+    """The signal comes, and what it cuts off has the last word."""
+    try:
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(60)
+    finally:
+        raise ConnectionResetError("cut off")
+
+
+def test_XW11_an_error_of_what_the_signal_cut_off_does_not_take_its_place(changed: Place) -> None:
+    stopped = changed.process(
+        "sync", "mas", "--full", "--json", constants={"syncflow_dagster.ops.track": cut_off}
+    )
+    out, said = stopped.communicate(timeout=60)
+
+    assert stopped.returncode == 128 + signal.SIGTERM, said
+    assert [line["status"] for line in lines(out)] == ["stopped"]
 
 
 @pytest.mark.parametrize(

@@ -162,7 +162,7 @@ def _execute(
 
 def _was_stopped(database: Database, run_id: str) -> bool:
     """Whether one of the run's batches was stopped: Dagster ends an interrupted op as failed."""
-    with database.begin() as connection:
+    with database.read() as connection:
         return bool(
             batches.history(connection, dagster_run_id=run_id, statuses=["stopped"], limit=1)
         )

@@ -40,7 +40,7 @@ _WIDTH, _BAR = 320, 14
 
 def stands_now(connections: Connections, staged: Staged) -> Standing:
     """Where the batch's entity stands after it; a slice does not count the records of all others."""
-    with connections.database.begin() as connection:
+    with connections.database.read() as connection:
         return standing(connection, staged.shape.entity, counted=staged.kind != "slice")
 
 

@@ -79,16 +79,17 @@ class SharedBreaker(Breaker):
         if not self.is_open and self._clock() - self._looked_at < LOOK_S:
             return 0.0
         self._looked_at = self._clock()
-        with self._database.begin() as connection:
+        with self._database.read() as connection:
             left: float | None = connection.scalar(_LOOK, {"system": self._system})
-            self._left_open = left is not None and left <= -STALE_S
-            if left is None or self._left_open:
-                if self.is_open:
-                    super().answered()  # another run found that it is there again
-                return 0.0
-            self.opened_elsewhere()
-            if left > 0:
-                return left
+        self._left_open = left is not None and left <= -STALE_S
+        if left is None or self._left_open:
+            if self.is_open:
+                super().answered()  # another run found that it is there again
+            return 0.0
+        self.opened_elsewhere()
+        if left > 0:
+            return left
+        with self._database.begin() as connection:
             claimed = connection.execute(_CLAIM, {"system": self._system, "span": self.span_s})
         return 0.0 if claimed.rowcount else LOOK_S
 

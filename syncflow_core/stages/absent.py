@@ -234,7 +234,7 @@ def forget_waiting(
     """
     if absence.seen is None or not absence.rows:
         return []
-    with connections.database.begin() as connection:
+    with connections.database.read() as connection:
         waiting = pending.open_pending(connection, staged.name).unique(KEY_HASH)
     if waiting.is_empty():
         return []

@@ -22,6 +22,7 @@ from syncflow_core.columns import (
     HUB_UID,
     KEY_HASH,
     KEY_SOURCE,
+    KNOWN_WHOLE,
     OP,
     PARENT_REFS,
     REFERENCE,
@@ -126,6 +127,8 @@ def find_changes(
 
 def _with_uids(connections: Connections, staged: Staged, rows: pl.DataFrame) -> pl.DataFrame:
     """Known records with the hub's uid of each."""
+    if rows.is_empty():
+        return rows.with_columns(pl.lit(None, dtype=KNOWN_WHOLE[HUB_UID]).alias(HUB_UID))
     with connections.database.begin() as connection:
         whole = records.load_known_of(connection, staged.name, rows[KEY_HASH])
     return rows.join(whole.select(KEY_HASH, HUB_UID), on=KEY_HASH, how="left")
@@ -243,7 +246,7 @@ def _ceiling(
 
 def _remapped(connections: Connections, staged: Staged) -> bool:
     """Whether known hashes may be of another declaration than this batch's."""
-    with connections.database.begin() as connection:
+    with connections.database.read() as connection:
         before = load_state(connection, staged.name, staged.shape.entity.api)
     return before.entity_version not in {None, staged.version}
 

@@ -56,7 +56,7 @@ def fetch(connections: Connections, order: Order, *, now: Callable[[], datetime]
     seconds: dict[str, float] = {}
     with timed(connections, seconds, "fetch"):
         lease = hold(connections, order)
-        with connections.database.begin() as connection:
+        with connections.database.read() as connection:
             registered = load_registered(connection, [order.entity], enabled=None)[0]
         entity, version = registered.entity, registered.version
         notes: list[str] = []
@@ -66,7 +66,7 @@ def fetch(connections: Connections, order: Order, *, now: Callable[[], datetime]
             notes.append(
                 "planned under a declaration that is not applied: it only shows what would change"
             )
-        with connections.database.begin() as connection:
+        with connections.database.read() as connection:
             before = state.load_state(connection, entity.name, entity.api)
         watermark = before.watermark if before.speaks_of(entity.collection) else None
         api = connections.source.describe(entity.api)
@@ -77,7 +77,7 @@ def fetch(connections: Connections, order: Order, *, now: Callable[[], datetime]
         _parents_fit(connections, entity)
         kind = kind_of(order, shape, watermark)
         if kind == "incremental" and order.kind is None and order.by_person:
-            with connections.database.begin() as connection:
+            with connections.database.read() as connection:
                 changed = not batches.was_read_whole(connection, entity.name, version)
             if changed:
                 kind = "full"

@@ -32,7 +32,7 @@ def read_ahead(connections: Connections, staged: Staged) -> None:
     if staged.kind != "full" or staged.batch in connections.ahead:
         return
     entity = staged.shape.entity
-    with connections.database.begin() as connection:
+    with connections.database.read() as connection:
         before = load_state(connection, entity.name, entity.api)
         doubtful = journal.open_intents(connection, entity.name)
     if doubtful or before.adopted_at is None or not before.speaks_of(entity.collection):

@@ -77,11 +77,12 @@ def forget_overtaken(connections: Connections, staged: Staged, sender: Sender) -
     reference that the newer one has no more: it must not follow what was sent, withheld or refused.
     """
     name = sender.entity.name
-    with connections.database.begin() as connection:
+    with connections.database.read() as connection:
         waiting = pending.open_keys(connection, name)
-        if waiting.is_empty():
-            return
-        met = connections.frames.read(staged.frames["distinct"], columns=[KEY_HASH])[KEY_HASH]
+    if waiting.is_empty():
+        return
+    met = connections.frames.read(staged.frames["distinct"], columns=[KEY_HASH])[KEY_HASH]
+    with connections.database.begin() as connection:
         sender.lease.check(connection)
         pending.cancel_older(
             connection,

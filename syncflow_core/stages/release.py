@@ -207,7 +207,7 @@ def _release(
 
 def _released_by_nobody(connections: Connections, name: str) -> pl.Series:
     """Key hashes of the entity's waiting records that could have gone already."""
-    with connections.database.begin() as connection:
+    with connections.database.read() as connection:
         if pending.open_keys(connection, name).is_empty():
             return pl.Series(KEY_HASH, [], dtype=pl.Binary)
         waiting = pending.open_pending(connection, name)

@@ -37,7 +37,7 @@ def settle_open(connections: Connections, staged: Staged, lease: Lease, now: dat
     Afterwards ``synced_records`` tells, for each key in doubt, what the target holds now: the delta
     then finds what is still to do, and nothing is sent twice.
     """
-    with connections.database.begin() as connection:
+    with connections.database.read() as connection:
         intents = journal.open_intents(connection, staged.name)
     if not intents:
         return []

@@ -71,7 +71,7 @@ class Place:
         self, *names: str, mode: Mode = "full", slice_: int | None = None, slices: int | None = None
     ) -> Run:
         """Sync in this process; every entity without names."""
-        with self.database.begin() as connection:
+        with self.database.read() as connection:
             entities = load_entities(connection)
         chosen = names or lineage(entities).order
         return run_sync(

@@ -26,6 +26,7 @@ from syncflow_dagster.registry import read_entities
 from syncflow_dagster.resources import resources
 from syncflow_dagster.retrying import build_retry_job, build_retry_sensor
 from syncflow_dagster.schedules import build_schedules
+from syncflow_dagster.scopes import gather_by_known_classes
 from syncflow_dagster.sensors import build_sensors
 from syncflow_dagster.tidying import build_tidy_job
 
@@ -46,6 +47,7 @@ def build(
         own_checks_only: Whether the checks that are runs of their own are left out: Dagster runs an
             asset's checks with it unless they do not exist.
     """
+    gather_by_known_classes()
     checks = [] if own_checks_only else build_reconcile_checks([item.name for item in entities])
     reconcile, retry, tidy = build_reconcile_job(), build_retry_job(), build_tidy_job()
     jobs = build_jobs([entity.name for entity in entities], slices)

@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Self, TypeVar, cast
 
@@ -77,7 +77,8 @@ class Database:
         self.url = plain_url(url)
         self.place = place(url)
         self._server = server
-        self._reading: set[adbc.Cursor] = set()
+        self._reading: set[Callable[[], None]] = set()
+        """What ends each read that goes on."""
         self._reads = threading.Lock()
         self.engine = sa.create_engine(
             driver_url(url),
@@ -125,26 +126,38 @@ class Database:
         return self.url == plain_url(settings.database_url.get_secret_value())
 
     @contextmanager
-    def begin(self) -> Iterator[sa.Connection]:
+    def begin(self, *, reads: bool = False) -> Iterator[sa.Connection]:
         """A transaction: committed at the end of the block, rolled back when it raises.
+
+        Args:
+            reads: Whether ``stop_reading`` ends it.
 
         Raises:
             UnavailableError: The database is away, or a lock was not to be had in time.
             ConfigError: It refuses the user, the password or the database.
         """
         with translated(self.url), self.engine.begin() as connection:
-            yield connection
+            if not reads:
+                yield connection
+                return
+            with self._told_of(driver_of(connection.connection).cancel):
+                yield connection
 
     @contextmanager
     def read(self) -> Iterator[sa.Connection]:
         """For statements that only read: each is a transaction of its own, at a third of the round trips of ``begin``.
 
         As in ``begin``, whose transactions are READ COMMITTED, each sees what was committed before it.
+        ``stop_reading`` ends it.
 
         Raises:
             UnavailableError, ConfigError: As ``begin``.
         """
-        with translated(self.url), self._reader.connect() as connection:
+        with (
+            translated(self.url),
+            self._reader.connect() as connection,
+            self._told_of(driver_of(connection.connection).cancel),
+        ):
             yield connection
 
     def transact(self, work: Callable[[sa.Connection], T]) -> T:
@@ -200,26 +213,27 @@ class Database:
             for keys in _shares(sought):
                 connection = stack.enter_context(_arrow_connection(self._adbc_url()))
                 cursor = stack.enter_context(connection.cursor())
-                stack.enter_context(self._told_of(cursor))
+                stack.enter_context(self._told_of(cursor.adbc_cancel))
                 asked.append((cursor, functools.partial(_asked, cursor, query, parameters, keys)))
             frame = pl.from_arrow(pa.concat_tables(_beside(asked)))
         return frame if isinstance(frame, pl.DataFrame) else frame.to_frame()
 
     @contextmanager
-    def _told_of(self, cursor: adbc.Cursor) -> Iterator[None]:
+    def _told_of(self, cancel: Callable[[], None]) -> Iterator[None]:
         with self._reads:
-            self._reading.add(cursor)
+            self._reading.add(cancel)
         try:
             yield
         finally:
-            with self._reads:
-                self._reading.remove(cursor)
+            with self._reads:  # none is cancelled when its session may already do something else
+                self._reading.remove(cancel)
 
     def stop_reading(self) -> None:
-        """End what ``frame`` waits for, in whatever threads: they would be waited for when the process ends."""
+        """End what reads wait for, in whatever threads: they would be waited for when the process ends."""
         with self._reads:
-            for cursor in self._reading:
-                cursor.adbc_cancel()
+            for cancel in self._reading:
+                with suppress(psycopg.Error, adbc.Error):  # what is over needs no end
+                    cancel()
 
     def health(self) -> Health:
         """One round trip on a pooled connection; raises as :meth:`begin` does."""

@@ -40,6 +40,8 @@ _KNOWN: Final = (
     "SELECT key_hash, data_hash, rowversion, nullif(parent_refs, '{}') AS parent_refs "
     "FROM bridge.synced_records WHERE entity = $1 AND NOT deleted"
 )
+FEW: Final = 10_000
+"""So many are read in a session of the pool: Arrow's driver has one of its own, and learns the server's types first."""
 _STAGED: Final = (
     "entity text, key_hash bytea, data_hash bytea, parent_refs text, rowversion text, "
     "hub_uid uuid, reference text, key_source text, field_digests bytea, batch uuid"
@@ -54,7 +56,15 @@ def load_known(database: Database, entity: str) -> pl.DataFrame:
     Returns:
         Shape ``columns.KNOWN``, one line per key hash, in no order.
     """
-    return _known(database.frame(_KNOWN, [entity]))
+    with database.read() as connection:
+        few = load_frame(
+            connection,
+            "SELECT encode(key_hash, 'hex'), encode(data_hash, 'hex'), rowversion, parent_refs "
+            "FROM bridge.synced_records WHERE entity = :entity AND NOT deleted LIMIT :most",
+            columns.KNOWN,
+            {"entity": entity, "most": FEW + 1},
+        )
+    return few if few.height <= FEW else _known(database.frame(_KNOWN, [entity]))
 
 
 def load_keys(database: Database, entity: str, low: bytes, high: bytes | None) -> pl.Series:
@@ -72,6 +82,10 @@ def load_keys(database: Database, entity: str, low: bytes, high: bytes | None) -
 
 def load_known_among(database: Database, entity: str, key_hashes: pl.Series) -> pl.DataFrame:
     """Those of *key_hashes*, which are distinct, that the hub holds alive: as :func:`load_known`."""
+    if len(key_hashes) <= FEW:
+        with database.begin(reads=True) as connection:
+            few = load_known_of(connection, entity, key_hashes)
+        return few.filter(~pl.col("deleted")).select(columns.KNOWN.names())
     # an array, unlike a join, is one walk along the index, from leaf to leaf where the next key is not far
     among = " AND key_hash = ANY (ARRAY (SELECT key_hash FROM sought))"
     return _known(database.frame(_KNOWN + among, [entity], sought=key_hashes))

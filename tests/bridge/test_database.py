@@ -1,12 +1,14 @@
 """Opening the database, its health, its errors, and frames in and out."""
 
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 
 import polars as pl
 import pytest
 import sqlalchemy as sa
-from machine import free_port
+from machine import free_port, until
 from polars.testing import assert_frame_equal
 from pydantic import SecretStr
 
@@ -98,6 +100,59 @@ def test_XD04_the_pool_survives_sessions_that_were_ended(database: Database) -> 
 
     with database.begin() as connection:
         assert connection.scalar(sa.text("SELECT pg_backend_pid()")) != pid
+
+
+def asleep(database: Database) -> int:
+    """How many of the database's sessions do nothing but wait for the statement below."""
+    query = (
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() "
+        "AND wait_event = 'PgSleep'"
+    )
+    with database.begin() as connection:
+        return int(connection.scalar(sa.text(query)) or 0)
+
+
+def by_arrow(database: Database) -> None:
+    database.frame("SELECT pg_sleep(60)::text")
+
+
+def by_itself(database: Database) -> None:
+    with database.read() as connection:
+        connection.execute(sa.text("SELECT pg_sleep(60)"))
+
+
+def in_a_transaction(database: Database) -> None:
+    with database.begin(reads=True) as connection:
+        connection.execute(sa.text("SELECT pg_sleep(60)"))
+
+
+@pytest.mark.parametrize("read", [by_arrow, by_itself, in_a_transaction])
+def test_a_read_in_another_thread_is_ended_and_the_pool_goes_on(
+    database: Database, read: Callable[[Database], None]
+) -> None:
+    with ThreadPoolExecutor(1) as threads:
+        reading = threads.submit(read, database)
+        until(lambda: asleep(database) == 1)
+
+        database.stop_reading()
+
+        with pytest.raises(Exception, match="cancel"):
+            reading.result(timeout=20)
+    assert asleep(database) == 0
+    assert database.health().server
+
+
+def test_a_read_sees_what_is_committed_meanwhile(database: Database) -> None:
+    with database.begin() as connection:
+        connection.exec_driver_sql("CREATE TABLE public.seen (x int)")
+
+    with database.read() as reader:
+        before = reader.scalar(sa.text("SELECT count(*) FROM public.seen"))
+        with database.begin() as connection:
+            connection.exec_driver_sql("INSERT INTO public.seen VALUES (1)")
+        after = reader.scalar(sa.text("SELECT count(*) FROM public.seen"))
+
+    assert (before, after) == (0, 1)
 
 
 def test_a_transaction_that_raises_leaves_nothing(database: Database) -> None:

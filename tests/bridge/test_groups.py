@@ -170,6 +170,35 @@ def test_what_is_known_is_alive(database: Database, batch: UUID) -> None:
     assert numbers(records.load_known(database, "orders")["#key_hash"]) == [1]
 
 
+@pytest.mark.parametrize("few", [0, 2, 3])
+def test_few_records_and_many_are_read_alike(
+    database: Database, batch: UUID, few: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(records, "FEW", few)
+    with database.begin() as connection:
+        bare, whole = acknowledged(1, 2), {"#rowversion": "7", "#parent_refs": '{"up": "ä"}'}
+        records.save_acknowledged(connection, "orders", bare, batch)
+        records.save_acknowledged(connection, "orders", acknowledged(3, **whole), batch)
+        records.mark_deleted(connection, "orders", keys(2), batch)
+
+    every = records.load_known(database, "orders").sort("#key_hash")
+    some = records.load_known_among(database, "orders", keys(2, 3, 9))
+    none = records.load_known_among(database, "orders", keys())
+
+    expected = pl.DataFrame(
+        {
+            "#key_hash": keys(1, 3),
+            "#data_hash": [bytes(32)] * 2,
+            "#rowversion": [None, "7"],
+            "#parent_refs": ["{}", '{"up": "ä"}'],
+        },
+        schema=columns.KNOWN,
+    ).sort("#key_hash")
+    assert_frame_equal(every, expected)
+    assert_frame_equal(some, expected.filter(pl.col("#rowversion") == "7"))
+    assert_frame_equal(none, expected.clear())
+
+
 def test_a_rowversion_advances_without_a_change(database: Database, batch: UUID) -> None:
     with database.begin() as connection:
         records.save_acknowledged(

@@ -1,4 +1,4 @@
-"""What Alembic runs: migrations over the one connection that ``syncflow_core.bridge.schema`` hands in."""
+"""What Alembic runs: migrations over the one connection that ``syncflow_core.bridge.migrate`` hands in."""
 
 from alembic import context
 

@@ -24,6 +24,7 @@ IMPORTED: Final = (
     "dagster._grpc.impl",
     "httpcore",
     "psycopg2.extras",
+    "syncflow_core.bridge.arrow",
     "syncflow_dagster.instance_storage",
     "upath.implementations.local",
 )

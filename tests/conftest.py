@@ -19,7 +19,7 @@ from buckets import S3, started
 from dagster_postgres import DagsterPostgresStorage
 from psycopg import sql
 
-from syncflow_core.bridge import schema
+from syncflow_core.bridge import migrate
 from syncflow_core.bridge.database import Database
 from syncflow_core.bridge.embedded import EmbeddedServer
 from syncflow_core.sandbox import database as sandbox
@@ -86,7 +86,7 @@ def template(server_url: str) -> Iterator[str]:
     """The name of a database that has all migrations, and what Dagster and the sandbox would make on their first use."""
     with _fresh(server_url) as name:
         url = _at(server_url, name)
-        schema.upgrade(url)
+        migrate.upgrade(url)
         sandbox.prepare(url)
         DagsterPostgresStorage(url.replace("://", "+psycopg2://", 1))
         yield name

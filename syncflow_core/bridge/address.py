@@ -11,7 +11,6 @@ from contextlib import contextmanager
 
 import psycopg
 import sqlalchemy as sa
-from adbc_driver_manager import dbapi as adbc
 
 from syncflow_core.errors import ConfigError, UnavailableError
 
@@ -59,20 +58,16 @@ def translated(url: str) -> Iterator[None]:
         sa.exc.TimeoutError,
         psycopg.OperationalError,
         psycopg.InterfaceError,
-        adbc.OperationalError,
     ) as error:
-        raise _translation(error, url) from error
-    except adbc.Error as error:
-        if getattr(error, "sqlstate", None) in {*AUTHENTICATION, *PASSING}:
-            raise _translation(error, url) from error
-        raise
+        raise translation(error, url) from error
     except (sa.exc.ProgrammingError, sa.exc.InternalError) as error:
         if getattr(error.orig, "sqlstate", None) in AUTHENTICATION:
-            raise _translation(error, url) from error
+            raise translation(error, url) from error
         raise
 
 
-def _translation(error: Exception, url: str) -> ConfigError | UnavailableError:
+def translation(error: Exception, url: str) -> ConfigError | UnavailableError:
+    """SyncFlow's error for a driver's."""
     cause = getattr(error, "orig", None) or error
     lines = str(cause).strip().splitlines() or [type(cause).__name__]
     reason = _without(lines[0], driver_url(url).password)

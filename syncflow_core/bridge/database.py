@@ -6,25 +6,19 @@ Does not belong here: statements (one module per table group), the server itself
 Source: product.md 1 ("pooling, a health check, and a clear error when the database is away").
 """
 
-import functools
 import json
 import secrets
 import select
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import Any, Self, TypeVar, cast
+from typing import Any, Self, TypeVar
 
-import adbc_driver_postgresql
 import polars as pl
 import psycopg
-import pyarrow as pa
 import sqlalchemy as sa
-from adbc_driver_manager import AdbcConnection, AdbcDatabase
-from adbc_driver_manager import dbapi as adbc
 
 from syncflow_core.bridge import schema
 from syncflow_core.bridge.address import driver_url, place, plain_url, translated
@@ -44,7 +38,6 @@ MET_ANOTHER = frozenset({"40001", "40P01"})  # SQLSTATEs: serialization failure,
 LOCK_TIMEOUT_S = 30  # a backup or an ALTER TABLE beside a sync ends in an error, not in a hang
 IDLE_S = 5  # a connection unused for so long is asked whether it still works
 _USED_AT = "used at"
-MANY_KEYS = 100_000  # from here on two sessions seek them at once
 PAGE_COST = (
     1.1  # of a page out of order: tables are mostly in memory, or on disks without a moving head.
 )
@@ -140,7 +133,7 @@ class Database:
             if not reads:
                 yield connection
                 return
-            with self._told_of(driver_of(connection.connection).cancel):
+            with self._told_of(_cancel_of(connection)):
                 yield connection
 
     @contextmanager
@@ -156,7 +149,7 @@ class Database:
         with (
             translated(self.url),
             self._reader.connect() as connection,
-            self._told_of(driver_of(connection.connection).cancel),
+            self._told_of(_cancel_of(connection)),
         ):
             yield connection
 
@@ -207,16 +200,10 @@ class Database:
             parameters: Its parameters.
             sought: Binary, distinct: the query finds them in the temporary table ``sought (key_hash)``.
         """
+        from syncflow_core.bridge import arrow  # noqa: PLC0415  # late, as it says itself
+
         self._embedded_runs()
-        with translated(self.url), ExitStack() as stack:
-            asked = []
-            for keys in _shares(sought):
-                connection = stack.enter_context(_arrow_connection(self._adbc_url()))
-                cursor = stack.enter_context(connection.cursor())
-                stack.enter_context(self._told_of(cursor.adbc_cancel))
-                asked.append((cursor, functools.partial(_asked, cursor, query, parameters, keys)))
-            frame = pl.from_arrow(pa.concat_tables(_beside(asked)))
-        return frame if isinstance(frame, pl.DataFrame) else frame.to_frame()
+        return arrow.read(self._arrow_url(), query, parameters, sought, self._told_of)
 
     @contextmanager
     def _told_of(self, cancel: Callable[[], None]) -> Iterator[None]:
@@ -232,8 +219,7 @@ class Database:
         """End what reads wait for, in whatever threads: they would be waited for when the process ends."""
         with self._reads:
             for cancel in self._reading:
-                with suppress(psycopg.Error, adbc.Error):  # what is over needs no end
-                    cancel()
+                cancel()
 
     def health(self) -> Health:
         """One round trip on a pooled connection; raises as :meth:`begin` does."""
@@ -286,7 +272,7 @@ class Database:
         if connecting:
             connecting[3]["port"] = self._server.port
 
-    def _adbc_url(self) -> str:
+    def _arrow_url(self) -> str:
         return (
             sa.make_url(self.url)
             .update_query_dict(
@@ -300,6 +286,17 @@ class Database:
             .replace("+-c", "%20-c")
             .replace("-c+", "-c%20")
         )
+
+
+def _cancel_of(connection: sa.Connection) -> Callable[[], None]:
+    """What ends the statement that the connection is about."""
+    session = driver_of(connection.connection)
+
+    def cancel() -> None:
+        with suppress(psycopg.Error):  # what is over needs no end
+            session.cancel()
+
+    return cancel
 
 
 def _note_use(_: Session, record: sa.pool.ConnectionPoolEntry) -> None:
@@ -318,63 +315,3 @@ def _has_something_to_read(session: Session) -> bool:
 def _options() -> str:
     """What every session of SyncFlow's sets."""
     return f"-c lock_timeout={LOCK_TIMEOUT_S}s -c timezone=UTC -c random_page_cost={PAGE_COST}"
-
-
-def _arrow_connection(url: str) -> adbc.Connection:
-    """A new connection of Arrow's driver; it leaves what it knows of the server to the next one."""
-    # of the database that it is given it does nothing but close it
-    kept = cast("AdbcDatabase", _Kept())
-    return adbc.Connection(kept, AdbcConnection(_arrow_database(url)))
-
-
-@functools.lru_cache(maxsize=8)
-def _arrow_database(url: str) -> AdbcDatabase:
-    """What the driver knows of a server: its types, for which it asks longer than for most answers.
-
-    It holds no connection, so that neither a server's end nor a fork is any of its business.
-    """
-    known: AdbcDatabase = adbc_driver_postgresql.connect(url)
-    return known
-
-
-class _Kept:
-    """In the place of the database that a connection would close with itself."""
-
-    def close(self) -> None:
-        """Others use it too."""
-
-
-def _shares(sought: pl.Series | None) -> list[pl.Series | None]:
-    """What each session seeks, in order: many keys are sought by two at once, each in a range of its own."""
-    if sought is None:
-        return [None]
-    ordered = sought.sort()
-    share = len(ordered) if len(ordered) < MANY_KEYS else -(-len(ordered) // 2)
-    return [ordered.slice(at, share) for at in range(0, len(ordered) or 1, share or 1)]
-
-
-def _asked(
-    cursor: adbc.Cursor, query: str, parameters: Sequence[object], sought: pl.Series | None
-) -> pa.Table:
-    """The rows of *query*, in the cursor's transaction."""
-    if sought is not None:
-        keys = pa.table({"key_hash": sought.to_arrow().cast(pa.binary())})
-        cursor.adbc_ingest("sought", keys, mode="create", temporary=True)
-    cursor.execute(query, list(parameters) or None)
-    return cursor.fetch_arrow_table()
-
-
-def _beside(asked: Sequence[tuple[adbc.Cursor, Callable[[], T]]]) -> list[T]:
-    """What each work returns, done in a thread of its own: a signal ends the wait, and the works.
-
-    In the main thread Arrow's driver would take SIGINT for itself and report a failed query.
-    """
-    with ThreadPoolExecutor(len(asked)) as threads:
-        running = [(cursor, threads.submit(work)) for cursor, work in asked]
-        try:
-            return [answer.result() for _, answer in running]
-        except BaseException:
-            for cursor, answer in running:
-                if not answer.done():
-                    cursor.adbc_cancel()
-            raise

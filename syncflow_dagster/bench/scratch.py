@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 import sqlalchemy as sa
 
-from syncflow_core.bridge import schema
+from syncflow_core.bridge import migrate
 from syncflow_core.bridge.database import Database
 from syncflow_core.settings import read_settings
 
@@ -24,7 +24,7 @@ def scratch_database() -> Iterator[Database]:
         try:
             _execute(server, f'CREATE DATABASE "{name}"')
             url = place.set(database=name).render_as_string(hide_password=False)
-            schema.upgrade(url)
+            migrate.upgrade(url)
             with Database(url) as database:
                 yield database
         finally:

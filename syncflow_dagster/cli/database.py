@@ -7,8 +7,8 @@ Does not belong here: the migrations (``migrations/``, and Dagster's).
 import sys
 from contextlib import redirect_stdout
 
-from syncflow_core.bridge import schema
 from syncflow_core.bridge.database import Database
+from syncflow_core.bridge.migrate import downgrade, upgrade
 from syncflow_core.settings import read_settings
 from syncflow_dagster.home import open_instance, prepare
 from syncflow_dagster.terminal import console
@@ -24,10 +24,10 @@ def migrate(*, down: bool) -> None:
     prepare(settings)
     with Database.open(settings) as database:
         if down:
-            schema.downgrade(database.url)
+            downgrade(database.url)
             console().print("schema bridge is gone")
             return
-        schema.upgrade(database.url)
+        upgrade(database.url)
         console().print("schema bridge is up to date")
     if settings.database_url is not None:
         # what Dagster prints meanwhile is progress

@@ -14,7 +14,7 @@ from pathlib import Path
 import httpx
 import sqlalchemy as sa
 
-from syncflow_core.bridge import schema
+from syncflow_core.bridge import migrate
 from syncflow_core.bridge.database import Database
 from syncflow_core.bridge.entities import apply_entities, load_entities
 from syncflow_core.errors import ConfigError
@@ -122,4 +122,4 @@ def _empty(database: Database) -> None:
     with database.begin() as connection:
         for name in ("bridge", "erp", "hub"):
             connection.execute(sa.text(f"DROP SCHEMA IF EXISTS {name} CASCADE"))
-    schema.upgrade(database.url)
+    migrate.upgrade(database.url)

@@ -25,7 +25,7 @@ from types import FrameType
 import httpx
 from rich.console import Console
 
-from syncflow_core.bridge import schema
+from syncflow_core.bridge import migrate
 from syncflow_core.bridge.database import Database
 from syncflow_core.errors import ConfigError, SyncFlowError, UnavailableError
 from syncflow_core.private import make_file
@@ -78,7 +78,7 @@ def run(*, ui_port: int, api_port: int, rows: int) -> int:
     sandbox: Sandbox | None = None
     with Database.open(settings) as database, _socket(settings.home_path) as socket_path:
         try:
-            schema.upgrade(database.url)
+            migrate.upgrade(database.url)
             screen.print(f"database     {database.place}")
             if own_sandbox:
                 sandbox = _sandbox(database, rows)

@@ -5,7 +5,7 @@ import threading
 import pytest
 import sqlalchemy as sa
 
-from syncflow_core.bridge import schema
+from syncflow_core.bridge import migrate
 from syncflow_core.bridge.database import Database
 from syncflow_core.bridge.tables import metadata
 from syncflow_core.errors import ConfigError
@@ -30,21 +30,21 @@ def tables(url: str) -> set[str]:
 
 
 def test_upgrade_makes_every_table_and_nothing_differs_from_the_code(url: str) -> None:
-    schema.upgrade(url)
+    migrate.upgrade(url)
 
     with Database(url) as database, database.begin() as connection:
-        assert schema.drift(connection) == []
+        assert migrate.drift(connection) == []
     assert tables(url) >= TEN
     assert {table.name for table in metadata.tables.values()} <= tables(url)
 
 
 def test_downgrade_leaves_no_schema_and_upgrade_brings_it_back(url: str) -> None:
-    schema.upgrade(url)
-    schema.downgrade(url)
+    migrate.upgrade(url)
+    migrate.downgrade(url)
     with Database(url) as database, database.begin() as connection:
         assert "bridge" not in sa.inspect(connection).get_schema_names()
 
-    schema.upgrade(url)
+    migrate.upgrade(url)
 
     assert tables(url) >= TEN
 
@@ -66,7 +66,7 @@ def test_upgrades_at_the_same_time_wait_for_one_another(url: str) -> None:
 
     def upgrade() -> None:
         try:
-            schema.upgrade(url)
+            migrate.upgrade(url)
         except BaseException as error:  # noqa: BLE001  # reported by the test's own thread
             failures.append(error)
 
@@ -93,8 +93,8 @@ def test_XD10_a_database_of_newer_code_is_neither_used_nor_touched(migrated_url:
             connection.execute(sa.text("UPDATE bridge.alembic_version SET version_num = '9999_x'"))
         for refused in (
             database.check_schema,
-            lambda: schema.upgrade(migrated_url),
-            lambda: schema.downgrade(migrated_url),
+            lambda: migrate.upgrade(migrated_url),
+            lambda: migrate.downgrade(migrated_url),
         ):
             with pytest.raises(ConfigError, match=r"\(9999_x\) is newer than this code"):
                 refused()

@@ -12,14 +12,20 @@ from place import Place, opened, outcome
 from psycopg import sql
 from tables import effects, hub, link, references, table
 
-from syncflow_core.bridge import schema
+from syncflow_core.bridge import migrate, schema
 from syncflow_core.entity import Background, Brake, Entity, Field, Schedule
 from syncflow_core.sandbox.store import Row
 
 FIRST = "0001_bridge"
-REVISIONS = [
-    script.revision for script in ScriptDirectory.from_config(schema._config()).walk_revisions()
-][::-1]
+REVISIONS = [script.revision for script in ScriptDirectory(str(schema.scripts())).walk_revisions()][
+    ::-1
+]
+
+
+def test_the_scripts_names_are_the_revisions_in_their_order() -> None:
+    assert schema._revisions() == (REVISIONS[-1], frozenset(REVISIONS))
+    assert sorted(REVISIONS) == REVISIONS
+
 
 ORDERS = {"ID": "VARCHAR2(9)", "QTY": "VARCHAR2(9)", "RV": "NUMBER(9)"}
 LINES = {"ID": "VARCHAR2(9)", "ORD": "VARCHAR2(9)"}
@@ -136,10 +142,10 @@ def test_data_of_the_first_revision_is_kept_up_and_down_and_means_the_same(place
 
     for _ in range(2):
         for revision in REVISIONS[1:]:
-            schema.upgrade(place.url, revision)
+            migrate.upgrade(place.url, revision)
             assert differences(first, rows(place.url)) == [], revision
         assert down(place.url, first) == first
-    schema.upgrade(place.url)
+    migrate.upgrade(place.url)
     run = place.sync()
 
     # every order and line is known as it was, and nothing of them is sent
@@ -157,7 +163,7 @@ def test_data_of_the_first_revision_is_kept_up_and_down_and_means_the_same(place
 def down(url: str, kept: Rows) -> Rows:
     """To the first revision, step by step; each keeps what the one below it has of *kept*."""
     for revision in REVISIONS[-2::-1]:
-        schema.downgrade(url, revision)
+        migrate.downgrade(url, revision)
         found = rows(url)
         there = {
             n: {c: v for c, v in columns.items() if c in found.get(n, {})}

@@ -8,7 +8,7 @@ from local import LOCAL
 from place import Place, lines, notes, outcome
 from tables import effects, hub, table
 
-from syncflow_core.bridge import schema
+from syncflow_core.bridge import migrate
 from syncflow_core.entity import Brake, Entity, Field, Rowversion
 from syncflow_core.sandbox.store import Row
 
@@ -29,8 +29,8 @@ def items(count: int, **changed: str) -> list[Row]:
 
 
 def forget_bridge(place: Place) -> None:
-    schema.downgrade(place.url)
-    schema.upgrade(place.url)
+    migrate.downgrade(place.url)
+    migrate.upgrade(place.url)
     place.apply([ITEM])
 
 

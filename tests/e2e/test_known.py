@@ -14,7 +14,7 @@ from machine import until
 from place import Place, outcome
 from tables import hub, table
 
-from syncflow_core.bridge import database, records
+from syncflow_core.bridge import arrow, database, records
 from syncflow_core.bridge.database import Database
 from syncflow_core.entity import Brake, Entity
 from syncflow_core.errors import UnavailableError
@@ -51,7 +51,8 @@ def test_a_slice_is_compared_piece_by_piece_and_by_two_sessions(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(known, "PART_ROWS", 7)
-    monkeypatch.setattr(database, "MANY_KEYS", 2)
+    monkeypatch.setattr(records, "FEW", 0)
+    monkeypatch.setattr(arrow, "MANY_KEYS", 2)
     table(place, "itm", COLUMNS, [{"ID": n, "NAME": f"n{n}"} for n in range(20)])
     place.apply([Entity(name="itm")])
     place.sync(slice_=1, slices=2)

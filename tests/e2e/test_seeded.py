@@ -8,7 +8,7 @@ import pytest
 from local import LOCAL
 from place import Place, lines, opened
 
-from syncflow_core.bridge import schema
+from syncflow_core.bridge import migrate
 from syncflow_core.entity import Brake
 from syncflow_core.sandbox import erp
 from syncflow_core.sandbox.compare import compare
@@ -73,8 +73,8 @@ def test_plans_of_everything_make_the_hub_equal(seeded: Place) -> None:
 
 
 def test_a_lost_bridge_makes_the_hub_equal_and_repeats_nothing(seeded: Place) -> None:
-    schema.downgrade(seeded.url)
-    schema.upgrade(seeded.url)
+    migrate.downgrade(seeded.url)
+    migrate.upgrade(seeded.url)
     seeded.apply(ENTITIES)
     pass_day(seeded)
 

@@ -1,5 +1,6 @@
 """The fault matrix, fetching: each fault is made by the source itself, in the middle of a scan of two pages."""
 
+import functools
 import itertools
 import json
 from collections.abc import Iterator
@@ -15,9 +16,13 @@ from syncflow_core.bridge.batches import Batch
 from syncflow_core.bridge.failed import open_failed
 from syncflow_core.entity import Brake, Entity
 from syncflow_core.sandbox.store import Row
+from syncflow_core.scan import scan
+from syncflow_core.stages import reading
 
 COLUMNS = {"ID": "NUMBER(9)", "NAME": "VARCHAR2(20)"}
-ROWS = 10_500
+PAGE_ROWS = 1_000
+ROWS = 1_050
+"""Two pages: what a fault does to one it does to one of ten thousand rows too."""
 EXECUTE = {"path": "/runtime/flt/execute"}
 ROUNDS = itertools.count()
 
@@ -35,6 +40,8 @@ def first(shared_place: Place) -> Iterator[Place]:
     with pytest.MonkeyPatch.context() as patched:
         patched.setenv("SYNCFLOW_SILENCE_S", "1")
         patched.setenv("SYNCFLOW_ANSWER_S", "2")
+        patched.setattr(reading, "PAGE_LIMIT", PAGE_ROWS)
+        patched.setattr(reading, "scan", functools.partial(scan, page_size=PAGE_ROWS))
         yield synced(shared_place)
 
 

@@ -12,6 +12,7 @@ from machine import free_port, until
 from polars.testing import assert_frame_equal
 from pydantic import SecretStr
 
+from syncflow_core.bridge import database as bridge_database
 from syncflow_core.bridge.address import driver_url, place
 from syncflow_core.bridge.bulk import copy_in, load_frame, stage
 from syncflow_core.bridge.database import Database
@@ -100,6 +101,25 @@ def test_XD04_the_pool_survives_sessions_that_were_ended(database: Database) -> 
 
     with database.begin() as connection:
         assert connection.scalar(sa.text("SELECT pg_backend_pid()")) != pid
+
+
+@pytest.mark.parametrize(("idle_s", "asked"), [(60, 0), (0, 2)])
+def test_a_connection_is_asked_whether_it_works_when_it_lay_idle(
+    database: Database, monkeypatch: pytest.MonkeyPatch, idle_s: float, asked: int
+) -> None:
+    monkeypatch.setattr(bridge_database, "IDLE_S", idle_s)
+    ping, pings = database.engine.dialect.do_ping, []
+    monkeypatch.setattr(
+        database.engine.dialect, "do_ping", lambda session: pings.append(session) or ping(session)
+    )
+    database.health()
+    pings.clear()  # a new connection is none that lay idle, whatever the limit
+
+    database.health()
+    with database.read() as connection:
+        connection.execute(sa.text("SELECT 1"))
+
+    assert len(pings) == asked
 
 
 def asleep(database: Database) -> int:

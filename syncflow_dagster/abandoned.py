@@ -45,7 +45,7 @@ def end_abandoned(instance: dg.DagsterInstance, without_lease: Iterable[str] = (
     ended = []
     for run in instance.get_runs(dg.RunsFilter(statuses=BEGUN), limit=MOST):
         lives = process_of(run.tags, run.run_id) is not None
-        if (run.run_id in dead and not lives) or _has_died(run):
+        if (run.run_id in dead and not lives) or has_died(run):
             instance.report_run_failed(run, "its process died; what it had begun is settled next")
             ended.append(run.run_id)
     return ended
@@ -59,7 +59,8 @@ def process_of(tags: Mapping[str, str], run_id: str) -> int | None:
     return int(pid) if _name(int(pid), owner) == tags[PROCESS_TAG] else None
 
 
-def _has_died(run: dg.DagsterRun) -> bool:
+def has_died(run: dg.DagsterRun) -> bool:
+    """Whether the run's process was one of this machine, and is gone."""
     host, *_, owner = run.tags.get(PROCESS_TAG, "- 0 - -").split(" ")
     # a run that takes up another one has its tags until it says that it runs
     here = host == socket.gethostname() and owner == run.run_id

@@ -15,13 +15,12 @@ import sqlalchemy as sa
 from syncflow_core.alerts import Condition
 from syncflow_core.bridge import alerts
 from syncflow_core.bridge.database import Database
-from syncflow_core.errors import SyncFlowError
 from syncflow_core.notify import notifiers_of
 from syncflow_core.settings import Settings, read_settings
 from syncflow_core.telling import Told, tell
 from syncflow_dagster.checks import FAILED_SHARE
 from syncflow_dagster.clock import utc_now
-from syncflow_dagster.failures import as_failure
+from syncflow_dagster.failures import told_to_dagster
 from syncflow_dagster.nights import missed_shares
 
 EVERY_S: Final = 30
@@ -55,23 +54,21 @@ def build_alert_sensor(job: str) -> dg.SensorDefinition:
         job: A sensor belongs to a job, though this starts none.
     """
 
+    @told_to_dagster()
     def look(context: dg.SensorEvaluationContext) -> dg.SkipReason:
-        try:
-            environment = read_settings()
-            notifiers = notifiers_of(environment)
-            if not notifiers:
-                return dg.SkipReason(UNSET)
-            with Database.open(environment) as database:
-                database.check_schema()
-                told = tell(
-                    database,
-                    lambda connection, at: wrong_now(connection, at, environment),
-                    notifiers,
-                    environment.installation,
-                    now=utc_now,
-                )
-        except SyncFlowError as error:
-            raise as_failure(error) from error
+        environment = read_settings()
+        notifiers = notifiers_of(environment)
+        if not notifiers:
+            return dg.SkipReason(UNSET)
+        with Database.open(environment) as database:
+            database.check_schema()
+            told = tell(
+                database,
+                lambda connection, at: wrong_now(connection, at, environment),
+                notifiers,
+                environment.installation,
+                now=utc_now,
+            )
         for words in told.failures.values():
             context.log.warning("an alert was not taken, and is told again: %s", words)
         return dg.SkipReason(said(told))

@@ -29,6 +29,19 @@ def as_failure(error: SyncFlowError) -> dg.Failure:
     )
 
 
+@contextmanager
+def told_to_dagster() -> Iterator[None]:
+    """Let an op fail in the words of the error that ended it.
+
+    Raises:
+        dagster.Failure: In the place of an error of SyncFlow's.
+    """
+    try:
+        yield
+    except SyncFlowError as error:
+        raise as_failure(error) from error
+
+
 @dataclass(frozen=True)
 class Broken:
     """What ended an op."""
@@ -37,17 +50,17 @@ class Broken:
     unavailable: bool
 
 
-def broken(instance: dg.DagsterInstance, run_id: str, entity: str) -> Broken | None:
-    """What ended an op of the entity in a run, as its log has it; None where none failed with a failure of ours."""
+def broken(instance: dg.DagsterInstance, run_id: str) -> dict[str, Broken]:
+    """What first ended an op of each entity of a run, as its log has it; only of ops that failed with a failure of ours."""
+    found: dict[str, Broken] = {}
     for entry in instance.all_logs(run_id, of_type=dg.DagsterEventType.STEP_FAILURE):
         event = entry.dagster_event
-        if event is None or (event.step_key or "").partition(".")[0] != entity:
+        told = None if event is None else event.step_failure_data.user_failure_data
+        if event is None or event.step_key is None or told is None or told.description is None:
             continue
-        told = event.step_failure_data.user_failure_data
-        if told is not None and told.description is not None:
-            away = told.metadata.get("error") == dg.MetadataValue.text(UnavailableError.__name__)
-            return Broken(told.description, away)
-    return None
+        away = told.metadata.get("error") == dg.MetadataValue.text(UnavailableError.__name__)
+        found.setdefault(event.step_key.partition(".")[0], Broken(told.description, away))
+    return found
 
 
 @contextmanager

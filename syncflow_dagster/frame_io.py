@@ -20,7 +20,7 @@ from syncflow_core.frames import HANDOVER
 from syncflow_core.places import Place, place_of
 from syncflow_core.settings import read_settings
 from syncflow_core.stages.work import Staged
-from syncflow_dagster.failures import as_failure
+from syncflow_dagster.failures import told_to_dagster
 
 
 class FrameIOManager(dg.ConfigurableIOManager):
@@ -60,12 +60,11 @@ class FrameIOManager(dg.ConfigurableIOManager):
 @contextmanager
 def _told() -> Iterator[None]:
     """Say in Dagster's words why there is no hand-over: the batch is closed with them (``resources``)."""
-    try:
-        yield
-    except OSError as error:
-        raise as_failure(SyncFlowError(f"hand-over: {error}")) from error
-    except SyncFlowError as error:
-        raise as_failure(error) from error
+    with told_to_dagster():
+        try:
+            yield
+        except OSError as error:
+            raise SyncFlowError(f"hand-over: {error}") from error
 
 
 def _name(context: dg.OutputContext) -> str:

@@ -35,7 +35,7 @@ from syncflow_dagster.partitions import LOCATION, REPOSITORY, range_tags, slice_
 from syncflow_dagster.printed import left_alone
 from syncflow_dagster.resources import lent
 from syncflow_dagster.statuses import CANCELED
-from syncflow_dagster.unbegun import close_unbegun
+from syncflow_dagster.unbegun import close_forgotten, close_unbegun
 
 QUIET: Final[dict[str, object]] = {
     # the events are in the UI; the terminal shows progress and the end
@@ -86,7 +86,7 @@ def run_sync(  # each is a choice of whoever starts it
         run_id=run.run_id,
         succeeded=run.is_success,
         stopped=stopped,
-        batches=_batches(database, run, names, stopped=stopped),
+        batches=_batches(instance, database, run, names, stopped=stopped),
     )
 
 
@@ -135,6 +135,8 @@ def _execute(
 ) -> tuple[dg.DagsterRun, bool]:
     """Run a job in this process: the run as it ended, whether it was stopped."""
     end_abandoned(instance)
+    with database.begin() as connection:
+        close_forgotten(instance, connection, utc_now())
     run = instance.create_run_for_job(
         job_def=job,
         run_config=config,
@@ -169,11 +171,16 @@ def _was_stopped(database: Database, run_id: str) -> bool:
 
 
 def _batches(
-    database: Database, run: dg.DagsterRun, names: Sequence[str], *, stopped: bool
+    instance: dg.DagsterInstance,
+    database: Database,
+    run: dg.DagsterRun,
+    names: Sequence[str],
+    *,
+    stopped: bool,
 ) -> tuple[Batch, ...]:
     """The run's batches; an entity that never began has one that says so."""
     with database.begin() as connection:
-        close_unbegun(connection, run, utc_now(), stopped=stopped)
+        close_unbegun(instance, connection, run, utc_now(), stopped=stopped)
         found = batches.history(connection, dagster_run_id=run.run_id, limit=10_000)[::-1]
     own = {batch.entity: batch for batch in found if batch.kind != "retry"}
     released = [batch for batch in found if batch.kind == "retry"]

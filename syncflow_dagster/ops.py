@@ -46,7 +46,7 @@ from syncflow_core.stages.work import (
 from syncflow_dagster import checks
 from syncflow_dagster.choices import Mode
 from syncflow_dagster.clock import utc_now
-from syncflow_dagster.failures import as_failure
+from syncflow_dagster.failures import told_to_dagster
 from syncflow_dagster.interrupts import doing_first, put_off
 from syncflow_dagster.metadata import metadata_of, stands_now
 from syncflow_dagster.partitions import slice_key, slice_number
@@ -103,6 +103,7 @@ def build_ops(
         out=frame_out,
         required_resource_keys=RESOURCES,
     )
+    @told_to_dagster()
     def fetch_op(context: dg.OpExecutionContext, config: SyncConfig) -> Any:  # noqa: ANN401  # the io manager's
         connections = connections_of(context)
         order = _order_of(context, config, name, slices, deferred)
@@ -139,6 +140,7 @@ def build_ops(
             out=frame_out,
             required_resource_keys=RESOURCES,
         )
+        @told_to_dagster()
         def op(context: dg.OpExecutionContext, staged: Any) -> Any:  # noqa: ANN401  # the io manager's
             connections = connections_of(context)
             continued = continue_batch(context, connections, staged)
@@ -156,14 +158,15 @@ def build_ops(
         required_resource_keys=RESOURCES,
     )
     def push_op(context: dg.AssetExecutionContext, staged: Any) -> Iterator[Any]:  # noqa: ANN401  # the io manager's
-        connections = connections_of(context.op_execution_context)
-        pushed, report = staged, ended_before(context.op_execution_context, connections, staged)
-        if report is None:
-            continued = continue_batch(context.op_execution_context, connections, staged)
-            with closing_on_error(connections, continued.order):
-                pushed = push(connections, continued, now=utc_now)
-                report = track(connections, pushed, now=utc_now)
-        stands = stands_now(connections, pushed)
+        with told_to_dagster():
+            connections = connections_of(context.op_execution_context)
+            pushed, report = staged, ended_before(context.op_execution_context, connections, staged)
+            if report is None:
+                continued = continue_batch(context.op_execution_context, connections, staged)
+                with closing_on_error(connections, continued.order):
+                    pushed = push(connections, continued, now=utc_now)
+                    report = track(connections, pushed, now=utc_now)
+            stands = stands_now(connections, pushed)
         for done in pushed.slices:
             context.add_asset_metadata(
                 {"rows_in_slice": done.counted},
@@ -335,7 +338,7 @@ def _fail_dead_runs(context: dg.OpExecutionContext, lease: Lease) -> None:
 
 @contextmanager
 def closing_on_error(connections: Connections, order: Order) -> Iterator[None]:
-    """Close the batch when the block ends with an error, and tell Dagster in its own words.
+    """Close the batch when the block ends with an error, which goes on as it may be told.
 
     Meanwhile every log line says which batch, entity and run it is about.
     """
@@ -355,9 +358,9 @@ def closing_on_error(connections: Connections, order: Order) -> Iterator[None]:
             privacy = _privacy_of(connections, order)
             shown = privacy.error(error, order.entity) if privacy else error
             fail(connections, order, shown, now=utc_now, stopped=isinstance(shown, NightOverError))
-            if isinstance(shown, SyncFlowError):
-                raise as_failure(shown) from shown
-            raise
+            if shown is error:
+                raise
+            raise shown from None
 
 
 def _privacy_of(connections: Connections, order: Order) -> Privacy:

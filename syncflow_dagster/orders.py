@@ -15,13 +15,12 @@ from syncflow_core.bridge import batches
 from syncflow_core.bridge.entities import load_entities, load_registered
 from syncflow_core.bridge.identifiers import new_uid
 from syncflow_core.entity import Entity
-from syncflow_core.errors import ConfigError, SyncFlowError
+from syncflow_core.errors import SyncFlowError
 from syncflow_core.parents import Lineage
 from syncflow_core.parents import lineage as lineage_of
 from syncflow_core.stages.work import Connections, Order
 from syncflow_dagster.choices import Mode, refuse_unknown
 from syncflow_dagster.clock import utc_now
-from syncflow_dagster.failures import as_failure
 
 
 def declared(connections: Connections) -> tuple[list[Entity], Lineage]:
@@ -37,12 +36,9 @@ def chosen(
     """The entities of these names, all without any, parents first.
 
     Raises:
-        dagster.Failure: A name that is no enabled entity's.
+        ConfigError: A name that is no enabled entity's.
     """
-    try:
-        refuse_unknown(names, entities, connections.database)
-    except ConfigError as error:
-        raise as_failure(error) from error
+    refuse_unknown(names, entities, connections.database)
     return [name for name in lineage.order if not names or name in names]
 
 

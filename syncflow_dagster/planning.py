@@ -19,13 +19,13 @@ import pydantic
 from syncflow_core.bridge import batches, plans
 from syncflow_core.bridge.plans import Plan
 from syncflow_core.entity import Entity
-from syncflow_core.errors import ConfigError, SyncFlowError
+from syncflow_core.errors import ConfigError
 from syncflow_core.stages.plan import make_plan
 from syncflow_core.stages.whole import stage, sync
 from syncflow_core.stages.work import Connections, Order
 from syncflow_dagster.choices import Mode, refuse_slice, refuse_unknown
 from syncflow_dagster.clock import utc_now
-from syncflow_dagster.failures import as_failure
+from syncflow_dagster.failures import told_to_dagster
 from syncflow_dagster.metadata import metadata_of
 from syncflow_dagster.op_jobs import APPLY, PLAN
 from syncflow_dagster.ops import (
@@ -97,18 +97,16 @@ def _plan_op(slices: int) -> dg.OpDefinition:
         description="What a sync would do, record by record; nothing is pushed.",
         required_resource_keys=RESOURCES,
     )
+    @told_to_dagster()
     def plan_op(context: dg.OpExecutionContext, config: PlanConfig) -> None:
         """Plan the entities, parents first; one that fails is told at the end, after the others."""
         connections = connections_of(context)
         entities, lineage = declared(connections)
         names = chosen(connections, config.entities, entities, lineage)
         numbers = (config.slice,) if config.slice else ()
-        try:
-            refuse_slice(config.slice or None, slices)
-            if config.purge:
-                _refuse_purge(config.entities, entities)
-        except SyncFlowError as error:
-            raise as_failure(error) from error
+        refuse_slice(config.slice or None, slices)
+        if config.purge:
+            _refuse_purge(config.entities, entities)
         with telling_last() as attempt:
             for name in names:
                 with attempt():
@@ -137,19 +135,17 @@ def _apply_op(slices: int) -> dg.OpDefinition:
         description="Approve plans and do what they say, or say what has changed since.",
         required_resource_keys=RESOURCES,
     )
+    @told_to_dagster()
     def apply_op(context: dg.OpExecutionContext, config: ApplyConfig) -> None:
         """Apply the plans, parents first."""
         connections = connections_of(context)
         entities, lineage = declared(connections)
-        try:
-            with connections.database.begin() as connection:
-                approved = [
-                    plans.approve_plan(connection, _uid(text), by=config.approved_by, now=utc_now())
-                    for text in config.plans
-                ]
-            refuse_unknown([plan.entity for plan in approved], entities, connections.database)
-        except SyncFlowError as error:
-            raise as_failure(error) from error
+        with connections.database.begin() as connection:
+            approved = [
+                plans.approve_plan(connection, _uid(text), by=config.approved_by, now=utc_now())
+                for text in config.plans
+            ]
+        refuse_unknown([plan.entity for plan in approved], entities, connections.database)
         approved.sort(key=lambda plan: lineage.order.index(plan.entity))
         with telling_last() as attempt:
             for plan in approved:

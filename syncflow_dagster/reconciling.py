@@ -20,6 +20,7 @@ from syncflow_core.stages.spot_check import reconcile_sample
 from syncflow_core.stages.whole import stage
 from syncflow_core.stages.work import Connections, Order
 from syncflow_dagster.clock import utc_now
+from syncflow_dagster.failures import told_to_dagster
 from syncflow_dagster.op_jobs import RECONCILE
 from syncflow_dagster.ops import RESOURCES, closing_on_error, connections_of
 from syncflow_dagster.orders import chosen, declared, dry_run, order_for, telling_last
@@ -43,6 +44,7 @@ class ReconcileConfig(dg.Config):
     description="Compare records with hub and source; a plan sets right what differs.",
     required_resource_keys=RESOURCES,
 )
+@told_to_dagster()
 def reconcile_op(context: dg.OpExecutionContext, config: ReconcileConfig) -> None:
     """Reconcile the entities, parents first."""
     connections = connections_of(context)
@@ -104,8 +106,8 @@ def build_reconcile_checks(names: Sequence[str]) -> list[dg.AssetChecksDefinitio
         required_resource_keys=RESOURCES,
     )
     def check(context: dg.AssetCheckExecutionContext) -> Iterator[dg.AssetCheckResult]:
-        connections = connections_of(context.op_execution_context)
-        with telling_last() as attempt:
+        with told_to_dagster(), telling_last() as attempt:
+            connections = connections_of(context.op_execution_context)
             for key in sorted(item.asset_key for item in context.selected_asset_check_keys):
                 with attempt():
                     order = Order(

@@ -190,10 +190,11 @@ class BridgeResource(dg.ConfigurableResource[Database]):
         if self._database is None:
             return
         self._stop_reading_ahead(self._database)
+        failures = {}
+        if self._leases and context.run is not None and context.instance is not None:
+            failures = broken(context.instance, context.run.run_id)
         for batch, lease in self._leases.items():
-            ended = None
-            if context.run is not None and context.instance is not None:
-                ended = broken(context.instance, context.run.run_id, lease.entity)
+            ended = failures.get(lease.entity)
             why = "the run ended between two of its ops; the next sync does it all"
             try:
                 with self._database.begin() as connection:
@@ -215,7 +216,7 @@ class BridgeResource(dg.ConfigurableResource[Database]):
             run = context.instance.get_run_by_id(context.run.run_id) or context.run
             try:
                 with self._database.begin() as connection:
-                    close_unbegun(connection, run, utc_now())
+                    close_unbegun(context.instance, connection, run, utc_now())
             except UnavailableError as error:
                 logger.warning(
                     "entities that run %s left out have no batch: %s", context.run.run_id, error

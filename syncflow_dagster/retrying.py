@@ -21,7 +21,7 @@ from syncflow_core.errors import ConfigError
 from syncflow_core.settings import read_settings
 from syncflow_core.stages.whole import sync
 from syncflow_dagster.clock import utc_now
-from syncflow_dagster.failures import as_failure
+from syncflow_dagster.failures import told_to_dagster
 from syncflow_dagster.metadata import metadata_of
 from syncflow_dagster.op_jobs import RETRY
 from syncflow_dagster.ops import (
@@ -62,6 +62,7 @@ class RetryConfig(dg.Config):
     description="Read the rows of dead letters and waiting children by key, and deliver them.",
     required_resource_keys=RESOURCES,
 )
+@told_to_dagster()
 def retry_op(context: dg.OpExecutionContext, config: RetryConfig) -> None:
     """Retry the entities, parents first; one that fails is told at the end, after the others."""
     connections = connections_of(context)
@@ -105,7 +106,7 @@ def _alike(config: RetryConfig) -> Alike | None:
             uids=tuple(map(UUID, config.ids)),
         )
     except ValueError as error:
-        raise as_failure(ConfigError(f"batch and ids are UUIDs: {error}")) from error
+        raise ConfigError(f"batch and ids are UUIDs: {error}") from error
     return None if alike == Alike() else alike
 
 

@@ -17,12 +17,11 @@ from syncflow_core.apismith import Source
 from syncflow_core.bridge.entities import Registered, load_registered
 from syncflow_core.bridge.leases import runs_of_the_dead
 from syncflow_core.contract import drift
-from syncflow_core.errors import SyncFlowError
 from syncflow_core.settings import read_settings
 from syncflow_dagster.abandoned import end_abandoned
 from syncflow_dagster.checks import changed_contract
 from syncflow_dagster.clock import utc_now
-from syncflow_dagster.failures import as_failure
+from syncflow_dagster.failures import told_to_dagster
 from syncflow_dagster.nights import missed_shares
 from syncflow_dagster.session import bridge
 from syncflow_dagster.unbegun import close_forgotten
@@ -101,11 +100,8 @@ def _source_changed(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg
     with bridge(settings) as connection:
         accepted = [item for item in load_registered(connection) if item.contract is not None]
     told: dict[str, str] = json.loads(context.cursor or "{}")
-    try:
-        with Source.open(settings) as source:
-            found = {item.entity.name: _drift(source, item) for item in accepted[:APIS_MOST]}
-    except SyncFlowError as error:
-        raise as_failure(error) from error
+    with told_to_dagster(), Source.open(settings) as source:
+        found = {item.entity.name: _drift(source, item) for item in accepted[:APIS_MOST]}
     marks = {name: _mark(text) for name, (text, _) in found.items() if text}
     events = [
         changed_contract(name, text, broken=broken)

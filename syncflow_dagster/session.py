@@ -14,9 +14,9 @@ import sqlalchemy as sa
 from syncflow_core.bridge.database import Database
 from syncflow_core.bridge.entities import load_entities
 from syncflow_core.entity import Entity
-from syncflow_core.errors import ConfigError, SyncFlowError
+from syncflow_core.errors import ConfigError
 from syncflow_core.settings import Settings, read_settings
-from syncflow_dagster.failures import as_failure, history_there
+from syncflow_dagster.failures import history_there, told_to_dagster
 from syncflow_dagster.home import open_instance, prepare
 from syncflow_dagster.logs import quiet_dagster
 
@@ -69,10 +69,7 @@ def bridge(settings: Settings) -> Iterator[sa.Connection]:
     Raises:
         dagster.Failure: It is away, or its schema is not this version's.
     """
-    try:
-        with Database.open(settings) as database:
-            database.check_schema()
-            with database.begin() as connection:
-                yield connection
-    except SyncFlowError as error:
-        raise as_failure(error) from error
+    with told_to_dagster(), Database.open(settings) as database:
+        database.check_schema()
+        with database.begin() as connection:
+            yield connection

@@ -15,6 +15,7 @@ from syncflow_core.bridge import batches
 from syncflow_core.bridge.history import forget_past
 from syncflow_core.settings import read_settings
 from syncflow_dagster.clock import utc_now
+from syncflow_dagster.failures import told_to_dagster
 from syncflow_dagster.ops import RESOURCES, connections_of
 
 RUNS_AT_ONCE: Final = 2_000
@@ -33,6 +34,7 @@ LEFT_BEHIND_DAYS: Final = 2
     description="Forget what is past, Dagster's runs too, and frames that dead runs left behind.",
     required_resource_keys=RESOURCES,
 )
+@told_to_dagster()
 def forget_op(context: dg.OpExecutionContext) -> None:
     """Remove it all, and say how much it was."""
     connections, now = connections_of(context), utc_now()

@@ -16,22 +16,34 @@ import sqlalchemy as sa
 from syncflow_core.bridge import batches, starts
 from syncflow_core.bridge.batches import Batch, Counts
 from syncflow_core.bridge.entities import load_registered
+from syncflow_core.stages.track import STOPPED
+from syncflow_dagster.abandoned import has_died
+from syncflow_dagster.failures import Broken, broken
 from syncflow_dagster.statuses import CANCELED
 
 START_TAG: Final = "syncflow/start"
 """Names the start that a run belongs to, where the batches were there before the run."""
 GRACE: Final = timedelta(seconds=60)
-"""A batch that is asked for waits so long for its run to be launched."""
+"""A batch that is asked for waits so long for its run to be launched, or for who ran it to close it."""
 MOST: Final = 1_000
 """Batches that are looked at in one go."""
+NEVER_BEGAN: Final = Broken("the run ended before it began", unavailable=False)
+NEVER_LAUNCHED: Final = Broken("its run was never launched", unavailable=False)
+PARENT_NOT_SYNCED: Final = Broken("parent not synced", unavailable=False)
 
 
 def close_unbegun(
-    connection: sa.Connection, run: dg.DagsterRun, now: datetime, *, stopped: bool = False
+    instance: dg.DagsterInstance,
+    connection: sa.Connection,
+    run: dg.DagsterRun,
+    now: datetime,
+    *,
+    stopped: bool = False,
 ) -> None:
     """Give each entity that the run was to sync, and did not begin, a batch that says why.
 
     Args:
+        instance: Dagster's, whose log says which ops failed.
         connection: In a transaction.
         run: It does nothing more.
         now: Aware.
@@ -47,6 +59,9 @@ def close_unbegun(
         return
     registered = {item.entity.name: item for item in load_registered(connection, enabled=None)}
     asked = waiting.keys() | (registered.keys() if chosen is None else chosen & registered.keys())
+    failures = broken(instance, run.run_id)
+    # who failed by itself says why; all others waited for a parent, where any began
+    others = PARENT_NOT_SYNCED if begun or failures else NEVER_BEGAN
     for name in sorted(asked - begun):
         uid = waiting.get(name) or batches.open_batch(
             connection,
@@ -56,33 +71,37 @@ def close_unbegun(
             now=now,
             dagster_run_id=run.run_id,
         )
-        # no parent was in the way of the first one
-        why = "parent not synced" if begun else "the run ended before it began"
-        _close(connection, uid, stopped=stopped, now=now, why=why, parent_not_synced=bool(begun))
+        _close(connection, uid, failures.get(name, others), stopped=stopped, now=now)
 
 
 def close_forgotten(instance: dg.DagsterInstance, connection: sa.Connection, now: datetime) -> int:
     """End the batches whose run has ended without them, or was never launched; how many there were."""
-    waiting = batches.history(connection, statuses=["pending"], until=now - GRACE, limit=MOST)
+    waiting = batches.history(connection, statuses=["pending"], limit=MOST)
+    ids = {batch.dagster_run_id for batch in waiting if batch.dagster_run_id is not None}
+    named = instance.get_runs(dg.RunsFilter(run_ids=list(ids))) if ids else ()
+    runs = {run.run_id: run for run in named}
     forgotten = 0
     for batch in waiting:
-        run = _run_of(instance, connection, batch)
+        run = runs.get(batch.dagster_run_id or "") or _started(instance, connection, batch)
         if run is not None and not run.is_finished:
             continue
-        stopped = run is not None and run.status is dg.DagsterRunStatus.CANCELED
-        why = "its run was never launched" if run is None else "the run ended before it began"
-        _close(connection, batch.uid, stopped=stopped, now=now, why=why)
+        if batch.started_at > now - GRACE and (run is None or not has_died(run)):
+            continue  # it may be launched yet, or be closed by who ran it
+        if run is None:
+            _close(connection, batch.uid, NEVER_LAUNCHED, stopped=False, now=now)
+        else:
+            why = broken(instance, run.run_id).get(batch.entity, NEVER_BEGAN)
+            stopped = run.status is dg.DagsterRunStatus.CANCELED
+            _close(connection, batch.uid, why, stopped=stopped, now=now)
         forgotten += 1
     return forgotten
 
 
-def _run_of(
+def _started(
     instance: dg.DagsterInstance, connection: sa.Connection, batch: Batch
 ) -> dg.DagsterRun | None:
-    """The batch's run, also where whoever launched it has died before writing down its name."""
-    if batch.dagster_run_id is not None:
-        return instance.get_run_by_id(batch.dagster_run_id)
-    start = starts.start_of(connection, batch.uid)
+    """The batch's run, where whoever launched it has died before writing down its name."""
+    start = None if batch.dagster_run_id else starts.start_of(connection, batch.uid)
     if start is None:
         return None
     found = instance.get_runs(dg.RunsFilter(tags={START_TAG: start}), limit=1)
@@ -90,13 +109,7 @@ def _run_of(
 
 
 def _close(
-    connection: sa.Connection,
-    uid: UUID,
-    *,
-    stopped: bool,
-    now: datetime,
-    why: str,
-    parent_not_synced: bool = False,
+    connection: sa.Connection, uid: UUID, why: Broken, *, stopped: bool, now: datetime
 ) -> None:
     batches.close_batch(
         connection,
@@ -104,8 +117,12 @@ def _close(
         "stopped" if stopped else "failed",
         Counts(),
         now=now,
-        proof={"asked_to_stop": stopped, "parent_not_synced": parent_not_synced and not stopped},
-        error="the run was stopped before it began" if stopped else why,
+        proof={
+            "asked_to_stop": stopped,
+            "parent_not_synced": why is PARENT_NOT_SYNCED and not stopped,
+            "unavailable": why.unavailable and not stopped,
+        },
+        error=f"{STOPPED}, before it began" if stopped else why.message,
     )
 
 

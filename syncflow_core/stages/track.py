@@ -10,6 +10,7 @@ import dataclasses
 import logging
 from collections.abc import Callable
 from datetime import datetime
+from typing import Final
 
 import msgspec
 import polars as pl
@@ -46,6 +47,9 @@ from syncflow_core.stages.work import (
     hold,
     let_go,
 )
+
+STOPPED: Final = "stopped by a person or a signal"
+"""What a batch says that was told to end."""
 
 logger = logging.getLogger(__name__)
 
@@ -155,12 +159,12 @@ def fail(
     """Close the batch after an error: failed, or stopped where a person ended it; the entity is free.
 
     A batch that was never opened, and one that the database cannot be told about now, stays as it
-    is: the next batch of the entity finds it dead and closes it.
+    is: the next sync closes it.
     """
     night_over = isinstance(error, NightOverError)
     message = str(error) or type(error).__name__
     if stopped and not night_over:
-        message = "stopped by a person or a signal"
+        message = STOPPED
     if done := " ".join(f"{name}={n}" for name, n in connections.done[order.batch].items() if n):
         message += f" (sent before that: {done})"
     try:
@@ -178,6 +182,8 @@ def fail(
                 error=message,
                 calls=connections.tally.take(order.batch),
             )
+    except UnavailableError as away:  # the error that ended the batch says more than this one
+        logger.warning("batch %s stays open until the next sync: %s", order.batch, away)
     finally:
         let_go(connections, order.batch)
 

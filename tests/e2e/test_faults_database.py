@@ -17,8 +17,10 @@ from place import Place, lines
 from proxy import nth, proxied
 from tables import effects, hub, table
 
+from syncflow_core.bridge import batches
 from syncflow_core.entity import Brake, Entity
 from syncflow_core.sandbox.store import Row
+from syncflow_dagster import launch, ops
 
 COLUMNS = {"ID": "NUMBER(9)", "NAME": "VARCHAR2(200)"}
 ROWS = 1_500
@@ -240,3 +242,56 @@ def test_XD02_a_database_killed_while_rows_are_staged_is_there_again_for_the_nex
     assert recovered.returncode == 0, recovered.stderr
     assert lines(quiet.stdout)[0]["counts"]["unchanged"] == ROWS
     assert effects(first) - before == ROWS == len(hub(first, "kld"))
+
+
+def test_XD01_a_database_away_while_a_sync_begins_is_told_of_each_entity(
+    first: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first.apply([Entity(name="fdb"), Entity(name="fdc")])
+    table(first, "fdc", COLUMNS, [{"ID": 1, "NAME": "a"}])
+    address = sa.make_url(first.url)
+    assert address.port is not None
+    with proxied(address.port) as proxy:
+
+        def away(*given: object, **named: object) -> object:
+            proxy.rule = lambda *_: "cut"
+            proxy.cut()
+            return fetch(*given, **named)
+
+        def back(*given: object) -> object:
+            proxy.rule = lambda *_: "pass"
+            return ended(*given)
+
+        fetch, ended = ops.fetch, launch._was_stopped
+        monkeypatch.setattr(ops, "fetch", away)
+        monkeypatch.setattr(launch, "_was_stopped", back)
+        url = address.set(port=proxy.port).render_as_string(hide_password=False)
+        told = first.command("sync", "--all", "--json", SYNCFLOW_DATABASE_URL=url)
+
+    assert told.returncode == 4, told.stderr
+    found = lines(told.stdout)
+    assert [line["status"] for line in found] == ["failed", "failed"]
+    for name in ("fdb", "fdc"):
+        assert f"{name}: the database at " in told.stderr
+    assert "Traceback" not in told.stderr
+
+
+def test_XD01_a_batch_that_could_not_be_closed_is_closed_by_the_next_sync(changed: Place) -> None:
+    address = sa.make_url(changed.url)
+    assert address.port is not None
+    with proxied(address.port) as proxy:
+        url = address.set(port=proxy.port).render_as_string(hide_password=False)
+        point = Failpoint("syncflow_dagster.ops.fetch", signal=signal.SIGSTOP)
+        worker = changed.process("sync", "fdb", at=point, SYNCFLOW_DATABASE_URL=url)
+        until_stopped(worker.pid)
+        proxy.rule = lambda *_: "cut"
+        proxy.cut()
+        os.kill(worker.pid, signal.SIGCONT)
+        _, said = worker.communicate(timeout=60)
+    with changed.database.read() as connection:
+        (left,) = batches.history(connection, statuses=["pending"])
+
+    assert worker.returncode == 4, said
+    assert changed.command("sync", "fdb").returncode == 0
+    with changed.database.read() as connection:
+        assert batches.load_batch(connection, left.uid).status == "failed"

@@ -4,10 +4,13 @@ import itertools
 import json
 import os
 import signal
+import socket
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
+from typing import Literal
 
 import psycopg
 import pytest
@@ -18,12 +21,21 @@ from proxy import nth, proxied
 from tables import effects, hub, table
 
 from syncflow_core.bridge import batches
+from syncflow_core.bridge.batches import Batch
+from syncflow_core.bridge.database import Database
 from syncflow_core.entity import Brake, Entity
+from syncflow_core.errors import UnavailableError
 from syncflow_core.sandbox.store import Row
+from syncflow_core.stages.work import Connections, Order, Staged
 from syncflow_dagster import launch, ops
+from syncflow_dagster.abandoned import PROCESS_TAG
+from syncflow_dagster.cli.ending import exit_status
+from syncflow_dagster.launch import run_sync
 
 COLUMNS = {"ID": "NUMBER(9)", "NAME": "VARCHAR2(200)"}
 ROWS = 1_500
+ENTITIES = [Entity(name="fdb", brake=Brake(rows=100_000, share=1)), Entity(name="fdc")]
+Clock = Callable[[], datetime]
 GENERATIONS = itertools.count(1)
 
 
@@ -34,8 +46,9 @@ def source(place: Place, name: str) -> None:
 
 @pytest.fixture(scope="module")
 def first(shared_place: Place) -> Place:
-    shared_place.apply([Entity(name="fdb", brake=Brake(rows=100_000, share=1))])
+    shared_place.apply(ENTITIES)
     source(shared_place, "first")
+    table(shared_place, "fdc", COLUMNS, [{"ID": 1, "NAME": "a"}])
     shared_place.sync("fdb")
     return shared_place
 
@@ -213,27 +226,32 @@ def test_XD07_a_database_without_room_fails_the_batch_and_goes_on_when_there_is(
         assert effects(first) - before <= ROWS
 
 
-def test_XD02_a_database_killed_while_rows_are_staged_is_there_again_for_the_next(
-    first: Place,
+@pytest.mark.parametrize(
+    ("at", "when", "end"),
+    [("normalize_rows", "after", signal.SIGKILL), ("fetch", "before", signal.SIGINT)],
+)
+def test_XD02_a_database_that_ends_in_a_sync_is_there_again_for_the_next(
+    first: Place, at: str, when: Literal["before", "after"], end: signal.Signals
 ) -> None:
-    home = first.home / "killed"
+    name = f"ends_at_{at}"
+    home = first.home / name
     own = {"SYNCFLOW_HOME": str(home), "SYNCFLOW_DATABASE_URL": ""}
-    table(first, "kld", COLUMNS, [{"ID": n, "NAME": "a"} for n in range(ROWS)])
-    declared = first.home / "kld.yaml"
-    declared.write_text("version: 1\nentities:\n  - {name: kld}\n", encoding="utf-8")
+    table(first, name, COLUMNS, [{"ID": n, "NAME": "a"} for n in range(ROWS)])
+    declared = first.home / f"{name}.yaml"
+    declared.write_text(f"version: 1\nentities:\n  - {{name: {name}}}\n", encoding="utf-8")
     first.command("migrate", **own)
     assert first.command("entities", "apply", str(declared), **own).returncode == 0
     before = effects(first)
-    point = Failpoint("syncflow_dagster.ops.normalize_rows", "after", signal=signal.SIGSTOP)
-    worker = first.process("sync", "kld", at=point, **own)
+    point = Failpoint(f"syncflow_dagster.ops.{at}", when, signal=signal.SIGSTOP)
+    worker = first.process("sync", name, at=point, **own)
     until_stopped(worker.pid)
     (postmaster,) = (int(path.read_text().split()[0]) for path in home.rglob("postmaster.pid"))
-    os.kill(postmaster, signal.SIGKILL)
+    os.kill(postmaster, end)
     os.kill(worker.pid, signal.SIGCONT)
     _, said = worker.communicate(timeout=60)
 
-    recovered = first.command("sync", "kld", "--json", **own)
-    quiet = first.command("sync", "kld", "--full", "--json", **own)
+    recovered = first.command("sync", name, "--json", **own)
+    quiet = first.command("sync", name, "--full", "--json", **own)
 
     assert worker.returncode in {0, 1, 4}, (
         "it went on with the database that is there again, or not"
@@ -241,57 +259,69 @@ def test_XD02_a_database_killed_while_rows_are_staged_is_there_again_for_the_nex
     assert "Traceback" not in said
     assert recovered.returncode == 0, recovered.stderr
     assert lines(quiet.stdout)[0]["counts"]["unchanged"] == ROWS
-    assert effects(first) - before == ROWS == len(hub(first, "kld"))
+    assert effects(first) - before == ROWS == len(hub(first, name))
 
 
-def test_XD01_a_database_away_while_a_sync_begins_is_told_of_each_entity(
-    first: Place, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    first.apply([Entity(name="fdb"), Entity(name="fdc")])
-    table(first, "fdc", COLUMNS, [{"ID": 1, "NAME": "a"}])
-    address = sa.make_url(first.url)
+@contextmanager
+def away_from_the_fetch_on(place: Place, *, until_its_end: bool) -> Iterator[Database]:
+    """A database that cuts every connection once a sync in this process fetches; it is there at its end, or is not."""
+    address = sa.make_url(place.url)
     assert address.port is not None
+    fetch, was_stopped = ops.fetch, launch._was_stopped
     with proxied(address.port) as proxy:
 
-        def away(*given: object, **named: object) -> object:
+        def fetch_away(connections: Connections, order: Order, *, now: Clock) -> Staged:
             proxy.rule = lambda *_: "cut"
             proxy.cut()
-            return fetch(*given, **named)
+            return fetch(connections, order, now=now)
 
-        def back(*given: object) -> object:
-            proxy.rule = lambda *_: "pass"
-            return ended(*given)
+        def there_again(database: Database, run_id: str) -> bool:
+            if until_its_end:
+                proxy.rule = lambda *_: "pass"
+            return was_stopped(database, run_id)
 
-        fetch, ended = ops.fetch, launch._was_stopped
-        monkeypatch.setattr(ops, "fetch", away)
-        monkeypatch.setattr(launch, "_was_stopped", back)
         url = address.set(port=proxy.port).render_as_string(hide_password=False)
-        told = first.command("sync", "--all", "--json", SYNCFLOW_DATABASE_URL=url)
-
-    assert told.returncode == 4, told.stderr
-    found = lines(told.stdout)
-    assert [line["status"] for line in found] == ["failed", "failed"]
-    for name in ("fdb", "fdc"):
-        assert f"{name}: the database at " in told.stderr
-    assert "Traceback" not in told.stderr
+        with pytest.MonkeyPatch.context() as during, Database(url) as database:
+            during.setenv("SYNCFLOW_DATABASE_URL", url)
+            during.setattr(ops, "fetch", fetch_away)
+            during.setattr(launch, "_was_stopped", there_again)
+            yield database
 
 
-def test_XD01_a_batch_that_could_not_be_closed_is_closed_by_the_next_sync(changed: Place) -> None:
-    address = sa.make_url(changed.url)
-    assert address.port is not None
-    with proxied(address.port) as proxy:
-        url = address.set(port=proxy.port).render_as_string(hide_password=False)
-        point = Failpoint("syncflow_dagster.ops.fetch", signal=signal.SIGSTOP)
-        worker = changed.process("sync", "fdb", at=point, SYNCFLOW_DATABASE_URL=url)
-        until_stopped(worker.pid)
-        proxy.rule = lambda *_: "cut"
-        proxy.cut()
-        os.kill(worker.pid, signal.SIGCONT)
-        _, said = worker.communicate(timeout=60)
+def test_XD01_a_database_away_as_a_sync_begins_is_told_of_each_entity(changed: Place) -> None:
+    with away_from_the_fetch_on(changed, until_its_end=True) as database:
+        ended = run_sync(changed.instance, database, ENTITIES, ["fdb", "fdc"], slices=2)
+        words = f"the database at 127.0.0.1:{sa.make_url(database.url).port}"
+
+    assert [batch.status for batch in ended.batches] == ["failed", "failed"]
+    assert all(words in (batch.error or "") for batch in ended.batches)
+    assert exit_status(ended.batches) == 4
+
+
+def test_XD01_a_batch_that_the_database_was_not_told_of_is_closed_by_the_next_sync(
+    changed: Place,
+) -> None:
+    with (
+        away_from_the_fetch_on(changed, until_its_end=False) as database,
+        pytest.raises(UnavailableError),
+    ):
+        run_sync(changed.instance, database, ENTITIES, ["fdb"], slices=2)
+    (left,) = live(changed)
+    run_id = left.dagster_run_id
+    assert run_id is not None
+    # as if the process had ended, which is this one
+    tag = f"{socket.gethostname()} {os.getpid()} gone {run_id}"
+    changed.instance.add_run_tags(run_id, {PROCESS_TAG: tag})
+
+    assert changed.sync("fdb").succeeded
     with changed.database.read() as connection:
-        (left,) = batches.history(connection, statuses=["pending"])
+        closed = batches.load_batch(connection, left.uid)
+    assert closed.status == "failed"
+    assert "the database at 127.0.0.1" in (closed.error or "")
+    assert not live(changed)
 
-    assert worker.returncode == 4, said
-    assert changed.command("sync", "fdb").returncode == 0
-    with changed.database.read() as connection:
-        assert batches.load_batch(connection, left.uid).status == "failed"
+
+def live(place: Place) -> list[Batch]:
+    """Batches that wait or run."""
+    with place.database.read() as connection:
+        return batches.history(connection, statuses=["pending", "running"])

@@ -14,6 +14,7 @@ import sqlalchemy as sa
 from syncflow_core.bridge import batches, failed, journal, pending, plans, records, state
 from syncflow_core.bridge.batches import Batch
 from syncflow_core.bridge.failed import Cluster
+from syncflow_core.bridge.leases import is_abandoned
 from syncflow_core.bridge.plans import Plan
 from syncflow_core.bridge.state import State
 from syncflow_core.entity import Entity
@@ -26,6 +27,8 @@ class Standing:
     entity: str
     last: Batch | None
     """Its newest batch, plans left out."""
+    abandoned: bool
+    """Whether that one's process has died: it is shown as running until the next sync settles it."""
     state: State
     known: int | None
     """Records that the target holds; None where nobody asked, for counting takes as long as they are many."""
@@ -64,6 +67,9 @@ def standing(connection: sa.Connection, entity: Entity, *, counted: bool = True)
     return Standing(
         entity=name,
         last=last[0] if last else None,
+        abandoned=bool(
+            last and last[0].status == "running" and is_abandoned(connection, name, last[0].uid)
+        ),
         state=state.load_state(connection, name, entity.api),
         known=records.count_known(connection, name) if counted or failures else None,
         failures=failures,

@@ -16,7 +16,6 @@ import sqlalchemy as sa
 from syncflow_core.bridge import batches, starts
 from syncflow_core.bridge.batches import Batch, Counts
 from syncflow_core.bridge.entities import load_registered
-from syncflow_core.stages.track import STOPPED
 from syncflow_dagster.abandoned import has_died
 from syncflow_dagster.failures import Broken, broken
 from syncflow_dagster.statuses import CANCELED
@@ -122,7 +121,7 @@ def _close(
             "parent_not_synced": why is PARENT_NOT_SYNCED and not stopped,
             "unavailable": why.unavailable and not stopped,
         },
-        error=f"{STOPPED}, before it began" if stopped else why.message,
+        error=f"{batches.STOPPED}, before it began" if stopped else why.message,
     )
 
 

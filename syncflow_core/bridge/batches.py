@@ -23,6 +23,8 @@ from syncflow_core.errors import ConfigError
 Kind = BatchKind
 Status = BatchStatus
 LIVE = ("pending", "running")
+STOPPED: Final = "stopped by a person or a signal"
+"""What a batch says that was told to end."""
 SYNCS: Final[tuple[Kind, ...]] = ("full", "incremental", "slice", "retry")
 """The kinds of batches that deliver."""
 OUTCOMES: Final = (

@@ -115,6 +115,17 @@ def runs_of_the_dead(connection: sa.Connection) -> set[str]:
     return set(connection.scalars(query, {"silent_s": FRESH_S}))
 
 
+def is_abandoned(connection: sa.Connection, entity: str, batch: UUID) -> bool:
+    """Whether the batch's process has died with the entity: its lease was never given back, and its lock is free."""
+    query = sa.text(
+        f"""
+        SELECT EXISTS (SELECT FROM bridge.leases AS l WHERE l.entity = :entity AND l.batch = :batch
+            AND l.released_at IS NULL AND NOT EXISTS ({_LOCKED.format(entity="l.entity")}))
+        """  # noqa: S608  # constants
+    )
+    return bool(connection.scalar(query, {"entity": entity, "batch": batch}))
+
+
 def free_entities(connection: sa.Connection) -> set[str]:
     """Names of entities that no living process holds, whatever their lease says."""
     query = sa.text(
@@ -253,7 +264,8 @@ class Lease:
             if not self.is_lost:
                 self._execute(_RELEASE)
         except sa.exc.DBAPIError:
-            log.warning("entity %s: the lease's session was gone at its end", self.entity)
+            # what was done under it is committed, so there is nothing that a person should know
+            log.info("entity %s: the lease's session was gone at its end", self.entity)
         finally:
             self._connection.close()  # detached from the pool: the session and its lock end
 
@@ -277,7 +289,7 @@ class Lease:
                 ours = False
             if ours:
                 self._beaten_at = beaten_at
-            if not ours:
+            elif not self._ended.is_set():  # one that is given back needs no session any more
                 log.error("entity %s: the lease (fence %s) is lost", self.entity, self.fence)
                 self._lost.set()
                 return

@@ -10,7 +10,6 @@ import dataclasses
 import logging
 from collections.abc import Callable
 from datetime import datetime
-from typing import Final
 
 import msgspec
 import polars as pl
@@ -47,9 +46,6 @@ from syncflow_core.stages.work import (
     hold,
     let_go,
 )
-
-STOPPED: Final = "stopped by a person or a signal"
-"""What a batch says that was told to end."""
 
 logger = logging.getLogger(__name__)
 
@@ -164,7 +160,7 @@ def fail(
     night_over = isinstance(error, NightOverError)
     message = str(error) or type(error).__name__
     if stopped and not night_over:
-        message = STOPPED
+        message = batches.STOPPED
     if done := " ".join(f"{name}={n}" for name, n in connections.done[order.batch].items() if n):
         message += f" (sent before that: {done})"
     try:

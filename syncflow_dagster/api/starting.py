@@ -190,7 +190,7 @@ def stop(database: Database, gateway: DagsterGateway, batch: Batch) -> bool:
                 "stopped",
                 Counts(),
                 now=utc_now(),
-                error="the run was stopped before it began",
+                error=f"{batches.STOPPED}, before it began",
             )
     return True
 

@@ -280,11 +280,14 @@ def migrate(
     down: Annotated[
         bool, typer.Option("--down", help="Remove schema bridge and all in it.")
     ] = False,
+    yes: Annotated[
+        bool, typer.Option("--yes", help="With --down: also where entities are declared.")
+    ] = False,
 ) -> None:
     """Bring the bridge database's schema, and Dagster's tables beside it, up to this version."""
     from syncflow_dagster.cli.database import migrate as run
 
-    run(down=down)
+    run(down=down, yes=yes)
 
 
 @app.command()

@@ -86,6 +86,8 @@ def _show_trouble(item: Standing) -> None:
         plan = item.withheld
         words = f"{item.entity}: withheld: {plan.reason}; syncflow apply {plan.uid}"
         screen.print(printable(words), markup=False, style="red")
+    if item.abandoned:
+        screen.print(f"{item.entity}: its process has died; the next sync settles it", style="red")
     if item.last is not None and item.last.error:
         screen.print(printable(f"{item.entity}: {item.last.error}"), markup=False, style="red")
 
@@ -108,6 +110,7 @@ def _plain(item: Standing) -> dict[str, object]:
             "finished_at": last.finished_at,
             "counts": dataclasses.asdict(last.counts),
             "error": last.error,
+            "abandoned": item.abandoned,
         },
         "watermark": item.state.watermark,
         "last_full_scan_at": item.state.last_full_scan_at,

@@ -12,6 +12,7 @@ from local import LOCAL
 from place import Place, lines, outcome
 from tables import hub, link, references, table
 
+from syncflow_core.bridge.entities import load_entities
 from syncflow_core.bridge.failed import open_failed
 from syncflow_core.entity import Entity, Field, Rowversion
 from syncflow_core.errors import ConfigError
@@ -299,3 +300,22 @@ def test_each_form_of_pages_gives_the_same_records(place: Place) -> None:
         "ndjson": {"fetched": 3, "unchanged": 3},
         "arrow": {"fetched": 3, "unchanged": 3},
     }
+
+
+def test_the_schema_is_removed_with_what_is_declared_in_it_by_who_says_so_alone(
+    place: Place,
+) -> None:
+    place.apply([Entity(name="fdb")])
+
+    asked = place.command("migrate", "--down")
+    with place.database.read() as connection:
+        kept = [entity.name for entity in load_entities(connection)]
+    told = place.command("migrate", "--down", "--yes")
+
+    assert asked.returncode == 2
+    assert "declarations (entities: 1)" in asked.stderr
+    assert kept == ["fdb"]
+    assert told.returncode == 0, told.stderr
+    with place.database.read() as connection:
+        assert "bridge" not in sa.inspect(connection).get_schema_names()
+    assert place.command("migrate", "--down").returncode == 0, "nothing is left to lose"

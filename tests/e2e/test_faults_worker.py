@@ -149,6 +149,7 @@ def test_XW07_XP03_a_worker_killed_between_a_request_and_its_answer_asks_before_
         dying.communicate(timeout=60)
 
     assert effects(changed) > before, "the hub did it, and nobody heard"
+    until(lambda: "its process has died; the next" in changed.command("status").stdout)
 
 
 def test_XW11_a_worker_told_to_end_while_it_pushes_finishes_what_is_in_flight(

@@ -49,6 +49,7 @@ def scan(  # noqa: PLR0913  # what to read, and how wide
     *,
     first: int = 0,
     last: int | None = None,
+    expected: int = 0,
     filters: Sequence[Filter] = (),
     sort: Sequence[Sort] | None = None,
     page_size: int = PAGE_LIMIT,
@@ -62,6 +63,8 @@ def scan(  # noqa: PLR0913  # what to read, and how wide
         api: What ``Source.describe`` gave.
         first: Row to begin with; with ``pagination: page`` a multiple of *page_size*.
         last: Row to stop before.
+        expected: Rows that there probably are from *first* on: their pages are asked for before the first
+            one has come, which says how many there are. 0: nobody knows.
         filters: All must hold.
         sort: None is by business key, ascending: an order in which pages fit together.
         page_size: Rows asked for at once.
@@ -77,6 +80,7 @@ def scan(  # noqa: PLR0913  # what to read, and how wide
         api=api,
         first=first,
         last=last,
+        expected=expected,
         filters=tuple(filters),
         sort=tuple(order),
         page_size=page_size,
@@ -93,6 +97,7 @@ class Scan:
     api: Api
     first: int
     last: int | None
+    expected: int
     filters: tuple[Filter, ...]
     sort: tuple[Sort, ...]
     page_size: int
@@ -136,7 +141,7 @@ class Scan:
         left_over = 0
         for _ in range(_GROWTH):
             while begun or start < self._end():
-                while start < self._end() and len(begun) < self._width():
+                while start < self._end() and len(begun) < self.read_ahead:
                     begun.append(pool.submit(self._span, start, self._size(start)))
                     start += self.page_size
                 yield from self._checked(begun.popleft().result())
@@ -153,13 +158,9 @@ class Scan:
         return self.page_size if self.last is None else min(self.page_size, self.last - start)
 
     def _end(self) -> int:
-        """The row to stop before, as far as is known: one page, until the source has said its total."""
-        if not self._totals:
-            return self.first + 1 if self.last is None else min(self.first + 1, self.last)
-        return self._totals[-1] if self.last is None else min(self.last, self._totals[-1])
-
-    def _width(self) -> int:
-        return self.read_ahead if self._totals else 1
+        """The row to stop before, as far as is known: what is expected, until the source has said its total."""
+        total = self._totals[-1] if self._totals else self.first + max(1, self.expected)
+        return total if self.last is None else min(self.last, total)
 
     def _execute(self, offset: int, limit: int) -> Page:
         return self.source.execute(

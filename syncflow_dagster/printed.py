@@ -37,6 +37,13 @@ def open_closed() -> None:
             setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115  # to the end
 
 
+def close_output() -> None:
+    """From here on standard output goes nowhere: what could not be written is not tried again as Python ends."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
+    os.close(nowhere)
+
+
 @contextmanager
 def left_alone() -> Iterator[None]:
     """Within the block this process's streams stay what they are: a person looks at them."""

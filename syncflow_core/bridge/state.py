@@ -10,7 +10,6 @@ Source: product.md 1 and 4.
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from datetime import datetime
-from typing import Any
 from uuid import UUID
 
 import sqlalchemy as sa
@@ -35,7 +34,13 @@ class State:
     encoding_version: int | None = None
     entity_version: int | None = None
     """Encoding and entity version that the hashes in ``synced_records`` were computed with."""
-    counts: Mapping[str, Any] | None = None
+    counts: Mapping[str, int] | None = None
+    """The accounts of the last batch, and ``rows``: those of the source when it was last read whole."""
+
+    @property
+    def rows(self) -> int:
+        """Rows of the source when it was last read whole; 0: it never was."""
+        return (self.counts or {}).get("rows", 0)
 
     def speaks_of(self, collection: str) -> bool:
         """Whether what is known is known of this collection of the target."""

@@ -110,7 +110,7 @@ def fetch(connections: Connections, order: Order, *, now: Callable[[], datetime]
             drift=drift,
             watermark_before=watermark,
         )
-        staged = _read(connections, staged, shape, now())
+        staged = _read(connections, staged, shape, before.rows, now())
     asked = order.kind == "incremental" and kind == "full"
     if asked and not order.dry_run:
         why = (
@@ -173,9 +173,11 @@ def _agreed(connections: Connections, registered: Registered, api: Api, now: dat
     return found
 
 
-def _read(connections: Connections, staged: Staged, shape: Shape, now: datetime) -> Staged:
-    """Scan, once more if the total moved; stage the rows."""
-    reaches, neighbours = _reaches(connections, staged, shape)
+def _read(
+    connections: Connections, staged: Staged, shape: Shape, rows: int, now: datetime
+) -> Staged:
+    """Scan, once more if the total moved; stage the rows. There were *rows* the last time."""
+    reaches, neighbours = _reaches(connections, staged, shape, rows)
     besides, notes = undelivered(connections, staged, now)
     for attempt in range(TRIES):
         reading = Reading(connections, staged, shape, neighbours)
@@ -225,7 +227,7 @@ def _read(connections: Connections, staged: Staged, shape: Shape, now: datetime)
 
 
 def _reaches(
-    connections: Connections, staged: Staged, shape: Shape
+    connections: Connections, staged: Staged, shape: Shape, rows: int
 ) -> tuple[list[Reach], dict[int, Slice]]:
     """What to scan, and the slices of this sweep that were seen before."""
     order = staged.order
@@ -245,7 +247,7 @@ def _reaches(
             for number in sorted(order.slices)
         ]
         return reaches, {item.slice: item for item in seen if item.slices == order.of}
-    return [Reach()], {}
+    return [Reach(expected=rows)], {}
 
 
 def overlapped(watermark: str, shape: Shape) -> str:

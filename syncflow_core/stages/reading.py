@@ -41,6 +41,8 @@ class Reach:
     filters: tuple[Filter, ...] = ()
     slice: int = 0
     """0: no slice."""
+    expected: int = 0
+    """Rows that there probably are; 0: nobody knows."""
 
 
 def slice_reach(number: int, of: int, total: int, *, whole_pages: bool = False) -> Reach:
@@ -49,14 +51,15 @@ def slice_reach(number: int, of: int, total: int, *, whole_pages: bool = False) 
     Where the source counts pages (*whole_pages*), a slice is made of whole ones.
 
     >>> slice_reach(2, 7, 7_000)
-    Reach(first=800, last=2200, filters=(), slice=2)
+    Reach(first=800, last=2200, filters=(), slice=2, expected=1400)
     """
     first = max(0, (number - 1) * total // of - SLICE_OVERLAP)
     last = None if number == of else number * total // of + SLICE_OVERLAP
     if whole_pages:
         first -= first % PAGE_LIMIT
         last = None if last is None else last + -last % PAGE_LIMIT
-    return Reach(first=first, last=last, slice=number)
+    expected = (total if last is None else last) - first
+    return Reach(first=first, last=last, slice=number, expected=expected)
 
 
 class Reading:
@@ -154,6 +157,7 @@ class Reading:
             self.shape.api,
             first=reach.first,
             last=reach.last,
+            expected=reach.expected,
             filters=reach.filters,
             sort=[Sort(name) for name in self.shape.key_columns],
         )

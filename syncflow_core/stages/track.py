@@ -90,7 +90,7 @@ def track(connections: Connections, staged: Staged, *, now: Callable[[], datetim
         if filed.height:
             _file(connection, staged, _named(filed), now())
         _resolve(connection, staged, seen[KEY_HASH], troubled, now())
-        _advance(connection, staged, watermark, now())
+        _advance(connection, staged, counts, watermark, now())
         if staged.ends_sweep:
             sweeps.end_sweep(connection, staged.name, now())
         for done in staged.slices:
@@ -270,7 +270,11 @@ def _resolve(
 
 
 def _advance(
-    connection: sa.Connection, staged: Staged, watermark: str | None, now: datetime
+    connection: sa.Connection,
+    staged: Staged,
+    counts: Counts,
+    watermark: str | None,
+    now: datetime,
 ) -> None:
     """Save how far the entity has come."""
     source = staged.shape.entity.api
@@ -283,6 +287,10 @@ def _advance(
         collection=staged.shape.entity.collection,
         last_full_scan_at=now if staged.complete else before.last_full_scan_at,
         last_batch=staged.batch,
+        counts={
+            **dataclasses.asdict(counts),
+            "rows": counts.fetched if staged.complete else before.rows,
+        },
         encoding_version=ENCODING_VERSION,
         # until every record was acknowledged under it, a batch looks at records of the version before
         entity_version=staged.version

@@ -13,7 +13,7 @@ import typer
 from syncflow_core.errors import SyncFlowError
 from syncflow_core.printable import printable
 from syncflow_dagster.cli.groups import Json, bench_app, entities_app
-from syncflow_dagster.printed import open_closed
+from syncflow_dagster.printed import close_output, open_closed
 
 app = typer.Typer(
     name="syncflow",
@@ -394,7 +394,10 @@ def main() -> None:
     gc.set_threshold(*GARBAGE)
     open_closed()
     try:
-        app()
+        try:
+            app()
+        finally:
+            sys.stdout.flush()  # what cannot be written is found here, not when Python has ended
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
     except SyncFlowError as error:
@@ -403,3 +406,9 @@ def main() -> None:
         for line in str(error).splitlines():
             sys.stderr.write(f"syncflow: {printable(line)}\n")
         sys.exit(error.exit_status)
+    except OSError as error:  # a full disk under the output, say
+        if _State.debug:
+            raise
+        close_output()
+        sys.stderr.write(f"syncflow: {printable(str(error))}\n")
+        sys.exit(1)

@@ -270,8 +270,10 @@ def test_a_sign_in_page_is_not_an_empty_table() -> None:
 
 @pytest.mark.parametrize("count", [0, 1, 9, 10, 11, 95])
 @pytest.mark.parametrize("by_page", [False, True])
-def test_a_scan_sees_every_row_once_in_order(count: int, by_page: bool) -> None:  # noqa: FBT001  # pytest passes it
-    pages = scan(source_of(Table(count), page_paging=by_page), API, page_size=10, threads=3)
+@pytest.mark.parametrize("expected", [0, 5, 40, 1_000])
+def test_a_scan_sees_every_row_once_in_order(count: int, by_page: bool, expected: int) -> None:  # noqa: FBT001  # pytest passes it
+    source = source_of(Table(count), page_paging=by_page)
+    pages = scan(source, API, expected=expected, page_size=10, threads=3)
 
     assert list(range(count)) == numbers(pages)
     proof = pages.proof
@@ -283,6 +285,28 @@ def test_a_scan_sees_every_row_once_in_order(count: int, by_page: bool) -> None:
         proof.note,
     )
     assert max(1, -(-count // 10)) == proof.pages
+
+
+def test_pages_that_are_expected_are_asked_for_at_once() -> None:
+    table, all_there = Table(30), threading.Barrier(3)
+
+    def handler(request: httpx.Request) -> httpx.Response:
+        if json.loads(request.content)["limit"] == 10:
+            all_there.wait(timeout=10)
+        return table(request)
+
+    pages = scan(source_of(handler), API, expected=30, page_size=10, threads=3)
+
+    assert list(range(30)) == numbers(pages)
+    assert len(table.asked) == 4, "and once more behind the last one"
+
+
+def test_rows_expected_behind_the_declared_end_leave_the_scan_incomplete() -> None:
+    source = source_of(Table(90, total=lambda _: 80))
+    pages = scan(source, API, expected=90, page_size=10, threads=1)
+    list(pages)
+
+    assert not pages.proof.complete
 
 
 @pytest.mark.parametrize("short", [1, 3, 7])

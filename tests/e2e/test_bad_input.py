@@ -161,6 +161,21 @@ def test_a_command_works_whatever_of_its_output_is_closed(shared_place: Place, c
     assert (ended.returncode, ended.stderr) == (0, "")
 
 
+def test_output_that_cannot_be_written_is_told_in_a_line(shared_place: Place) -> None:
+    ended = subprocess.run(
+        ["/bin/sh", "-c", f'exec "{SYNCFLOW}" status >/dev/full'],
+        env=shared_place.environment,
+        cwd=shared_place.home,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+    assert ended.returncode == 1
+    assert ended.stderr == "syncflow: [Errno 28] No space left on device\n"
+
+
 def test_a_port_for_two_servers_is_refused(shared_place: Place) -> None:
     port = str(free_port())
 

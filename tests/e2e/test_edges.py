@@ -12,6 +12,7 @@ from local import LOCAL
 from place import Place, lines, outcome
 from tables import hub, link, references, table
 
+from syncflow_core.bridge import state
 from syncflow_core.bridge.entities import load_entities
 from syncflow_core.bridge.failed import open_failed
 from syncflow_core.entity import Entity, Field, Rowversion
@@ -319,3 +320,23 @@ def test_the_schema_is_removed_with_what_is_declared_in_it_by_who_says_so_alone(
     with place.database.read() as connection:
         assert "bridge" not in sa.inspect(connection).get_schema_names()
     assert place.command("migrate", "--down").returncode == 0, "nothing is left to lose"
+
+
+def test_the_state_has_the_accounts_of_the_last_batch_and_the_rows_of_the_last_whole_read(
+    place: Place,
+) -> None:
+    columns = {"ID": "NUMBER(9)", "VER": "NUMBER(9)"}
+    table(place, "itm", columns, [{"ID": n, "VER": n} for n in range(5)])
+    place.apply([Entity(name="itm", rowversion=Rowversion(column="VER", overlap_s=0))])
+    place.sync()
+    place.sync(mode="incremental")
+
+    with place.database.read() as connection:
+        found = state.load_state(connection, "itm", "itm")
+    assert found.counts is not None
+    assert {name: n for name, n in found.counts.items() if n} == {
+        "fetched": 1,
+        "normalized": 1,
+        "unchanged": 1,
+        "rows": 5,
+    }

@@ -136,15 +136,19 @@ class Scan:
             pool.shutdown(wait=True, cancel_futures=True)
 
     def _in_order(self, pool: Threads) -> Iterator[Page]:
-        begun: deque[Future[list[Page]]] = deque()
+        begun: deque[tuple[int, Future[list[Page]]]] = deque()
         start = self.first
         left_over = 0
         for _ in range(_GROWTH):
             while begun or start < self._end():
                 while start < self._end() and len(begun) < self.read_ahead:
-                    begun.append(pool.submit(self._span, start, self._size(start)))
+                    begun.append((start, pool.submit(self._span, start, self._size(start))))
                     start += self.page_size
-                yield from self._checked(begun.popleft().result())
+                at, pages = begun.popleft()
+                if self._totals and at >= self._end():
+                    pages.cancel()  # rows were expected there: an error of it says nothing
+                    continue
+                yield from self._checked(pages.result())
             if self.last is not None:
                 break
             whole = self.first + self._counted == self._end()

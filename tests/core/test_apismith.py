@@ -301,6 +301,19 @@ def test_pages_that_are_expected_are_asked_for_at_once() -> None:
     assert len(table.asked) == 4, "and once more behind the last one"
 
 
+def test_a_page_that_was_expected_and_is_refused_is_not_missed() -> None:
+    table = Table(15)
+
+    def handler(request: httpx.Request) -> httpx.Response:
+        beyond = json.loads(request.content)["offset"] > 15
+        return httpx.Response(422) if beyond else table(request)
+
+    pages = scan(source_of(handler), API, expected=45, page_size=10)
+
+    assert list(range(15)) == numbers(pages)
+    assert pages.proof.complete
+
+
 def test_rows_expected_behind_the_declared_end_leave_the_scan_incomplete() -> None:
     source = source_of(Table(90, total=lambda _: 80))
     pages = scan(source, API, expected=90, page_size=10, threads=1)

@@ -54,6 +54,8 @@ def test_a_cycle_is_cut_at_a_reference_that_can_be_null() -> None:
     )
 
     assert found.deferred == {("employees", "department")}
+    assert found.deferred_of("employees") == ("department",)
+    assert found.deferred_of("departments") == ()
     assert found.order == ("employees", "departments")
 
 

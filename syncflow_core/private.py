@@ -8,6 +8,8 @@ import os
 import secrets
 from pathlib import Path
 
+from syncflow_core.errors import ConfigError
+
 
 def make_folder(path: Path) -> Path:
     """The folder is there; every level of it that was not is closed to others."""
@@ -15,6 +17,18 @@ def make_folder(path: Path) -> Path:
         if not level.exists():
             level.mkdir(mode=0o700, exist_ok=True)
     return path
+
+
+def make_home(folder: Path, variable: str = "SYNCFLOW_HOME") -> Path:
+    """The folder that an environment variable names, or one in it, is there.
+
+    Raises:
+        ConfigError: It cannot be made.
+    """
+    try:
+        return make_folder(folder)
+    except OSError as error:
+        raise ConfigError(f"{variable}: {folder} cannot be made: {error.strerror}") from error
 
 
 def make_file(path: Path) -> Path:

@@ -12,8 +12,7 @@ from pathlib import Path
 import dagster as dg
 from dotenv import dotenv_values
 
-from syncflow_core.errors import ConfigError
-from syncflow_core.private import make_folder, write_file
+from syncflow_core.private import make_home, write_file
 from syncflow_core.settings import Settings
 
 _HERE = Path(__file__).parent
@@ -36,15 +35,14 @@ def prepare(settings: Settings) -> Path:
         if name.startswith("SYNCFLOW_") and value is not None:
             os.environ.setdefault(name, value)
     home = settings.home_path
-    try:
-        make_folder(home)
-    except OSError as error:
-        raise ConfigError(f"SYNCFLOW_HOME {home}: cannot be made: {error.strerror}") from error
+    make_home(home)
     os.environ["SYNCFLOW_HOME"] = str(home)
     ours = str(home / "dagster")
+    # whatever the configuration of another folder says, nothing is told to Dagster's makers
+    os.environ.setdefault("DAGSTER_DISABLE_TELEMETRY", "yes")
     own = os.environ.setdefault("DAGSTER_HOME", ours) == ours
     dagster_home = Path(os.environ["DAGSTER_HOME"]).expanduser()
-    make_folder(dagster_home)
+    make_home(dagster_home, "SYNCFLOW_HOME" if own else "DAGSTER_HOME")
     configuration = dagster_home / "dagster.yaml"
     text = shipped("dagster.yaml").read_text(encoding="utf-8")
     if not own:

@@ -31,6 +31,7 @@ from syncflow_dagster.abandoned import COMMAND_LINE, STARTED_BY_TAG, end_abandon
 from syncflow_dagster.choices import Mode, refuse_slice, refuse_unknown
 from syncflow_dagster.clock import utc_now
 from syncflow_dagster.definitions import build
+from syncflow_dagster.interrupts import told
 from syncflow_dagster.partitions import LOCATION, REPOSITORY, range_tags, slice_key
 from syncflow_dagster.printed import left_alone
 from syncflow_dagster.resources import lent
@@ -133,7 +134,13 @@ def _execute(
     tags: Mapping[str, str],
     keys: set[dg.AssetKey] | None = None,
 ) -> tuple[dg.DagsterRun, bool]:
-    """Run a job in this process: the run as it ended, whether it was stopped."""
+    """Run a job in this process: the run as it ended, whether it was stopped.
+
+    Raises:
+        KeyboardInterrupt: The command was told to end before there was a run.
+    """
+    if told():
+        raise KeyboardInterrupt
     end_abandoned(instance)
     with database.begin() as connection:
         close_forgotten(instance, connection, utc_now())
@@ -158,7 +165,12 @@ def _execute(
     ended = instance.get_run_by_id(run.run_id)
     if ended is None:
         raise SyncFlowError(f"run {run.run_id} is gone from Dagster's history")
-    stopped = interrupted or ended.status in CANCELED or _was_stopped(database, run.run_id)
+    stopped = (
+        interrupted
+        or ended.status in CANCELED
+        or _was_stopped(database, run.run_id)
+        or (told() and not ended.is_success)  # Dagster calls a run that was told early a failed one
+    )
     return ended, stopped
 
 

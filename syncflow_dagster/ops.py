@@ -47,7 +47,7 @@ from syncflow_dagster import checks
 from syncflow_dagster.choices import Mode
 from syncflow_dagster.clock import utc_now
 from syncflow_dagster.failures import told_to_dagster
-from syncflow_dagster.interrupts import doing_first, put_off
+from syncflow_dagster.interrupts import doing_first, end_where_told, put_off
 from syncflow_dagster.metadata import metadata_of, stands_now
 from syncflow_dagster.partitions import slice_key, slice_number
 from syncflow_dagster.progress import tell
@@ -343,8 +343,9 @@ def closing_on_error(connections: Connections, order: Order) -> Iterator[None]:
     Meanwhile every log line says which batch, entity and run it is about.
     """
     batch = about(batch=str(order.batch), entity=order.entity, run=order.run_id)
-    with batch, doing_first(connections.abort) as told:
+    with batch, doing_first(connections.abort) as now_told:
         try:
+            end_where_told()
             with connections.tally.counting(order.batch):
                 yield
             keep_calls(connections, order.batch)
@@ -352,7 +353,9 @@ def closing_on_error(connections: Connections, order: Order) -> Iterator[None]:
             fail(connections, order, interruption, now=utc_now, stopped=True)
             raise
         except Exception as error:
-            if told.is_set():  # a connection that was cut off may speak last, in the signal's place
+            if (
+                now_told.is_set()
+            ):  # a connection that was cut off may speak last, in the signal's place
                 fail(connections, order, error, now=utc_now, stopped=True)
                 raise DagsterExecutionInterruptedError from error
             privacy = _privacy_of(connections, order)

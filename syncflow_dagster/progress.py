@@ -13,9 +13,12 @@ _listeners: list[Progress] = []
 
 
 def tell(entity: str, stage: str, done: int, total: int | None) -> None:
-    """Tell every listener."""
-    for listener in _listeners:
-        listener(entity, stage, done, total)
+    """Tell every listener; one that can tell nobody is told no more, and the work goes on."""
+    for listener in tuple(_listeners):
+        try:
+            listener(entity, stage, done, total)
+        except OSError:  # standard error is full, or closed
+            _listeners.remove(listener)
 
 
 @contextmanager
@@ -25,4 +28,5 @@ def told(listener: Progress) -> Iterator[None]:
     try:
         yield
     finally:
-        _listeners.remove(listener)
+        if listener in _listeners:
+            _listeners.remove(listener)

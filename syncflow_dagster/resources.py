@@ -40,6 +40,7 @@ from syncflow_core.settings import read_settings
 from syncflow_dagster.abandoned import mark
 from syncflow_dagster.clock import utc_now
 from syncflow_dagster.failures import broken
+from syncflow_dagster.interrupts import told
 from syncflow_dagster.unbegun import close_unbegun
 
 logger = logging.getLogger(__name__)
@@ -216,7 +217,7 @@ class BridgeResource(dg.ConfigurableResource[Database]):
             run = context.instance.get_run_by_id(context.run.run_id) or context.run
             try:
                 with self._database.begin() as connection:
-                    close_unbegun(context.instance, connection, run, utc_now())
+                    close_unbegun(context.instance, connection, run, utc_now(), stopped=told())
             except UnavailableError as error:
                 logger.warning(
                     "entities that run %s left out have no batch: %s", context.run.run_id, error

@@ -6,6 +6,7 @@ Does not belong here: batches that began (``ops``), runs whose process died (``a
 Source: product.md, "Accounts, statuses, exits": children of a parent whose run failed get a batch.
 """
 
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Final
 from uuid import UUID
@@ -53,6 +54,7 @@ def close_unbegun(
     stopped |= run.status in CANCELED
     waiting = {batch.entity: batch.uid for batch in found if batch.status == "pending"}
     begun = {batch.entity for batch in found if batch.status != "pending"}
+    _correct(instance, connection, run, found)
     chosen = _asked(run)
     if not waiting and chosen is not None and chosen <= begun:
         return
@@ -71,6 +73,21 @@ def close_unbegun(
             dagster_run_id=run.run_id,
         )
         _close(connection, uid, failures.get(name, others), stopped=stopped, now=now)
+
+
+def _correct(
+    instance: dg.DagsterInstance,
+    connection: sa.Connection,
+    run: dg.DagsterRun,
+    found: Sequence[Batch],
+) -> None:
+    """Say what ended batches that another sync took for dead: this run lived on, but the database did not hear it."""
+    taken = [batch for batch in found if (batch.proof or {}).get("died")]
+    failures = broken(instance, run.run_id) if taken else {}
+    for batch in taken:
+        if (ended := failures.get(batch.entity)) is not None:
+            proof = {**(batch.proof or {}), "unavailable": ended.unavailable}
+            batches.correct_batch(connection, batch.uid, proof=proof, error=ended.message)
 
 
 def close_forgotten(instance: dg.DagsterInstance, connection: sa.Connection, now: datetime) -> int:

@@ -197,6 +197,17 @@ def close_batch(  # noqa: PLR0913  # each is a column of its own
     return done.rowcount == 1
 
 
+def correct_batch(
+    connection: sa.Connection, uid: UUID, *, proof: Mapping[str, Any], error: str
+) -> None:
+    """Write down what ended a batch, where whoever closed it could not know."""
+    connection.execute(
+        sync_batches.update()
+        .where(sync_batches.c.uid == uid)
+        .values(proof=dict(proof), error=error)
+    )
+
+
 def name_run(connection: sa.Connection, uids: Sequence[UUID], run_id: str) -> None:
     """Write down which run the batches that were asked for belong to."""
     connection.execute(

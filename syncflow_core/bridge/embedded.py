@@ -24,7 +24,7 @@ from typing import Final, Self
 
 from syncflow_core.bridge import watcher
 from syncflow_core.errors import ConfigError, UnavailableError
-from syncflow_core.private import make_folder
+from syncflow_core.private import make_home
 
 USER: Final = "syncflow"
 DATABASE: Final = "syncflow"
@@ -82,12 +82,12 @@ class EmbeddedServer:
         last use has ended for *linger_s* seconds (the first user's word counts), the server stops.
 
         Raises:
-            ConfigError: It cannot run here: no binaries for this machine, or root that may not
+            ConfigError: The home cannot be made, or it cannot run here: no binaries for this machine, or root that may not
                 become another user. The way out is SYNCFLOW_DATABASE_URL.
             UnavailableError: It did not come up; the message holds the end of its log.
         """
         folder = home.expanduser().absolute() / "postgres"
-        make_folder(folder)
+        make_home(folder)
         lock = _open_lock(folder / "users.lock")
         server = cls(folder, lock, linger_s=linger_s)
         try:

@@ -14,6 +14,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from time import sleep  # noqa: TID251  # what another process does is waited for
 from types import TracebackType
 from typing import IO, Self
 
@@ -26,6 +27,8 @@ LOOPBACK = "127.0.0.1"
 EVERYWHERE = "0.0.0.0"  # noqa: S104  # nosec B104  # listens there with a password of its own
 START_S = 30.0
 STOP_S = 5.0
+LOOK_S = 0.25
+"""How often it is looked whether a server has ended, in seconds."""
 
 
 class SandboxError(Exception):
@@ -116,7 +119,11 @@ class Sandbox:
 
     def wait(self) -> int:
         """Wait until one of the servers ends; answers its status."""
-        return self._processes[0].wait()
+        while True:
+            for process in self._processes:
+                if (status := process.poll()) is not None:
+                    return status
+            sleep(LOOK_S)
 
     def __enter__(self) -> Self:
         return self

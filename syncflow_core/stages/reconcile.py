@@ -82,6 +82,8 @@ def reconcile_whole(
     plan = make_plan(connections, staged, now=now)
     with connections.database.begin() as connection:
         planned = plans.load_records(connection, plan.uid)[KEY_HASH]
+        if planned.is_empty():  # nobody has anything to approve
+            plans.expire_plan(connection, plan.uid)
     sides = {
         "missing": hub.missing,
         "extra": hidden.shown(hub.extra),

@@ -4,6 +4,7 @@ Belongs here: parsing arguments.
 Does not belong here: the work (the module named in each command).
 """
 
+import contextlib
 import gc
 import sys
 from typing import Annotated, Final
@@ -410,5 +411,7 @@ def main() -> None:
         if _State.debug:
             raise
         close_output()
-        sys.stderr.write(f"syncflow: {printable(str(error))}\n")
+        what = "" if error.filename else "the output cannot be written: "
+        with contextlib.suppress(OSError):  # it may be standard error itself
+            sys.stderr.write(f"syncflow: {what}{printable(str(error))}\n")
         sys.exit(1)

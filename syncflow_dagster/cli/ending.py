@@ -1,24 +1,23 @@
 """How a command that runs something ends: what it was told meanwhile, what it says, with which status.
 
-Belongs here: signals, the lines of ``--json``, the exit status.
+Belongs here: the lines of ``--json``, the exit status.
 Does not belong here: what is run (``launch``), tables and bars (``show``).
 
 Source: design.md, "Command line"; product.md, "Accounts, statuses, exits".
 """
 
-import os
-import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 
 import msgspec
 
-from syncflow_core.bridge.batches import Batch, Counts
-from syncflow_core.errors import ConfigError
+from syncflow_core.bridge.batches import STOPPED, Batch, Counts
+from syncflow_core.errors import ConfigError, SyncFlowError
 from syncflow_core.printable import printable, printable_json
 from syncflow_core.stages.work import STAGES
 from syncflow_dagster.cli.show import progress_bars
+from syncflow_dagster.interrupts import Signals
 from syncflow_dagster.launch import Run, run_job
 from syncflow_dagster.op_jobs import OpJob
 from syncflow_dagster.session import Session
@@ -48,11 +47,29 @@ class Ended:
         return exit_status(batches)
 
 
+class StoppedError(SyncFlowError):
+    """A signal came before there was a run.
+
+    Args:
+        number: The signal's.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__(STOPPED)
+        self.exit_status = 128 + number
+
+
 def run_to_end(work: Callable[[], Run], *, show: bool) -> Ended:
-    """Run something, with bars on a terminal; a signal ends it in good order."""
-    signals = Signals()
-    with signals, progress_bars(show=show):
-        run = work()
+    """Run something, with bars on a terminal; a signal ends it in good order.
+
+    Raises:
+        StoppedError: It came before there was a run.
+    """
+    with Signals() as signals, progress_bars(show=show):
+        try:
+            run = work()
+        except KeyboardInterrupt:
+            raise StoppedError(signals.last()) from None
     return Ended(run, signals.last())
 
 
@@ -112,36 +129,3 @@ def _status(batch: Batch) -> int:
     if batch.status == "failed" and (batch.proof or {}).get("unavailable"):
         return 4
     return {"completed": 0, "withheld": 3}.get(batch.status, 1)
-
-
-class Signals:
-    """Remembers which signal came last, whoever handles it: Dagster takes the handlers over.
-
-    Both end the run: the call in flight is finished, the rest is left for the next sync.
-    """
-
-    def __enter__(self) -> None:
-        self._read, write = os.pipe()
-        os.set_blocking(self._read, False)
-        os.set_blocking(write, False)
-        self._write = write
-        self._before = signal.set_wakeup_fd(write)
-        self._last = signal.SIGTERM
-        # Dagster turns both into its own interruption while ops run; before and after, this does
-        self._handler = signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGINT))
-
-    def __exit__(self, *_: object) -> None:
-        signal.set_wakeup_fd(self._before)
-        signal.signal(signal.SIGTERM, self._handler)
-        try:
-            numbers = os.read(self._read, 4096)
-        except BlockingIOError:
-            numbers = b""  # none came
-        known = [number for number in numbers if number in {signal.SIGTERM, signal.SIGINT}]
-        self._last = signal.Signals(known[-1]) if known else signal.SIGTERM
-        os.close(self._read)
-        os.close(self._write)
-
-    def last(self) -> int:
-        """The number of the signal that came last; SIGTERM's where the run was stopped elsewhere."""
-        return int(self._last)

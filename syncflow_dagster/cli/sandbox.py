@@ -65,7 +65,11 @@ def declare(database: Database) -> None:
 def run(  # each is an option of the command
     *, host: str, rows: int, seed: int, apismith_port: int, schedulehub_port: int, entities: bool
 ) -> None:
-    """Start both servers, say how to use them, wait for Ctrl-C or SIGTERM."""
+    """Start both servers, say how to use them, wait for Ctrl-C or SIGTERM.
+
+    Raises:
+        UnavailableError: A server did not come up, or ended.
+    """
     settings = read_settings()
     ports = [apismith_port, schedulehub_port]
     check_ports(host, ports, "--apismith-port and --schedulehub-port choose others")
@@ -105,7 +109,10 @@ def run(  # each is an option of the command
                     )
                     + ". Ctrl-C ends both."
                 )
-                sandbox.wait()
+                status = sandbox.wait()
+                raise UnavailableError(
+                    f"sandbox: a server ended with status {status}", system="sandbox"
+                )
     except KeyboardInterrupt:
         screen.print("ending")
 

@@ -34,6 +34,7 @@ COLUMNS = (
     "unchanged",
     "pending",
     "failed",
+    "withheld",
     "retried",
 )
 
@@ -79,9 +80,11 @@ def progress_bars(*, show: bool) -> Iterator[None]:
 def batch_table(batches: Sequence[Batch], title: str | None = None) -> None:
     """A line for each batch: status, counts, seconds; what a person should know below it."""
     screen = console()
-    table = _batch_table(batches, title, COLUMNS)
+    used = [name for name in COLUMNS if any(asdict(batch.counts)[name] for batch in batches)]
+    table = _batch_table(
+        batches, title, [name for name in COLUMNS if name != "withheld" or name in used]
+    )
     if _width(screen, table) > screen.width:
-        used = [name for name in COLUMNS if any(asdict(batch.counts)[name] for batch in batches)]
         table = _batch_table(batches, title, used)
     # a line that the terminal breaks can be read, a number that is cut cannot
     screen.width = max(screen.width, _width(screen, table))

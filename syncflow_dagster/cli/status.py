@@ -61,7 +61,7 @@ def _show(found: Sequence[Standing]) -> None:
         table.add_row(
             item.entity,
             last.kind if last else "none",
-            last.status if last else "",
+            ("died" if item.abandoned else last.status) if last else "",
             _when(last.finished_at) if last and last.finished_at else "",
             *(f"{getattr(item, name):,}" if getattr(item, name) else "." for name in NUMBERS),
         )

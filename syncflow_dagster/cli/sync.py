@@ -15,7 +15,13 @@ from syncflow_core.bridge.batches import Batch, Counts
 from syncflow_core.errors import ConfigError, SyncFlowError
 from syncflow_core.parents import lineage
 from syncflow_dagster.choices import Mode
-from syncflow_dagster.cli.ending import json_line, outcome_line, run_to_end, tell_on_stderr
+from syncflow_dagster.cli.ending import (
+    StoppedError,
+    json_line,
+    outcome_line,
+    run_to_end,
+    tell_on_stderr,
+)
 from syncflow_dagster.cli.show import batch_table
 from syncflow_dagster.launch import run_sync
 from syncflow_dagster.session import session
@@ -58,10 +64,11 @@ def run(choice: Choice) -> int:
     """
     try:
         return _run(choice)
-    except SyncFlowError:
+    except SyncFlowError as error:
+        status = "stopped" if isinstance(error, StoppedError) else "failed"
         if choice.as_json:
             for name in dict.fromkeys(choice.names):
-                sys.stdout.write(outcome_line(name, None, "failed", Counts(), {}) + "\n")
+                sys.stdout.write(outcome_line(name, None, status, Counts(), {}) + "\n")
         raise
 
 

@@ -173,7 +173,25 @@ def test_output_that_cannot_be_written_is_told_in_a_line(shared_place: Place) ->
     )
 
     assert ended.returncode == 1
-    assert ended.stderr == "syncflow: [Errno 28] No space left on device\n"
+    assert (
+        ended.stderr
+        == "syncflow: the output cannot be written: [Errno 28] No space left on device\n"
+    )
+
+
+def test_a_sync_whose_progress_nobody_can_be_told_is_done(seeded: Place) -> None:
+    ended = subprocess.run(
+        ["/bin/sh", "-c", f'exec "{SYNCFLOW}" sync sites 2>/dev/full'],
+        env=seeded.environment,
+        cwd=seeded.home,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+    assert ended.returncode == 0
+    assert "completed" in ended.stdout
 
 
 def test_a_port_for_two_servers_is_refused(shared_place: Place) -> None:

@@ -8,6 +8,7 @@ from decimal import Decimal
 
 import pytest
 import sqlalchemy as sa
+from forked import Failpoint
 from local import LOCAL
 from place import Place, lines, outcome
 from tables import hub, link, references, table
@@ -189,6 +190,30 @@ def test_a_signal_stops_a_sync_which_says_so_and_frees_the_entities(
     assert {line["status"] for line in lines(out)} == {"stopped"}
     assert "Traceback" not in error
     assert _running(place) == 0
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(
+    "point",
+    {
+        "before there is a run": "syncflow_dagster.launch.end_abandoned",
+        "before the run begins": "syncflow_dagster.launch.left_alone",
+        "before its first op": "syncflow_dagster.resources.mark",
+    }.values(),
+)
+def test_a_signal_before_the_first_op_stops_the_sync_too(
+    shared_place: Place, point: str, number: int, status: int
+) -> None:
+    table(shared_place, "itm", {"ID": "NUMBER(9)"}, [{"ID": 1}])
+    shared_place.apply([Entity(name="itm")])
+
+    told = shared_place.process("sync", "itm", "--json", at=Failpoint(point, signal=number))
+    out, said = told.communicate(timeout=60)
+
+    assert told.returncode == status, said
+    assert [line["status"] for line in lines(out)] == ["stopped"]
+    assert "stopped by a person or a signal" in said
+    assert "Traceback" not in said
 
 
 def _running(place: Place) -> int:

@@ -8,7 +8,6 @@ import socket
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import datetime
 from pathlib import Path
 from typing import Literal
 
@@ -26,7 +25,6 @@ from syncflow_core.bridge.database import Database
 from syncflow_core.entity import Brake, Entity
 from syncflow_core.errors import UnavailableError
 from syncflow_core.sandbox.store import Row
-from syncflow_core.stages.work import Connections, Order, Staged
 from syncflow_dagster import launch, ops
 from syncflow_dagster.abandoned import PROCESS_TAG
 from syncflow_dagster.cli.ending import exit_status
@@ -35,7 +33,6 @@ from syncflow_dagster.launch import run_sync
 COLUMNS = {"ID": "NUMBER(9)", "NAME": "VARCHAR2(200)"}
 ROWS = 1_500
 ENTITIES = [Entity(name="fdb", brake=Brake(rows=100_000, share=1)), Entity(name="fdc")]
-Clock = Callable[[], datetime]
 GENERATIONS = itertools.count(1)
 
 
@@ -263,33 +260,46 @@ def test_XD02_a_database_that_ends_in_a_sync_is_there_again_for_the_next(
 
 
 @contextmanager
-def away_from_the_fetch_on(place: Place, *, until_its_end: bool) -> Iterator[Database]:
-    """A database that cuts every connection once a sync in this process fetches; it is there at its end, or is not."""
+def away_from(stage: str, place: Place, *, at_the_end: Callable[[], object]) -> Iterator[Database]:
+    """A database that cuts every connection once a sync in this process comes to a stage.
+
+    Args:
+        stage: ``fetch`` or ``push``, which the ops look up when they run.
+        place: Whose database it is.
+        at_the_end: What happens when the run has ended; False leaves the database away.
+    """
     address = sa.make_url(place.url)
     assert address.port is not None
-    fetch, was_stopped = ops.fetch, launch._was_stopped
+    work, was_stopped = getattr(ops, stage), launch._was_stopped
     with proxied(address.port) as proxy:
 
-        def fetch_away(connections: Connections, order: Order, *, now: Clock) -> Staged:
+        def cut_off(*given: object, **named: object) -> object:
             proxy.rule = lambda *_: "cut"
             proxy.cut()
-            return fetch(connections, order, now=now)
+            return work(*given, **named)
 
-        def there_again(database: Database, run_id: str) -> bool:
-            if until_its_end:
+        during = pytest.MonkeyPatch()
+
+        def ended(database: Database, run_id: str) -> bool:
+            during.setattr(ops, stage, work)
+            during.setattr(launch, "_was_stopped", was_stopped)
+            if at_the_end() is not False:
                 proxy.rule = lambda *_: "pass"
             return was_stopped(database, run_id)
 
         url = address.set(port=proxy.port).render_as_string(hide_password=False)
-        with pytest.MonkeyPatch.context() as during, Database(url) as database:
+        with Database(url) as database:
             during.setenv("SYNCFLOW_DATABASE_URL", url)
-            during.setattr(ops, "fetch", fetch_away)
-            during.setattr(launch, "_was_stopped", there_again)
-            yield database
+            during.setattr(ops, stage, cut_off)
+            during.setattr(launch, "_was_stopped", ended)
+            try:
+                yield database
+            finally:
+                during.undo()
 
 
 def test_XD01_a_database_away_as_a_sync_begins_is_told_of_each_entity(changed: Place) -> None:
-    with away_from_the_fetch_on(changed, until_its_end=True) as database:
+    with away_from("fetch", changed, at_the_end=lambda: True) as database:
         ended = run_sync(changed.instance, database, ENTITIES, ["fdb", "fdc"], slices=2)
         words = f"the database at 127.0.0.1:{sa.make_url(database.url).port}"
 
@@ -302,7 +312,7 @@ def test_XD01_a_batch_that_the_database_was_not_told_of_is_closed_by_the_next_sy
     changed: Place,
 ) -> None:
     with (
-        away_from_the_fetch_on(changed, until_its_end=False) as database,
+        away_from("fetch", changed, at_the_end=lambda: False) as database,
         pytest.raises(UnavailableError),
     ):
         run_sync(changed.instance, database, ENTITIES, ["fdb"], slices=2)
@@ -319,6 +329,24 @@ def test_XD01_a_batch_that_the_database_was_not_told_of_is_closed_by_the_next_sy
     assert closed.status == "failed"
     assert "the database at 127.0.0.1" in (closed.error or "")
     assert not live(changed)
+
+
+def test_XD01_a_sync_that_another_one_took_for_dead_says_what_it_died_of(changed: Place) -> None:
+    taken: list[str | None] = []
+
+    def taken_over() -> None:
+        assert changed.command("sync", "fdb", "--full").returncode == 0
+        with changed.database.read() as connection:
+            (died,) = batches.history(connection, statuses=["failed"], limit=1)
+        taken.append(died.error)
+
+    with away_from("push", changed, at_the_end=taken_over) as database:
+        ended = run_sync(changed.instance, database, ENTITIES, ["fdb"], slices=2)
+
+    assert "a new sync took over" in (taken[0] or ""), "as the other one could not know better"
+    (batch,) = ended.batches
+    assert "the database at 127.0.0.1" in (batch.error or "")
+    assert exit_status(ended.batches) == 4
 
 
 def live(place: Place) -> list[Batch]:

@@ -65,6 +65,7 @@ def test_equal_sides_reconcile_without_a_difference(synced: Place) -> None:
     assert (counted(whole), whole["compared"], whole["accuracy"]) == ({}, 40, 1.0)
     assert (counted(sample), sample["compared"], sample["accuracy"]) == ({}, 30, 1.0)
     assert sample["accuracy_at_least"] == pytest.approx(0.05 ** (1 / 30))
+    assert "no plan is open" in synced.command("plan").stdout
 
 
 def test_XP18_what_the_hub_lost_changed_or_gained_is_named_and_repaired_through_a_plan(

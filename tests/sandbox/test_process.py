@@ -15,7 +15,7 @@ from syncflow_core.sandbox import Sandbox, SandboxError
 SUPERVISOR = """
 import json, sys
 from syncflow_core.sandbox import Sandbox
-with Sandbox.start(sys.argv[1]) as sandbox:
+with Sandbox.start(sys.argv[1], rows=1_000) as sandbox:
     print(json.dumps([sandbox.apismith_url, sandbox.schedulehub_url]), flush=True)
     sandbox.wait()
 """
@@ -57,7 +57,19 @@ def test_both_servers_answer(supervisor: subprocess.Popen[str]) -> None:
         assert answer.json() == {"status": "healthy"}
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("server", [0, 1])
+def test_who_waits_for_the_servers_is_told_when_either_ends(
+    supervisor: subprocess.Popen[str], server: int
+) -> None:
+    assert supervisor.stdout is not None
+    supervisor.stdout.readline()
+
+    os.kill(children(supervisor.pid)[server], signal.SIGKILL)
+
+    supervisor.wait(20)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
 def test_no_server_outlives_who_started_it(
     supervisor: subprocess.Popen[str], number: signal.Signals
 ) -> None:

@@ -45,26 +45,28 @@ class Signals:
         return self
 
     def __exit__(self, *_: object) -> None:
-        _noting.remove(self)
         signal.set_wakeup_fd(self._wakeup)
         for number, handler in self._handlers.items():
             signal.signal(number, handler)
-        self.came()  # for the last time
+        self.came()
+        _noting.remove(self)
         os.close(self._read)
         os.close(self._write)
 
     def came(self) -> list[int]:
-        """The numbers of those that have come, in their order."""
-        try:
-            numbers = os.read(self._read, 4096)
-        except BlockingIOError:
-            numbers = b""  # none since
-        self._came += [number for number in numbers if number in _PUT_OFF]
+        """The numbers of those that came, in their order."""
+        if self in _noting:
+            try:
+                numbers = os.read(self._read, 4096)
+            except BlockingIOError:
+                numbers = b""  # none since
+            self._came += [number for number in numbers if number in _PUT_OFF]
         return self._came
 
     def last(self) -> int:
         """The number of the one that came last; SIGTERM's where what ran was stopped elsewhere."""
-        return self._came[-1] if self._came else int(signal.SIGTERM)
+        came = self.came()
+        return came[-1] if came else int(signal.SIGTERM)
 
     def _note(self, _number: int, _frame: FrameType | None) -> None:
         if self._was_noted:

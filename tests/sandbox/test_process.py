@@ -14,8 +14,10 @@ from syncflow_core.sandbox import Sandbox, SandboxError
 
 SUPERVISOR = """
 import json, sys
+import polars as pl
 from syncflow_core.sandbox import Sandbox
-with Sandbox.start(sys.argv[1], rows=1_000) as sandbox:
+pl.select(pl.lit(1))  # takes SIGINT's handler over, as seeding does
+with Sandbox.start(sys.argv[1]) as sandbox:
     print(json.dumps([sandbox.apismith_url, sandbox.schedulehub_url]), flush=True)
     sandbox.wait()
 """

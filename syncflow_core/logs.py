@@ -77,7 +77,12 @@ class Threads(ThreadPoolExecutor):
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         """As the pool's own."""
-        return super().submit(in_context(fn), *args, **kwargs)
+        try:
+            return super().submit(in_context(fn), *args, **kwargs)
+        except BaseException:
+            # a signal came while a thread was started: the pool does not know it, and Python's end would wait for it
+            self.shutdown(wait=False)
+            raise
 
 
 def begun(name: str, work: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:

@@ -3,6 +3,7 @@
 import json
 import logging
 import sys
+import threading
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from syncflow_core.logs import (
     TextLines,
     Threads,
     about,
+    begun,
     in_context,
 )
 
@@ -138,3 +140,19 @@ def test_arguments_that_do_not_fit_are_told_by_logging_itself() -> None:
     made = Recording(logging.LogRecord, Redactor())("a", 20, "f", 1, "%d", ("x",), None)
 
     assert (made.msg, made.args) == ("%d", ("x",))
+
+
+def test_a_thread_that_a_signal_met_at_its_start_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    start = threading.Thread.start
+
+    def interrupted(thread: threading.Thread) -> None:
+        start(thread)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(threading.Thread, "start", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        begun("met by a signal", int)
+
+    (thread,) = [item for item in threading.enumerate() if "met by a signal" in item.name]
+    thread.join(10)
+    assert not thread.is_alive()

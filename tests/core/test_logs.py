@@ -150,9 +150,10 @@ def test_a_thread_that_a_signal_met_at_its_start_ends(monkeypatch: pytest.Monkey
         raise KeyboardInterrupt
 
     monkeypatch.setattr(threading.Thread, "start", interrupted)
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(KeyboardInterrupt) as kept:
         begun("met by a signal", int)
 
     (thread,) = [item for item in threading.enumerate() if "met by a signal" in item.name]
     thread.join(10)
     assert not thread.is_alive()
+    assert kept.value, "who keeps the error keeps the pool"

@@ -38,6 +38,5 @@ def check_ports(host: str, ports: Sequence[int], choose: str) -> None:
                     ) from error
                 taken.append(str(port))
     if taken:
-        raise ConfigError(
-            f"port {', '.join(taken)} is taken: is another syncflow up or sandbox running? ({choose})"
-        )
+        named = f"ports {', '.join(taken)} are" if len(taken) > 1 else f"port {taken[0]} is"
+        raise ConfigError(f"{named} taken: is another syncflow up or sandbox running? ({choose})")

@@ -71,6 +71,8 @@ def _beside(api: FastAPI, settings: Settings) -> Iterator[ASGIApp]:
 
 def token(*, name: str, role: str, days: float) -> None:
     """Print a token."""
+    if not name.strip():
+        raise ConfigError("who is the token for? Its name stands with what it does")
     allowed = next((item for item in ROLES if item == role), None)
     if allowed is None:
         raise ConfigError(f"{role!r} is no role: {', '.join(ROLES)}")

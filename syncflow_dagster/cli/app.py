@@ -7,6 +7,7 @@ Does not belong here: the work (the module named in each command).
 import contextlib
 import gc
 import sys
+from importlib import metadata
 from typing import Annotated, Final
 
 import typer
@@ -40,9 +41,20 @@ class _State:
     debug = False
 
 
+def _tell(version: bool) -> None:  # noqa: FBT001  # as typer calls it
+    """Print the version, and end."""
+    if version:
+        sys.stdout.write(f"syncflow {metadata.version('syncflow')}\n")
+        raise typer.Exit
+
+
 @app.callback()
 def _options(
-    *, debug: Annotated[bool, typer.Option(help="Show the stack of an error.")] = False
+    *,
+    debug: Annotated[bool, typer.Option(help="Show the stack of an error.")] = False,
+    version: Annotated[  # noqa: ARG001  # its callback has ended the command
+        bool, typer.Option("--version", help="Print the version.", is_eager=True, callback=_tell)
+    ] = False,
 ) -> None:
     _State.debug = debug
 

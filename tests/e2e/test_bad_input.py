@@ -2,6 +2,7 @@
 
 import socket
 import subprocess
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -192,6 +193,15 @@ def test_a_sync_whose_progress_nobody_can_be_told_is_done(seeded: Place) -> None
 
     assert ended.returncode == 0
     assert "completed" in ended.stdout
+
+
+def test_the_version_is_told_and_a_token_is_for_somebody(shared_place: Place) -> None:
+    version = shared_place.command("--version")
+    nobody = shared_place.command("token", " ")
+
+    assert (version.returncode, version.stdout) == (0, f"syncflow {metadata.version('syncflow')}\n")
+    assert (nobody.returncode, nobody.stdout) == (2, "")
+    assert "who is the token for" in nobody.stderr
 
 
 def test_a_port_for_two_servers_is_refused(shared_place: Place) -> None:

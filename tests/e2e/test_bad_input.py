@@ -147,31 +147,28 @@ def test_a_port_that_is_none_or_taken_is_refused(
     assert "65535" in none.stderr
 
 
-@pytest.mark.parametrize("closed", ["2>&-", ">&-", ">&- 2>&-"])
-def test_a_command_works_whatever_of_its_output_is_closed(shared_place: Place, closed: str) -> None:
-    ended = subprocess.run(
-        ["/bin/sh", "-c", f'exec "{SYNCFLOW}" status {closed}'],
-        env=shared_place.environment,
-        cwd=shared_place.home,
+def by_a_shell(place: Place, line: str) -> "subprocess.CompletedProcess[str]":
+    """Run ``syncflow`` with this line's arguments and redirections."""
+    return subprocess.run(
+        ["/bin/sh", "-c", f'exec "{SYNCFLOW}" {line}'],
+        env=place.environment,
+        cwd=place.home,
         capture_output=True,
         text=True,
         timeout=60,
         check=False,
     )
+
+
+@pytest.mark.parametrize("closed", ["2>&-", ">&-", ">&- 2>&-"])
+def test_a_command_works_whatever_of_its_output_is_closed(shared_place: Place, closed: str) -> None:
+    ended = by_a_shell(shared_place, f"status {closed}")
 
     assert (ended.returncode, ended.stderr) == (0, "")
 
 
 def test_output_that_cannot_be_written_is_told_in_a_line(shared_place: Place) -> None:
-    ended = subprocess.run(
-        ["/bin/sh", "-c", f'exec "{SYNCFLOW}" status >/dev/full'],
-        env=shared_place.environment,
-        cwd=shared_place.home,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    ended = by_a_shell(shared_place, "status >/dev/full")
 
     assert ended.returncode == 1
     assert (
@@ -181,15 +178,7 @@ def test_output_that_cannot_be_written_is_told_in_a_line(shared_place: Place) ->
 
 
 def test_a_sync_whose_progress_nobody_can_be_told_is_done(seeded: Place) -> None:
-    ended = subprocess.run(
-        ["/bin/sh", "-c", f'exec "{SYNCFLOW}" sync sites 2>/dev/full'],
-        env=seeded.environment,
-        cwd=seeded.home,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    ended = by_a_shell(seeded, "sync sites 2>/dev/full")
 
     assert ended.returncode == 0
     assert "completed" in ended.stdout

@@ -294,9 +294,8 @@ def in_postgresql(address: str, inst_data: ConfigurableClassData | None) -> Dags
     parts: list[Any] = [storage.run_storage, storage.event_log_storage, storage.schedule_storage]
     for part in parts:
         part._engine = engine  # noqa: SLF001  # it has no seam for this
-        part.dispose = (
-            engine.dispose
-        )  # Dagster's own keeps no connection that would have to be closed
+        # Dagster's own keeps no connection that would have to be closed
+        part.dispose = engine.dispose
     there = retry_pg_connection_fn(lambda: set(sa.inspect(engine).get_table_names()))
     if not there >= TABLES:
         DagsterPostgresStorage(address)  # makes what is missing

@@ -353,9 +353,8 @@ def closing_on_error(connections: Connections, order: Order) -> Iterator[None]:
             fail(connections, order, interruption, now=utc_now, stopped=True)
             raise
         except Exception as error:
-            if (
-                now_told.is_set()
-            ):  # a connection that was cut off may speak last, in the signal's place
+            # a connection that was cut off may speak last, in the signal's place
+            if now_told.is_set():
                 fail(connections, order, error, now=utc_now, stopped=True)
                 raise DagsterExecutionInterruptedError from error
             privacy = _privacy_of(connections, order)

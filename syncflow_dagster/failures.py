@@ -23,6 +23,7 @@ def as_failure(error: SyncFlowError) -> dg.Failure:
         description=str(error),
         metadata={
             "error": type(error).__name__,
+            "exit_status": error.exit_status,
             "system": error.system or "syncflow",
         },
         allow_retries=isinstance(error, UnavailableError),
@@ -47,19 +48,32 @@ class Broken:
     """What ended an op."""
 
     message: str
-    unavailable: bool
+    exit_status: int = SyncFlowError.exit_status
+    """What a command ends with for it."""
+
+    @property
+    def unavailable(self) -> bool:
+        """Whether trying again later may do."""
+        return self.exit_status == UnavailableError.exit_status
 
 
 def broken(instance: dg.DagsterInstance, run_id: str) -> dict[str, Broken]:
-    """What first ended an op of each entity of a run, as its log has it; only of ops that failed with a failure of ours."""
+    """What first ended an op of each entity of a run, or of each op of a job, as the run's log has it.
+
+    Only ops that failed in words of ours are among them.
+    """
     found: dict[str, Broken] = {}
     for entry in instance.all_logs(run_id, of_type=dg.DagsterEventType.STEP_FAILURE):
         event = entry.dagster_event
         told = None if event is None else event.step_failure_data.user_failure_data
         if event is None or event.step_key is None or told is None or told.description is None:
             continue
-        away = told.metadata.get("error") == dg.MetadataValue.text(UnavailableError.__name__)
-        found.setdefault(event.step_key.partition(".")[0], Broken(told.description, away))
+        status = told.metadata.get("exit_status")
+        number = status.value if isinstance(status, dg.IntMetadataValue) else None
+        found.setdefault(
+            event.step_key.partition(".")[0],
+            Broken(told.description, number or SyncFlowError.exit_status),
+        )
     return found
 
 

@@ -31,6 +31,7 @@ from syncflow_dagster.abandoned import COMMAND_LINE, STARTED_BY_TAG, end_abandon
 from syncflow_dagster.choices import Mode, refuse_slice, refuse_unknown
 from syncflow_dagster.clock import utc_now
 from syncflow_dagster.definitions import build
+from syncflow_dagster.failures import Broken, broken
 from syncflow_dagster.interrupts import told
 from syncflow_dagster.partitions import LOCATION, REPOSITORY, range_tags, slice_key
 from syncflow_dagster.printed import left_alone
@@ -53,6 +54,8 @@ class Run:
     stopped: bool
     batches: tuple[Batch, ...]
     """One of each entity asked for, in the order asked; retries of released children behind them."""
+    broken: Broken | None = None
+    """What ended a job's op, which may have come to no batch."""
 
 
 def run_sync(  # each is a choice of whoever starts it
@@ -106,7 +109,14 @@ def run_job(
     run, stopped = _execute(instance, database, job, {**QUIET, "ops": ops}, {})
     with database.begin() as connection:
         found = batches.history(connection, dagster_run_id=run.run_id, limit=10_000)[::-1]
-    return Run(run_id=run.run_id, succeeded=run.is_success, stopped=stopped, batches=tuple(found))
+    ended = {} if run.is_success else broken(instance, run.run_id)
+    return Run(
+        run_id=run.run_id,
+        succeeded=run.is_success,
+        stopped=stopped,
+        batches=tuple(found),
+        broken=next(iter(ended.values()), None),
+    )
 
 
 class _Declared(tuple[Entity, ...]):

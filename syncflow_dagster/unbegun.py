@@ -27,9 +27,9 @@ GRACE: Final = timedelta(seconds=60)
 """A batch that is asked for waits so long for its run to be launched, or for who ran it to close it."""
 MOST: Final = 1_000
 """Batches that are looked at in one go."""
-NEVER_BEGAN: Final = Broken("the run ended before it began", unavailable=False)
-NEVER_LAUNCHED: Final = Broken("its run was never launched", unavailable=False)
-PARENT_NOT_SYNCED: Final = Broken("parent not synced", unavailable=False)
+NEVER_BEGAN: Final = Broken("the run ended before it began")
+NEVER_LAUNCHED: Final = Broken("its run was never launched")
+PARENT_NOT_SYNCED: Final = Broken("parent not synced")
 
 
 def close_unbegun(

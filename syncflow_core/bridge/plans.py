@@ -151,13 +151,14 @@ def waiting_plan(connection: sa.Connection, entity: str) -> Plan | None:
     return waiting[0] if waiting else None
 
 
-def load_plan(connection: sa.Connection, uid: UUID) -> Plan:
-    """The plan of this uid.
+def load_plan(connection: sa.Connection, uid: UUID, *, for_update: bool = False) -> Plan:
+    """The plan of this uid; *for_update* it stays as it is until the transaction ends.
 
     Raises:
         ConfigError: There is none.
     """
-    row = connection.execute(plans.select().where(plans.c.uid == uid)).mappings().first()
+    query = plans.select().where(plans.c.uid == uid)
+    row = connection.execute(query.with_for_update() if for_update else query).mappings().first()
     if row is None:
         raise ConfigError(f"there is no plan {uid} (syncflow plan lists those that are open)")
     return _plan(row)
@@ -201,7 +202,7 @@ def approve_plan(connection: sa.Connection, uid: UUID, *, by: str, now: datetime
     Raises:
         ConfigError: There is no such plan, or it is not open any more.
     """
-    plan = load_plan(connection, uid)
+    plan = load_plan(connection, uid, for_update=True)
     if plan.status == "expired":
         raise ConfigError(
             f"plan {uid} of {plan.entity} is out of date: another one was made since, or nothing "

@@ -13,10 +13,11 @@ from dataclasses import asdict, dataclass, fields
 import msgspec
 
 from syncflow_core.bridge.batches import STOPPED, Batch, Counts
-from syncflow_core.errors import ConfigError, SyncFlowError
+from syncflow_core.errors import SyncFlowError
 from syncflow_core.printable import printable, printable_json
 from syncflow_core.stages.work import STAGES
 from syncflow_dagster.cli.show import progress_bars
+from syncflow_dagster.failures import Broken
 from syncflow_dagster.interrupts import Signals
 from syncflow_dagster.launch import Run, run_job
 from syncflow_dagster.op_jobs import OpJob
@@ -38,13 +39,14 @@ class Ended:
         """The exit status, where these are the run's batches that have one.
 
         Raises:
-            ConfigError: The run failed, and no batch says why.
+            RunFailedError: The run failed, and no batch says why.
         """
         if self.run.stopped:
             return 128 + self.signal
-        if not self.run.succeeded and not batches:
-            raise ConfigError(f"run {self.run.run_id} failed; the Dagster UI has its log")
-        return exit_status(batches)
+        status = exit_status(batches)
+        if status == 0 and not self.run.succeeded:
+            raise RunFailedError(self.run)
+        return status
 
 
 class StoppedError(SyncFlowError):
@@ -57,6 +59,19 @@ class StoppedError(SyncFlowError):
     def __init__(self, number: int) -> None:
         super().__init__(STOPPED)
         self.exit_status = 128 + number
+
+
+class RunFailedError(SyncFlowError):
+    """A run failed before any batch of it.
+
+    Args:
+        run: It.
+    """
+
+    def __init__(self, run: Run) -> None:
+        why = run.broken or Broken(f"run {run.run_id} failed; the Dagster UI has its log")
+        super().__init__(why.message)
+        self.exit_status = why.exit_status
 
 
 def run_to_end(work: Callable[[], Run], *, show: bool) -> Ended:

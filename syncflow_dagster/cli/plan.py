@@ -102,7 +102,7 @@ def apply(texts: Sequence[str], *, wait_s: float, as_json: bool) -> int:
             if batch.kind != "retry":
                 sys.stdout.write(json_line(batch) + "\n")
         tell_on_stderr(found)
-    else:
+    elif found:
         batch_table(found)
     return ended.status(found)
 

@@ -15,6 +15,7 @@ import psycopg
 import pytest
 import sqlalchemy as sa
 from forked import Failpoint
+from machine import until_stopped
 from place import Place, lines
 from proxy import nth, proxied
 from tables import effects, hub, table
@@ -104,12 +105,6 @@ def test_XD05_a_deadlock_is_done_again_and_nobody_notices(changed: Place) -> Non
             "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()"
         ).scalar_one()
     assert met == 1
-
-
-def until_stopped(pid: int) -> None:
-    state = ""
-    while state != "T":
-        state = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()[0]
 
 
 def test_XD06_a_table_that_somebody_has_locked_ends_in_an_error_that_says_so(

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import pytest
 from forked import Failpoint
 from local import LOCAL
+from machine import until_stopped
 from place import Place, lines, outcome
 from tables import effects, hub, link, references, table
 
@@ -217,8 +218,7 @@ def test_XC05_a_sync_keeps_to_the_declaration_that_it_began_with(family: Place) 
     parents(family, "A", "B", name="changed")
     point = Failpoint("syncflow_dagster.ops.normalize_rows", signal=signal.SIGSTOP)
     running = family.process("sync", "top", "--full", at=point)
-    while state_of(running.pid) != "T":
-        pass
+    until_stopped(running.pid)
     upper = Field.model_validate({"source": "NAME", "target": "name", "transform": ["upper"]})
     family.apply(
         [
@@ -235,8 +235,3 @@ def test_XC05_a_sync_keeps_to_the_declaration_that_it_began_with(family: Place) 
     assert running.returncode == 0, said
     assert json.loads(first)["name"] == "changed"
     assert json.loads(hub(family, "top")["id=A"])["name"] == "CHANGED"
-
-
-def state_of(pid: int) -> str:
-    with open(f"/proc/{pid}/stat", encoding="ascii") as file:  # noqa: PTH123  # /proc
-        return file.read().rpartition(")")[2].split()[0]

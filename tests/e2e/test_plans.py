@@ -4,10 +4,13 @@ import json
 import os
 import signal
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from forked import Failpoint
+from machine import until, until_stopped
 from place import Place, lines, outcome
 from tables import effects, hub, link, references, table
 
@@ -16,7 +19,9 @@ from syncflow_core.bridge.entities import disable_entity
 from syncflow_core.bridge.plans import Plan
 from syncflow_core.bridge.records import load_known
 from syncflow_core.entity import Brake, Entity, Field
+from syncflow_core.errors import ConfigError
 from syncflow_core.sandbox.store import Row
+from syncflow_dagster.clock import utc_now
 
 COLUMNS = {"ID": "VARCHAR2(9)", "NAME": "VARCHAR2(9)", "QTY": "NUMBER(9)"}
 ITEM = Entity(name="itm", brake=Brake(rows=2, share=0.1), fields=[Field(source="NAME", pii="mask")])
@@ -104,7 +109,7 @@ def test_a_plan_of_an_entity_that_is_disabled_meanwhile_is_no_success(place: Pla
     ended = place.command("apply", plan["plan"])
 
     assert ended.returncode == 2
-    assert "failed; the Dagster UI has its log" in ended.stderr
+    assert "itm is disabled" in ended.stderr
 
 
 def test_what_the_brake_withholds_is_a_plan_that_an_approval_lets_through(place: Place) -> None:
@@ -591,7 +596,67 @@ def test_XC02_two_applies_of_one_plan_do_it_once_and_the_loser_says_why(place: P
     assert statuses[0] == 0, told
     assert statuses[1] in {0, 1, 2}, told
     if statuses[1]:  # else the second began when the first had ended
-        assert any("applied" in text for text in told)
+        assert any("applied" in text for text in told), told
+
+
+@pytest.mark.parametrize(
+    ("at", "why"),
+    [
+        ("syncflow_dagster.cli.ending.run_job", "was applied before"),
+        ("syncflow_dagster.planning.order_for", "was applied by another run meanwhile"),
+    ],
+)
+def test_XC02_an_apply_that_another_one_overtook_says_why_wherever_it_was(
+    place: Place, at: str, why: str
+) -> None:
+    table(place, "itm", COLUMNS, items(10))
+    place.apply([ITEM])
+    place.sync()
+    table(place, "itm", COLUMNS, items(6))
+    place.sync()
+    (plan,) = open_plans(place, "itm")
+    before = effects(place)
+    late = place.process("apply", str(plan.uid), at=Failpoint(at, signal=signal.SIGSTOP))
+    until_stopped(late.pid)
+    first = place.command("apply", str(plan.uid))
+    os.kill(late.pid, signal.SIGCONT)
+    told = "".join(late.communicate(timeout=60))
+
+    assert first.returncode == 0, first.stderr
+    assert late.returncode in {1, 2}
+    assert why in told
+    assert effects(place) == before + 4
+
+
+def test_XC02_an_approval_waits_for_who_is_about_to_apply_the_plan(place: Place) -> None:
+    table(place, "itm", COLUMNS, items(10))
+    place.apply([ITEM])
+    place.sync()
+    table(place, "itm", COLUMNS, items(6))
+    batch = place.sync().batches[0].uid
+    (plan,) = open_plans(place, "itm")
+
+    def approve() -> None:
+        with place.database.begin() as connection:
+            plans.approve_plan(connection, plan.uid, by="late", now=utc_now())
+
+    with ThreadPoolExecutor(1) as aside:
+        with place.database.begin() as connection:
+            plans.close_plan(connection, plan.uid, batch)
+            late = aside.submit(approve)
+            until(lambda: waits(place))
+        with pytest.raises(ConfigError, match="was applied before"):
+            late.result(60)
+
+    with place.database.begin() as connection:
+        assert plans.load_plan(connection, plan.uid).status == "applied"
+
+
+def waits(place: Place) -> bool:
+    """Whether somebody waits for a lock in the database."""
+    with place.database.begin() as connection:
+        asked = "SELECT count(*) FROM pg_locks WHERE NOT granted"
+        return bool(connection.exec_driver_sql(asked).scalar_one())
 
 
 @pytest.mark.parametrize("extra", ["updates", "deletes"])

@@ -32,6 +32,12 @@ def until(
         time.sleep(0.02)
 
 
+def until_stopped(pid: int) -> None:
+    """Wait for a process to be stopped as by SIGSTOP."""
+    stat = Path(f"/proc/{pid}/stat")
+    until(lambda: stat.read_text(encoding="ascii").rpartition(")")[2].split()[0] == "T")
+
+
 def processes_of(home: Path) -> list[int]:
     """The processes whose command names the home."""
     found = []

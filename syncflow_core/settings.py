@@ -6,6 +6,7 @@ Does not belong here: what an entity declares (``entity``).
 Source: design.md, "Fixed interfaces", Environment.
 """
 
+import difflib
 import functools
 import os
 import re
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Annotated, Final, Literal
 from urllib.parse import unquote, urlsplit
 
+from dotenv import dotenv_values
 from pydantic import (
     AfterValidator,
     BeforeValidator,
@@ -139,12 +141,18 @@ LOCAL_API: Final = "http://127.0.0.1:8008"
 BaseUrl = Annotated[str | None, AfterValidator(_base_url)]
 
 
+ENV_FILE: Final = Path(".env")
+"""In the current folder; read with the environment."""
+ALIKE: Final = 0.85
+"""Two names that are so much alike, of 1, differ by a slip."""
+
+
 class Settings(BaseSettings):
     """The environment. Values are read when this is made, not later; a ``.env`` file is read too."""
 
     model_config = SettingsConfigDict(
         env_prefix="SYNCFLOW_",
-        env_file=".env",
+        env_file=ENV_FILE,
         extra="ignore",
         frozen=True,
         use_attribute_docstrings=True,  # the reference of the documentation is made of them
@@ -240,6 +248,21 @@ class Settings(BaseSettings):
         return self.frames_uri or str(self.home_path / "frames")
 
 
+def misspelled() -> dict[str, str]:
+    """Variables that are almost a setting of :class:`Settings`, each with the one that is likely meant.
+
+    What is no setting at all is somebody else's: a deployment has variables of its own.
+    """
+    prefix, fields = "SYNCFLOW_", Settings.model_fields
+    found = {}
+    for name in sorted({*os.environ, *dotenv_values(ENV_FILE)}):
+        short = name.upper().removeprefix(prefix).lower()
+        if name.upper().startswith(prefix) and short not in fields:
+            near = difflib.get_close_matches(short, fields, n=1, cutoff=ALIKE)
+            found |= {name: f"{prefix}{item.upper()}" for item in near}
+    return found
+
+
 def read_settings(**overrides: object) -> Settings:
     """Read the environment.
 
@@ -251,7 +274,7 @@ def read_settings(**overrides: object) -> Settings:
     variables = {
         name: value for name, value in os.environ.items() if name.upper().startswith("SYNCFLOW_")
     }
-    return _read_once(tuple(sorted(variables.items())), _state_of(Path(".env").absolute()))
+    return _read_once(tuple(sorted(variables.items())), _state_of(ENV_FILE.absolute()))
 
 
 @functools.lru_cache(maxsize=4)

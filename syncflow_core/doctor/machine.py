@@ -16,7 +16,7 @@ from typing import Final
 
 from syncflow_core.doctor.checks import Check, Seen
 from syncflow_core.places import Folder, Place, place_of
-from syncflow_core.settings import Settings
+from syncflow_core.settings import ENV_FILE, Settings, misspelled
 
 NEEDED: Final = tuple(
     f"{system}_{name}"
@@ -24,8 +24,6 @@ NEEDED: Final = tuple(
     for name in ("url", "username", "password")
 )
 """Settings without a default that would do."""
-ENV_FILE: Final = Path(".env")
-"""In the current folder; read with the environment."""
 LEAST_FREE: Final = 2_000_000_000
 """Bytes: a million rows of 16 columns are staged in 0.7 of them, twice while a stage hands over."""
 FULL: Final = 100_000_000
@@ -55,14 +53,17 @@ class Configuration:
 
     def _look(self) -> Seen:
         settings = self.settings = self._read()
+        slips = [f"{name} is no setting: {meant}?" for name, meant in misspelled().items()]
         missing = [f"SYNCFLOW_{name.upper()}" for name in NEEDED if not _given(settings, name)]
         if missing:
             return Seen(
-                f"not set: {', '.join(missing)}",
+                "; ".join([f"not set: {', '.join(missing)}", *slips]),
                 "fail",
                 f"export {' '.join(f'{name}=...' for name in missing)} "
                 "(syncflow sandbox says those of its own servers)",
             )
+        if slips:
+            return Seen("; ".join(slips), "warn")
         mode = stat.S_IMODE(ENV_FILE.stat().st_mode) if ENV_FILE.exists() else 0
         if mode & 0o077:
             words = f"{ENV_FILE.absolute()} holds secrets and is open to others (mode {mode:o})"

@@ -482,6 +482,28 @@ def test_a_home_that_others_may_read_is_a_warning(place: Place, tmp_path: Path) 
     assert found["home"]["mend"] == f"chmod 700 {home}"
 
 
+def test_a_variable_that_is_almost_a_setting_is_told_with_the_one_that_is_meant(
+    place: Place,
+) -> None:
+    slip = {"SYNCFLOW_KEEP_DAY": "30", "SYNCFLOW_API_PORT": "8008", "SYNCFLOW_UI_PORT": "3000"}
+    file = place.home / ".env"
+    file.touch(mode=0o600)
+    file.write_text("SYNCFLOW_TIMEZONE=Europe/Berlin\n", encoding="utf-8")
+    try:
+        found, status = told(place, **slip)
+    finally:
+        file.unlink()
+    unset, _ = told(place, SYNCFLOW_APISMITH_PASSWORD="", SYNCFLOW_APISMITH_PASWORD="secret")
+
+    assert (found["configuration"]["status"], status) == ("warn", 0)
+    assert found["configuration"]["seen"] == (
+        "SYNCFLOW_KEEP_DAY is no setting: SYNCFLOW_KEEP_DAYS?; "
+        "SYNCFLOW_TIMEZONE is no setting: SYNCFLOW_TIME_ZONE?"
+    )
+    assert "SYNCFLOW_APISMITH_PASWORD is no setting" in unset["configuration"]["seen"]
+    assert "secret" not in str(unset["configuration"])
+
+
 def test_a_file_of_secrets_that_others_may_read_is_a_warning(place: Place) -> None:
     file = place.home / ".env"
     file.write_text("SYNCFLOW_SLICES=7\n")

@@ -258,8 +258,8 @@ def misspelled() -> dict[str, str]:
     for name in sorted({*os.environ, *dotenv_values(ENV_FILE)}):
         short = name.upper().removeprefix(prefix).lower()
         if name.upper().startswith(prefix) and short not in fields:
-            near = difflib.get_close_matches(short, fields, n=1, cutoff=ALIKE)
-            found |= {name: f"{prefix}{item.upper()}" for item in near}
+            for meant in difflib.get_close_matches(short, fields, n=1, cutoff=ALIKE):
+                found[name] = f"{prefix}{meant.upper()}"
     return found
 
 

@@ -33,7 +33,7 @@ def run(names: Sequence[str], *, wait_s: float, as_json: bool) -> int:
         tell_on_stderr(found)
     elif found:
         batch_table(found)
-    else:
+    elif ended.run.succeeded:
         console().print("nothing is undelivered")
     return ended.status(found)
 

@@ -138,6 +138,8 @@ def _keep_slice(
             )
         slices = sweeps.load_slices(connection, staged.name)
         whole = len(slices) == staged.order.of
+        for ref in staged.frames.values() if whole else ():
+            connections.frames.drop(ref)  # what all slices saw takes its room
         everything = sweeps.load_seen(connection, staged.name) if whole else None
         if staged.order.dry_run:
             kept.rollback()

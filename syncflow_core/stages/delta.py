@@ -88,13 +88,14 @@ def find_changes(
             all_known = known.count if held.updates.height or held.deletes.height else 0
             notes += withhold(connections, staged, held, all_known, reason, lease, now())
             _keep_up(connections, staged, verdicts, incoming, lease, guarded=guarded)
-            if (
-                held.deletes.is_empty()
-            ):  # a scan that is not trusted to delete says nothing of who is gone
+            # a scan that is not trusted to delete says nothing of who is gone
+            if held.deletes.is_empty():
                 notes += forget_waiting(connections, staged, absence, lease, now())
         elif reason:
             notes.append(f"without an approval the brake would hold this back: {reason}")
-        unproven = absence.unproven
+        unproven, ends_sweep = absence.unproven, absence.ends_sweep
+        swept = ends_sweep and absence.seen is not None and held.deletes.is_empty()
+        del absence  # what all slices saw makes room for the changes
         if staged.order.dry_run and unproven is not None:
             unproven, _ = prove_absent(connections, staged, unproven)
             staged = staged.having(
@@ -119,8 +120,8 @@ def find_changes(
                 "rejected": staged.counts["rejected"] + collided.height,
             },
             notes=tuple(notes),
-            ends_sweep=absence.ends_sweep,
-            swept=absence.ends_sweep and absence.seen is not None and held.deletes.is_empty(),
+            ends_sweep=ends_sweep,
+            swept=swept,
         )
     return staged.having(seconds=seconds)
 

@@ -2,6 +2,7 @@
 
 * SyncFlowError
   + ConfigError        a person must change SyncFlow's configuration; nothing was read or written
+    - OvertakenError   another run has done what was asked for
   + ContractError      the other side broke its documented shape; a person must look; retrying is pointless
     - DriftError       the source's columns are not those that were accepted
   + RejectedError      the other side understood the whole request and refused it (4xx); retrying is pointless
@@ -26,6 +27,8 @@ class SyncFlowError(Exception):
 
     exit_status = 1
     """What the command line ends with (``product.md``, "Accounts, statuses, exits")."""
+    refused = False
+    """Whether the batch was only turned away: another run does, or did, what it is for."""
 
     def __init__(
         self, message: str, *, system: str | None = None, entity: str | None = None
@@ -39,6 +42,12 @@ class ConfigError(SyncFlowError):
     """A person must change SyncFlow's configuration; nothing was read or written."""
 
     exit_status = 2
+
+
+class OvertakenError(ConfigError):
+    """Another run has done what was asked for; nothing is left to do."""
+
+    refused = True
 
 
 class ContractError(SyncFlowError):

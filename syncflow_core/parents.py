@@ -7,7 +7,7 @@ Source: product.md 6.
 """
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -100,14 +100,35 @@ def refuse_other_keys(entity: Entity, keys: Mapping[str, Sequence[str]]) -> None
             )
 
 
-def can_be_null(entity: Entity, reference: str) -> bool:
+def refuse_never_null(entity: Entity, references: Iterable[str], key: Collection[str]) -> None:
+    """Return where each of these references can be NULL, so that its record can go without it at first.
+
+    Args:
+        entity: Whose references.
+        references: Those that are sent in a second phase.
+        key: The business key's fields (target names), also where the source says what the key is.
+
+    Raises:
+        ConfigError: One can not: no record could be the first.
+    """
+    for reference in references:
+        if not can_be_null(entity, reference, key):
+            raise ConfigError(
+                f"entity {entity.name}: parents.{reference} closes a cycle with "
+                f"{entity.parents[reference].entity} and can never be NULL: no record could be the first",
+                entity=entity.name,
+            )
+
+
+def can_be_null(entity: Entity, reference: str, key_fields: Collection[str] = ()) -> bool:
     """Whether one of the reference's fields may be NULL: neither required nor in the business key."""
     by_target = {item.name: item for item in entity.fields}
     key = set(entity.business_key)
     for name in entity.parents[reference].key.values():
         item = by_target.get(name)
         source = name.upper() if item is None else item.source
-        if source not in key and not (item is not None and item.required):
+        in_key = source in key or name in key_fields
+        if not in_key and not (item is not None and item.required):
             return True
     return False
 

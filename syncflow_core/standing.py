@@ -25,8 +25,10 @@ class Standing:
     """One entity as it stands now."""
 
     entity: str
+    enabled: bool
+    """Whether it is synced."""
     last: Batch | None
-    """Its newest batch, plans left out."""
+    """Its newest batch; plans are left out, and what another run had turned away."""
     abandoned: bool
     """Whether that one's process has died: it is shown as running until the next sync settles it."""
     state: State
@@ -46,26 +48,39 @@ class Standing:
     """What the brake holds back."""
 
     @property
+    def is_open(self) -> bool:
+        """Whether anything is under way, undelivered, in doubt or withheld."""
+        running = self.last is not None and self.last.finished_at is None
+        numbers = (self.waiting, self.dead, self.waiting_deletes, self.in_doubt)
+        return running or bool(self.failures or any(numbers) or self.withheld)
+
+    @property
     def failed(self) -> int:
         """Open dead letters."""
         return sum(cluster.count for cluster in self.failures)
 
 
-def standing(connection: sa.Connection, entity: Entity, *, counted: bool = True) -> Standing:
+def standing(
+    connection: sa.Connection, entity: Entity, *, enabled: bool = True, counted: bool = True
+) -> Standing:
     """Where the entity stands, read in one transaction.
 
     Args:
         connection: In a transaction.
-        entity: Of the ones that are synced.
+        entity: Its declaration.
+        enabled: Whether it is synced.
         counted: Whether to count its records in any case; else where some have failed alone.
     """
     name = entity.name
-    last = batches.history(connection, entities=[name], kinds=batches.SYNCS, limit=1)
+    last = batches.history(
+        connection, entities=[name], kinds=batches.SYNCS, refused=False, limit=1
+    ) or batches.history(connection, entities=[name], kinds=batches.SYNCS, limit=1)
     waits = pending.count_open(connection, name)
     intents = journal.open_intents(connection, name)
     failures = failed.clusters(connection, name)
     return Standing(
         entity=name,
+        enabled=enabled,
         last=last[0] if last else None,
         abandoned=bool(
             last and last[0].status == "running" and is_abandoned(connection, name, last[0].uid)

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 from syncflow_core.bridge.database import Database
-from syncflow_core.bridge.entities import load_entities
+from syncflow_core.bridge.entities import DISABLED, load_entities
 from syncflow_core.entity import Entity
 from syncflow_core.errors import ConfigError
 
@@ -33,11 +33,7 @@ def refuse_unknown(names: Sequence[str], entities: Sequence[Entity], database: D
         return
     with database.begin() as connection:
         disabled = {entity.name for entity in load_entities(connection, enabled=False)}
-    faults = [
-        f"{name} is disabled: set enabled: true in its declaration and apply it"
-        for name in missing
-        if name in disabled
-    ]
+    faults = [DISABLED.format(name) for name in missing if name in disabled]
     unknown = [name for name in missing if name not in disabled]
     if unknown:
         faults.append(

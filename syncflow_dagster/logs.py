@@ -27,8 +27,12 @@ from syncflow_core.logs import (
     TextLines,
     nothing_more,
 )
-from syncflow_core.settings import Settings, read_settings
+from syncflow_core.settings import Settings, misspelled, read_settings
 
+logger = logging.getLogger(__name__)
+
+_MISSPELLED: Final[set[str]] = set()
+"""Variables that this process has told of already."""
 QUIET: Final = ("sqlalchemy", "httpcore", "alembic")
 """Libraries whose lines of less than a warning say statements and headers."""
 
@@ -73,6 +77,10 @@ def log_to_stderr(settings: Settings, *, server: bool = False) -> None:
     root.setLevel(logging.INFO if level < logging.INFO else logging.WARNING)
     for name in QUIET:
         logging.getLogger(name).setLevel(logging.WARNING)
+    for name, meant in misspelled().items():
+        if name not in _MISSPELLED:
+            logger.warning("%s is no setting, and is ignored: is %s meant?", name, meant)
+            _MISSPELLED.add(name)
     if server:
         _take_over_runs(settings, redact)
 

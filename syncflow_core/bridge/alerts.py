@@ -35,7 +35,7 @@ from syncflow_core.alerts import (
 from syncflow_core.bridge.address import translated
 from syncflow_core.bridge.database import Database
 from syncflow_core.bridge.identifiers import new_uid
-from syncflow_core.bridge.leases import free_entities
+from syncflow_core.bridge.leases import free_entities, is_abandoned
 from syncflow_core.bridge.outages import systems_away
 from syncflow_core.bridge.tables import alerts
 from syncflow_core.bridge.tables.words import ENDED_WELL, quoted
@@ -54,6 +54,7 @@ _LAST: Final = sa.text(
         SELECT max(started_at) AS at FROM (
             SELECT started_at FROM bridge.sync_batches WHERE entity = e.name
             AND kind IN ('full', 'incremental', 'slice') AND finished_at IS NOT NULL
+            AND NOT coalesce((proof ->> 'refused')::boolean, false)
             ORDER BY started_at DESC LIMIT 1) AS newest) AS read
     CROSS JOIN LATERAL (
         SELECT DISTINCT ON (kind = 'retry') uid, kind, status, dagster_run_id, finished_at,
@@ -65,9 +66,16 @@ _LAST: Final = sa.text(
         FROM bridge.sync_batches WHERE entity = e.name
         AND kind IN ('full', 'incremental', 'slice', 'retry') AND finished_at IS NOT NULL
         AND started_at >= coalesce(read.at, '-infinity')
+        AND NOT coalesce((proof ->> 'refused')::boolean, false)
         ORDER BY kind = 'retry', started_at DESC, uid DESC) AS b
     WHERE e.enabled ORDER BY e.name, b.kind = 'retry'
     """
+)
+# A process that has died holds no lease; what it was doing is settled by the next sync.
+_RUNNING: Final = sa.text(
+    "SELECT b.entity, b.uid, b.kind, b.dagster_run_id, b.started_at FROM bridge.sync_batches AS b "
+    "JOIN bridge.entities AS e ON e.name = b.entity AND e.enabled WHERE b.status = 'running' "
+    "AND b.started_at < :now - :settled_s * interval '1 second' ORDER BY b.entity, b.started_at"
 )
 _LETTERS: Final = sa.text(
     """
@@ -144,6 +152,7 @@ def find_conditions(
             Condition("system_away", system, "it stopped answering while a run asked it")
             for system in systems_away(connection)
         ),
+        *_died(connection, now),
         *_in_doubt(connection, now),
         *(
             Condition(
@@ -225,6 +234,17 @@ def _withheld(connection: sa.Connection) -> Iterator[Condition]:
             row.batch,
             row.dagster_run_id,
         )
+
+
+def _died(connection: sa.Connection, now: datetime) -> Iterator[Condition]:
+    found = connection.execute(_RUNNING, {"now": now, "settled_s": SETTLED_S}).all()
+    for row in found:
+        if is_abandoned(connection, row.entity, row.uid):
+            message = (
+                f"its last sync ({row.kind}) failed: its process died; the next one settles it"
+            )
+            at = (row.started_at, row.uid, row.dagster_run_id)
+            yield Condition("failed", row.entity, message, *at)
 
 
 def _in_doubt(connection: sa.Connection, now: datetime) -> Iterator[Condition]:

@@ -256,11 +256,13 @@ def history(  # noqa: PLR0913  # each narrows by another column
     since: datetime | None = None,
     until: datetime | None = None,
     after: tuple[datetime, UUID] | None = None,
+    refused: bool = True,
     limit: int = 50,
 ) -> list[Batch]:
     """Batches, newest first; every filter given must hold.
 
-    *after* is start and uid of the last one of the page before: the next page begins behind it.
+    *after* is start and uid of the last one of the page before: the next page begins behind it. Without
+    *refused* those are left out that another run had turned away (``errors.SyncFlowError.refused``).
     """
     table = sync_batches.c
     conditions = [
@@ -274,6 +276,11 @@ def history(  # noqa: PLR0913  # each narrows by another column
             [sa.tuple_(table.started_at, table.uid) < sa.tuple_(*map(sa.literal, after))]
             if after is not None
             else []
+        ),
+        *(
+            []
+            if refused
+            else [sa.not_(sa.func.coalesce(table.proof["refused"].as_boolean(), sa.false()))]
         ),
     ]
     query = (

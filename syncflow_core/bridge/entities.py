@@ -11,7 +11,7 @@ Source: product.md 1 and 12.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, time
-from typing import Any, Literal
+from typing import Any, Final, Literal
 from uuid import UUID
 
 import sqlalchemy as sa
@@ -41,6 +41,10 @@ class Applied:
     name: str
     version: int
     change: Literal["created", "changed", "unchanged"]
+
+
+DISABLED: Final = "{} is disabled: set enabled: true in its declaration and apply it"
+"""What is said of an entity's name where it would have to be enabled."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +86,17 @@ def load_entities(
         ConfigError: One of *names* is not there; every such name, and those that are, in the message.
     """
     return [item.entity for item in load_registered(connection, names, enabled=enabled)]
+
+
+def refuse_disabled(connection: sa.Connection, names: Sequence[str]) -> None:
+    """Return where none of these entities is disabled.
+
+    Raises:
+        ConfigError: Some are; all are named.
+    """
+    query = sa.select(entities.c.name).where(entities.c.name.in_(names), ~entities.c.enabled)
+    if found := connection.scalars(query.order_by(entities.c.name)).all():
+        raise ConfigError("; ".join(map(DISABLED.format, found)))
 
 
 def fingerprint(connection: sa.Connection) -> str:

@@ -142,6 +142,8 @@ def awake() -> float:
 class HeldError(SyncFlowError):
     """Another sync of the entity goes on."""
 
+    refused = True
+
 
 class Lease:
     """One process's right to sync one entity, until :meth:`release` or the process's end."""

@@ -17,6 +17,7 @@ import sqlalchemy as sa
 
 from syncflow_core import columns
 from syncflow_core.bridge.bulk import copy_in, load_frame, stage_keys
+from syncflow_core.bridge.entities import refuse_disabled
 from syncflow_core.bridge.identifiers import new_uid
 from syncflow_core.bridge.tables import plan_records, plans
 from syncflow_core.bridge.tables.words import PlanKind, PlanStatus
@@ -200,7 +201,7 @@ def approve_plan(connection: sa.Connection, uid: UUID, *, by: str, now: datetime
     """Say yes to an open plan: its own numbers are the ceiling from here on.
 
     Raises:
-        ConfigError: There is no such plan, or it is not open any more.
+        ConfigError: There is no such plan, it is not open any more, or its entity is disabled.
     """
     plan = load_plan(connection, uid, for_update=True)
     if plan.status == "expired":
@@ -211,6 +212,7 @@ def approve_plan(connection: sa.Connection, uid: UUID, *, by: str, now: datetime
         )
     if plan.status == "applied":
         raise ConfigError(f"plan {uid} of {plan.entity} was applied before", entity=plan.entity)
+    refuse_disabled(connection, [plan.entity])
     ceiling = {name: plan.counts.get(name, 0) for name in ("updates", "deletes")}
     connection.execute(
         plans.update()

@@ -31,7 +31,7 @@ from syncflow_core.columns import (
 )
 from syncflow_core.delta import ADVANCED, KNOWN_DATA_HASH, KNOWN_PARENT_REFS, OLDER, classify
 from syncflow_core.entity import RowversionKind
-from syncflow_core.errors import ConfigError
+from syncflow_core.errors import ConfigError, OvertakenError
 from syncflow_core.identity import split_collided, text_hash_expr
 from syncflow_core.keys import with_plain_references
 from syncflow_core.stages.absent import Absence, find_absent, forget_waiting, prove_absent
@@ -217,7 +217,8 @@ def _ceiling(
     """What the approved plan allows that this batch applies; None where it applies none.
 
     Raises:
-        ConfigError: The plan is another entity's, or nobody has approved it.
+        OvertakenError: The plan was applied, or has expired.
+        ConfigError: It is another entity's, or nobody has approved it.
     """
     if staged.order.plan is None:
         return None
@@ -225,11 +226,13 @@ def _ceiling(
         plan = plans.load_plan(connection, staged.order.plan)
         named = plans.load_records(connection, plan.uid)
     if plan.entity != staged.name or plan.status != "approved" or plan.ceiling is None:
-        why = {
+        over = {
             "applied": "was applied by another run meanwhile",
             "expired": "is out of date: another one was made meanwhile, or nothing is withheld any more",
-        }.get(plan.status, f"is {plan.status}, and of {plan.entity}")
-        raise ConfigError(f"plan {plan.uid} {why}; nothing was pushed", entity=staged.name)
+        }
+        why = over.get(plan.status, f"is {plan.status}, and of {plan.entity}")
+        error = OvertakenError if plan.status in over else ConfigError
+        raise error(f"plan {plan.uid} {why}; nothing was pushed", entity=staged.name)
     if plan.kind == "sync":  # what it did not name is refused whole, before the push
         return Ceiling(updates=updates.len(), deletes=deletes.len())
     to_delete = pl.col(OP) == "delete"

@@ -29,7 +29,7 @@ from syncflow_core.contract import agree, contract_of
 from syncflow_core.entity import Entity
 from syncflow_core.fields import Shape, shape_of
 from syncflow_core.normalize.version import canonical
-from syncflow_core.parents import refuse_other_keys
+from syncflow_core.parents import refuse_never_null, refuse_other_keys
 from syncflow_core.stages.conceal import conceal
 from syncflow_core.stages.reading import Reach, Reading, slice_reach
 from syncflow_core.stages.undelivered import undelivered
@@ -75,6 +75,7 @@ def fetch(connections: Connections, order: Order, *, now: Callable[[], datetime]
             notes.append(f"the source's columns changed: {drift}")
         shape = shape_of(entity, api)
         _parents_fit(connections, entity)
+        refuse_never_null(entity, order.deferred, shape.key_fields)
         kind = kind_of(order, shape, watermark)
         if kind == "incremental" and order.kind is None and order.by_person:
             with connections.database.read() as connection:

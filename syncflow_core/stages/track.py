@@ -174,6 +174,7 @@ def fail(
                 proof={
                     "unavailable": isinstance(error, UnavailableError),
                     "asked_to_stop": stopped and not night_over,
+                    "refused": isinstance(error, SyncFlowError) and error.refused,
                 },
                 error=message,
                 calls=connections.tally.take(order.batch),

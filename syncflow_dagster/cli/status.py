@@ -13,7 +13,7 @@ import msgspec
 from rich.table import Table
 
 from syncflow_core.bridge.database import Database
-from syncflow_core.bridge.entities import load_entities
+from syncflow_core.bridge.entities import load_registered
 from syncflow_core.printable import printable, printable_json
 from syncflow_core.settings import read_settings
 from syncflow_core.standing import Standing, standing
@@ -25,20 +25,21 @@ NUMBERS = ("known", "failed", "waiting", "dead", "waiting_deletes", "in_doubt")
 
 
 def run(names: Sequence[str], *, as_json: bool) -> None:
-    """Print where these entities stand, all enabled ones without any."""
+    """Print where these entities stand; without any all that are enabled, or have something open."""
     settings = read_settings()
     log_to_stderr(settings)
     with Database.open(settings) as database:
         database.check_schema()
         with database.begin() as connection:
-            entities = load_entities(connection)
-        refuse_unknown(names, entities, database)
+            entities = load_registered(connection, enabled=None)
+        refuse_unknown(names, [item.entity for item in entities], database)
         with database.begin() as connection:
-            found = [
-                standing(connection, entity)
-                for entity in entities
-                if not names or entity.name in names
+            stands = [
+                standing(connection, item.entity, enabled=item.enabled)
+                for item in entities
+                if not names or item.entity.name in names
             ]
+    found = [item for item in stands if names or item.enabled or item.is_open]
     if as_json:
         for item in found:
             sys.stdout.write(printable_json(msgspec.json.encode(_plain(item))) + "\n")
@@ -59,7 +60,7 @@ def _show(found: Sequence[Standing]) -> None:
     for item in found:
         last = item.last
         table.add_row(
-            item.entity,
+            item.entity if item.enabled else f"{item.entity} (disabled)",
             last.kind if last else "none",
             ("died" if item.abandoned else last.status) if last else "",
             _when(last.finished_at) if last and last.finished_at else "",
@@ -100,6 +101,7 @@ def _plain(item: Standing) -> dict[str, object]:
     last, plan = item.last, item.withheld
     return {
         "entity": item.entity,
+        "enabled": item.enabled,
         "last_batch": None
         if last is None
         else {

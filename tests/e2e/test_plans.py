@@ -6,6 +6,7 @@ import signal
 import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
+from uuid import UUID
 
 import pytest
 import sqlalchemy as sa
@@ -110,6 +111,8 @@ def test_a_plan_of_an_entity_that_is_disabled_meanwhile_is_no_success(place: Pla
 
     assert ended.returncode == 2
     assert "itm is disabled" in ended.stderr
+    with place.database.begin() as connection:
+        assert plans.load_plan(connection, UUID(plan["plan"])).status == "open"
 
 
 def test_what_the_brake_withholds_is_a_plan_that_an_approval_lets_through(place: Place) -> None:
@@ -622,9 +625,12 @@ def test_XC02_an_apply_that_another_one_overtook_says_why_wherever_it_was(
     os.kill(late.pid, signal.SIGCONT)
     told = "".join(late.communicate(timeout=60))
 
+    status = lines(place.command("status", "itm", "--json").stdout)[0]
+
     assert first.returncode == 0, first.stderr
     assert late.returncode in {1, 2}
     assert why in told
+    assert status["last_batch"]["status"] == "completed", "who came too late changed nothing"
     assert effects(place) == before + 4
 
 

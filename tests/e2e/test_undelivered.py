@@ -164,9 +164,10 @@ def test_a_retry_of_nothing_says_so(place: Place) -> None:
     place.apply([entity()])
     place.sync()
 
-    shown = place.command("retry")
+    shown, named = place.command("retry"), place.command("retry", "und")
 
     assert (shown.returncode, shown.stdout.strip()) == (0, "nothing is undelivered")
+    assert (named.returncode, named.stdout.strip()) == (0, "nothing is undelivered")
     assert told(place, "retry") == []
 
 

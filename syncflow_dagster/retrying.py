@@ -42,7 +42,7 @@ class RetryConfig(dg.Config):
     """What is to be tried again, for the launchpad."""
 
     entities: list[str] = pydantic.Field(default_factory=list)
-    """Entities by name; none for all enabled ones. Those with nothing to try are left alone."""
+    """Entities by name; none for all enabled ones that have something to try."""
     ids: list[str] = pydantic.Field(default_factory=list)
     """These failed records alone, by their uid."""
     batch: str = ""
@@ -69,15 +69,14 @@ def retry_op(context: dg.OpExecutionContext, config: RetryConfig) -> None:
     entities, lineage = declared(connections)
     names = chosen(connections, config.entities, entities, lineage)
     alike = _alike(config)
-    # the sensor names those that were due a moment ago, and have something to try in any case
-    due_by = utc_now() if config.due_only and not config.entities else None
-    with connections.database.begin() as connection:
-        undelivered = (
-            entities_with(connection, due_by=due_by)
-            if alike is None
-            else failed.entities_alike(connection, alike)
-        )
-    names = [name for name in names if name in undelivered]
+    if not config.entities or alike is not None:
+        with connections.database.begin() as connection:
+            undelivered = (
+                entities_with(connection, due_by=utc_now() if config.due_only else None)
+                if alike is None
+                else failed.entities_alike(connection, alike)
+            )
+        names = [name for name in names if name in undelivered]
     with telling_last() as attempt:
         for name in names:
             with attempt():

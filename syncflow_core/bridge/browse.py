@@ -22,11 +22,10 @@ State = Literal["open", "resolved", "all"]
 
 
 def entities_with_undelivered(connection: sa.Connection) -> set[str]:
-    """Names of entities that have a dead letter, a child that waits, or a write without an outcome."""
+    """Names of entities that have a dead letter, or a child that waits."""
     query = sa.text(
         "SELECT entity FROM bridge.failed_records WHERE resolved_at IS NULL "
-        "UNION SELECT entity FROM bridge.pending_children WHERE state IN ('waiting', 'dead') "
-        "UNION SELECT entity FROM bridge.push_journal WHERE closed_at IS NULL"
+        "UNION SELECT entity FROM bridge.pending_children WHERE state IN ('waiting', 'dead')"
     )
     return set(connection.scalars(query))
 

@@ -31,7 +31,7 @@ def run(names: Sequence[str], *, wait_s: float, as_json: bool) -> int:
         for batch in _by_entity(found):
             sys.stdout.write(json_line(batch) + "\n")
         tell_on_stderr(found)
-    elif found:
+    elif any(batch.error or any(dataclasses.astuple(batch.counts)) for batch in found):
         batch_table(found)
     elif ended.run.succeeded:
         console().print("nothing is undelivered")

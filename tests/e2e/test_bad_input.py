@@ -48,7 +48,7 @@ def test_a_disabled_entity_is_not_called_unknown(seeded: Place) -> None:
     seeded.apply([Entity(name="unicorns", enabled=False)])
 
     one = seeded.command("sync", "unicorns")
-    both = seeded.command("status", "unicorns", "ordrs")
+    both = seeded.command("sync", "unicorns", "ordrs")
 
     told = "unicorns is disabled: set enabled: true in its declaration and apply it"
     assert (one.returncode, both.returncode) == (2, 2)

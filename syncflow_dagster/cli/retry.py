@@ -31,11 +31,16 @@ def run(names: Sequence[str], *, wait_s: float, as_json: bool) -> int:
         for batch in _by_entity(found):
             sys.stdout.write(json_line(batch) + "\n")
         tell_on_stderr(found)
-    elif any(batch.error or any(dataclasses.astuple(batch.counts)) for batch in found):
+    elif any(map(_did_anything, found)):
         batch_table(found)
     elif ended.run.succeeded:
         console().print("nothing is undelivered")
     return ended.status(found)
+
+
+def _did_anything(batch: Batch) -> bool:
+    notes = (batch.proof or {}).get("notes")
+    return bool(batch.error or notes or any(dataclasses.astuple(batch.counts)))
 
 
 def _by_entity(batches: Sequence[Batch]) -> list[Batch]:

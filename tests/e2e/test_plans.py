@@ -37,6 +37,22 @@ def open_plans(place: Place, entity: str) -> list[Plan]:
         return plans.list_plans(connection, entity=entity)
 
 
+def synced(place: Place) -> None:
+    """Ten items are in the hub."""
+    table(place, "itm", COLUMNS, items(10))
+    place.apply([ITEM])
+    place.sync()
+
+
+def withheld(place: Place) -> Plan:
+    """Four of the ten are gone from the source, which is too many: the plan of their deletes."""
+    synced(place)
+    table(place, "itm", COLUMNS, items(6))
+    place.sync()
+    (plan,) = open_plans(place, "itm")
+    return plan
+
+
 def planned(place: Place, *arguments: str) -> dict[str, Any]:
     ended = place.command("plan", *arguments, "--json")
     assert ended.returncode == 0, ended.stderr
@@ -44,9 +60,7 @@ def planned(place: Place, *arguments: str) -> dict[str, Any]:
 
 
 def test_a_plan_shows_old_and_new_values_and_pushes_nothing(place: Place) -> None:
-    table(place, "itm", COLUMNS, items(10))
-    place.apply([ITEM])
-    place.sync()
+    synced(place)
     before = effects(place)
     rows = [*items(11, I3="b")[1:]]
     rows[1] = {**rows[1], "QTY": 77}
@@ -80,9 +94,7 @@ def test_a_plan_shows_old_and_new_values_and_pushes_nothing(place: Place) -> Non
 def test_a_plan_that_does_not_fit_any_more_is_refused_whole_and_says_what_changed(
     place: Place,
 ) -> None:
-    table(place, "itm", COLUMNS, items(10))
-    place.apply([ITEM])
-    place.sync()
+    synced(place)
     table(place, "itm", COLUMNS, items(10, I3="b"))
     plan = planned(place, "itm")
     before = effects(place)
@@ -116,9 +128,7 @@ def test_a_plan_of_an_entity_that_is_disabled_meanwhile_is_no_success(place: Pla
 
 
 def test_what_the_brake_withholds_is_a_plan_that_an_approval_lets_through(place: Place) -> None:
-    table(place, "itm", COLUMNS, items(10))
-    place.apply([ITEM])
-    place.sync()
+    synced(place)
     table(place, "itm", COLUMNS, [*items(6, I1="b"), {"ID": "N", "NAME": "n", "QTY": 1}])
 
     run = place.sync()
@@ -144,12 +154,7 @@ def test_what_the_brake_withholds_is_a_plan_that_an_approval_lets_through(place:
 
 
 def test_an_approval_is_a_ceiling(place: Place) -> None:
-    table(place, "itm", COLUMNS, items(10))
-    place.apply([ITEM])
-    place.sync()
-    table(place, "itm", COLUMNS, items(6))
-    place.sync()
-    (plan,) = open_plans(place, "itm")
+    plan = withheld(place)
     table(place, "itm", COLUMNS, items(5))
 
     ended = place.command("apply", str(plan.uid), "--json")
@@ -162,9 +167,7 @@ def test_an_approval_is_a_ceiling(place: Place) -> None:
 
 
 def test_a_withheld_plan_that_has_not_grown_keeps_its_id_and_its_history(place: Place) -> None:
-    table(place, "itm", COLUMNS, items(10))
-    place.apply([ITEM])
-    place.sync()
+    synced(place)
     table(place, "itm", COLUMNS, items(6))
     place.sync()
     (first,) = open_plans(place, "itm")
@@ -185,9 +188,7 @@ def test_a_withheld_plan_that_has_not_grown_keeps_its_id_and_its_history(place: 
 
 
 def test_updates_are_withheld_too_and_the_rest_goes_on(place: Place) -> None:
-    table(place, "itm", COLUMNS, items(10))
-    place.apply([ITEM])
-    place.sync()
+    synced(place)
     changed = items(10, I1="b", I2="b", I3="b")
     table(place, "itm", COLUMNS, [*changed, {"ID": "N", "NAME": "n", "QTY": 1}])
 
@@ -216,9 +217,7 @@ def test_a_long_plan_says_how_much_it_does_not_show(place: Place) -> None:
 
 
 def test_XF19_an_empty_source_never_deletes_not_even_when_approved(place: Place) -> None:
-    table(place, "itm", COLUMNS, items(10))
-    place.apply([ITEM])
-    place.sync()
+    synced(place)
     table(place, "itm", COLUMNS, [])
     run = place.sync()
     (plan,) = open_plans(place, "itm")
@@ -281,19 +280,14 @@ def test_an_update_tells_which_fields_changed(place: Place) -> None:
 
 
 def test_a_withheld_record_tells_its_plan_and_an_unchanged_one_since_when(place: Place) -> None:
-    table(place, "itm", COLUMNS, items(10))
-    place.apply([ITEM])
-    place.sync()
-    table(place, "itm", COLUMNS, items(6))
-    place.sync()
-    (plan,) = open_plans(place, "itm")
+    plan = withheld(place)
 
-    withheld = place.command("trace", "itm", "I8")
+    held = place.command("trace", "itm", "I8")
     unchanged = place.command("trace", "itm", "I1")
     told = place.command("trace", "itm", "I8", "--json")
 
-    assert f"plan {plan.uid}" in withheld.stdout
-    assert "withheld delete" in withheld.stdout
+    assert f"plan {plan.uid}" in held.stdout
+    assert "withheld delete" in held.stdout
     assert "unchanged since" in unchanged.stdout
     assert "by full batch" in unchanged.stdout
     assert json.loads(told.stdout)["withheld"][0]["counts"]["deletes"] == 4
@@ -485,12 +479,7 @@ def test_the_plan_of_a_slice_is_not_applied_under_other_slices(place: Place) -> 
 
 
 def test_an_approval_is_for_the_records_that_were_shown(place: Place) -> None:
-    table(place, "itm", COLUMNS, items(10))
-    place.apply([ITEM])
-    place.sync()
-    table(place, "itm", COLUMNS, items(6))
-    place.sync()
-    (plan,) = open_plans(place, "itm")
+    plan = withheld(place)
     table(place, "itm", COLUMNS, items(10)[4:])  # as many are gone, and none of those shown
 
     ended = place.command("apply", str(plan.uid), "--json")
@@ -504,12 +493,7 @@ def test_an_approval_is_for_the_records_that_were_shown(place: Place) -> None:
 
 
 def test_an_approval_that_led_to_nothing_lapses_with_the_next_batch(place: Place) -> None:
-    table(place, "itm", COLUMNS, items(10))
-    place.apply([ITEM])
-    place.sync()
-    table(place, "itm", COLUMNS, items(6))
-    place.sync()
-    (plan,) = open_plans(place, "itm")
+    plan = withheld(place)
     away = place.command("apply", str(plan.uid), SYNCFLOW_SCHEDULEHUB_URL="http://127.0.0.1:9")
     (approved,) = open_plans(place, "itm")
     place.sync()
@@ -583,12 +567,7 @@ def test_deletes_that_wait_for_children_are_not_withheld_again_every_night(place
 
 
 def test_XC02_two_applies_of_one_plan_do_it_once_and_the_loser_says_why(place: Place) -> None:
-    table(place, "itm", COLUMNS, items(10))
-    place.apply([ITEM])
-    place.sync()
-    table(place, "itm", COLUMNS, items(6))
-    place.sync()
-    (plan,) = open_plans(place, "itm")
+    plan = withheld(place)
     before = effects(place)
 
     both = [place.process("apply", str(plan.uid)) for _ in range(2)]
@@ -612,12 +591,7 @@ def test_XC02_two_applies_of_one_plan_do_it_once_and_the_loser_says_why(place: P
 def test_XC02_an_apply_that_another_one_overtook_says_why_wherever_it_was(
     place: Place, at: str, why: str
 ) -> None:
-    table(place, "itm", COLUMNS, items(10))
-    place.apply([ITEM])
-    place.sync()
-    table(place, "itm", COLUMNS, items(6))
-    place.sync()
-    (plan,) = open_plans(place, "itm")
+    plan = withheld(place)
     before = effects(place)
     late = place.process("apply", str(plan.uid), at=Failpoint(at, signal=signal.SIGSTOP))
     until_stopped(late.pid)
@@ -635,9 +609,7 @@ def test_XC02_an_apply_that_another_one_overtook_says_why_wherever_it_was(
 
 
 def test_XC02_an_approval_waits_for_who_is_about_to_apply_the_plan(place: Place) -> None:
-    table(place, "itm", COLUMNS, items(10))
-    place.apply([ITEM])
-    place.sync()
+    synced(place)
     table(place, "itm", COLUMNS, items(6))
     batch = place.sync().batches[0].uid
     (plan,) = open_plans(place, "itm")
@@ -669,9 +641,7 @@ def waits(place: Place) -> bool:
 def test_an_exact_plan_is_refused_whole_also_where_the_brake_would_hold_the_rest(
     place: Place, extra: str
 ) -> None:
-    table(place, "itm", COLUMNS, items(10))
-    place.apply([ITEM])
-    place.sync()
+    synced(place)
     new: Row = {"ID": "N", "NAME": "n", "QTY": 1}
     table(place, "itm", COLUMNS, [*items(10), new])
     plan = planned(place, "itm", "--full")

@@ -258,7 +258,9 @@ def misspelled() -> dict[str, str]:
     for name in sorted({*os.environ, *dotenv_values(ENV_FILE)}):
         short = name.upper().removeprefix(prefix).lower()
         if name.upper().startswith(prefix) and short not in fields:
-            for meant in difflib.get_close_matches(short, fields, n=1, cutoff=ALIKE):
+            turned = [field for field in fields if sorted(field) == sorted(short)]
+            alike = difflib.get_close_matches(short, fields, n=1, cutoff=ALIKE)
+            for meant in [*turned, *alike][:1]:
                 found[name] = f"{prefix}{meant.upper()}"
     return found
 

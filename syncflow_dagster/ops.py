@@ -37,6 +37,7 @@ from syncflow_core.stages.resolve import resolve_parents
 from syncflow_core.stages.track import Report, fail, track
 from syncflow_core.stages.work import (
     Connections,
+    Kind,
     NightOverError,
     Order,
     Staged,
@@ -113,7 +114,7 @@ def build_ops(
                 uid=order.batch,
                 entity=name,
                 entity_version=load_registered(connection, [name], enabled=None)[0].version,
-                kind="full" if len(order.slices) == slices else "slice",
+                kind=_asked(order),
                 now=utc_now(),
                 status="pending",
                 dagster_run_id=order.run_id,
@@ -224,6 +225,13 @@ def _order_of(
         until=_tag(context, UNTIL_TAG, dt.datetime.fromisoformat),
         by_person=not {SCHEDULE_NAME_TAG, SENSOR_NAME_TAG} & context.run.tags.keys(),
     )
+
+
+def _asked(order: Order) -> Kind:
+    """The kind of a batch that has not looked yet whether it has to be another."""
+    if len(order.slices) < order.of:
+        return "slice"
+    return "incremental" if order.kind == "incremental" else "full"
 
 
 def _tag(context: dg.OpExecutionContext, name: str, read: Callable[[str], T]) -> T | None:

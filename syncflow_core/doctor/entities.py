@@ -28,7 +28,7 @@ from syncflow_core.keys import keys_of
 from syncflow_core.normalize import Normalized, misdeclared, normalize
 from syncflow_core.outcomes import HubRecord
 from syncflow_core.pages import Page
-from syncflow_core.parents import refuse_never_null, refuse_other_keys
+from syncflow_core.parents import lineage, refuse_never_null, refuse_other_keys
 from syncflow_core.schedulehub import Target
 from syncflow_core.stages.normalize import BREAKS
 
@@ -160,8 +160,10 @@ class Declared:
         if lacking:
             return Seen(f"not declared: {', '.join(lacking)}", "fail")
         declared = [self._others[name].entity for name in names]
-        itself = [n for n, to in self._entity.parents.items() if to.entity == self._entity.name]
-        refuse_never_null(self._entity, itself, self._known_shape.key_fields)
+        every = {name: item.entity for name, item in self._others.items() if item.enabled}
+        order = lineage(list({**every, self._entity.name: self._entity}.values()))
+        closing = order.deferred_of(self._entity.name)
+        refuse_never_null(self._entity, closing, self._known_shape.key_fields)
         refuse_other_keys(
             self._entity,
             {

@@ -174,7 +174,7 @@ def fail(
                 proof={
                     "unavailable": isinstance(error, UnavailableError),
                     "asked_to_stop": stopped and not night_over,
-                    "refused": isinstance(error, SyncFlowError) and error.refused,
+                    **_refused(error),
                 },
                 error=message,
                 calls=connections.tally.take(order.batch),
@@ -183,6 +183,13 @@ def fail(
         logger.warning("batch %s stays open until the next sync: %s", order.batch, away)
     finally:
         let_go(connections, order.batch)
+
+
+def _refused(error: BaseException) -> dict[str, object]:
+    """What is kept of a batch that another run turned away, and of no other."""
+    if not isinstance(error, SyncFlowError) or not error.refused:
+        return {}
+    return {"refused": True, "exit_status": error.exit_status}
 
 
 def _watermark(staged: Staged, seen: pl.DataFrame, refused: pl.Series) -> str | None:

@@ -211,7 +211,10 @@ def retry(
 @app.command()
 def status(
     entities: Annotated[
-        list[str] | None, typer.Argument(help="Entities to tell of; all without any.")
+        list[str] | None,
+        typer.Argument(
+            help="Entities to tell of; without any all enabled ones, and others with something open."
+        ),
     ] = None,
     *,
     as_json: Json = False,

@@ -141,6 +141,9 @@ def exit_status(batches: Sequence[Batch]) -> int:
 
 
 def _status(batch: Batch) -> int:
-    if batch.status == "failed" and (batch.proof or {}).get("unavailable"):
+    proof = batch.proof or {}
+    if batch.status == "failed" and proof.get("unavailable"):
         return 4
+    if proof.get("refused"):
+        return int(proof.get("exit_status", 1))
     return {"completed": 0, "withheld": 3}.get(batch.status, 1)

@@ -102,9 +102,45 @@ def test_a_self_reference_that_only_the_source_says_is_the_key_is_refused(place:
     assert hub(place, "itm") == {}
 
 
+def test_a_cycle_of_keys_that_only_the_source_says_is_named_by_the_doctor(place: Place) -> None:
+    for name in ("one", "two"):
+        table(place, name, COLUMNS, items(2))
+    place.apply(
+        [
+            Entity(name="one", parents={"b": link("two", "id")}),
+            Entity(name="two", parents={"a": link("one", "id")}),
+        ]
+    )
+
+    ended = place.command("doctor", "one", "two", "--json")
+    seen = {item["name"]: item for item in lines(ended.stdout)}
+    parents = [seen[f"entity.{name}.parents"] for name in ("one", "two")]
+
+    assert ended.returncode == 1
+    assert "fail" in [item["status"] for item in parents]
+    assert "can never be NULL: no record could be the first" in str(parents)
+
+
 def test_a_variable_that_is_almost_a_setting_is_told_by_every_command(place: Place) -> None:
-    ended = place.process("status", SYNCFLOW_OUTAGES="5")
+    ended = place.process("status", SYNCFLOW_OUTAGES="5", SYNCFLOW_SLIECS="5")
     _, said = ended.communicate(timeout=60)
 
     assert ended.returncode == 0
+    assert "SYNCFLOW_SLIECS is no setting, and is ignored: is SYNCFLOW_SLICES meant?" in said
     assert "SYNCFLOW_OUTAGES is no setting, and is ignored: is SYNCFLOW_OUTAGE_S meant?" in said
+
+
+def test_a_batch_is_of_the_kind_that_was_asked_for_before_it_reads(place: Place) -> None:
+    table(place, "itm", {**COLUMNS, "RV": "NUMBER(9)"}, [{**row, "RV": 1} for row in items(3)])
+    place.apply([Entity(name="itm")])
+    place.sync()
+    point = Failpoint("syncflow_dagster.ops.fetch", signal=signal.SIGSTOP)
+    running = place.process("sync", "itm", "--incremental", at=point)
+    until_stopped(running.pid)
+    begun = stands(place)["itm"]["last_batch"]
+    os.kill(running.pid, signal.SIGCONT)
+    running.communicate(timeout=60)
+
+    assert (begun["kind"], begun["status"]) == ("incremental", "pending")
+    assert running.returncode == 0
+    assert stands(place)["itm"]["last_batch"]["kind"] == "incremental"

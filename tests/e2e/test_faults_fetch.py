@@ -116,7 +116,7 @@ LASTING: dict[str, tuple[dict[str, Any], str]] = {
         },
         "text/html",
     ),
-    "XF13 the same page for ever": ({"repeat": True}, "the answer is for offset 0"),
+    "XF13 the same page for ever": ({"repeat": True}, "the answer is for offset"),
     "XF22 403": ({"status": 403}, "403"),
     "XF23 a day": ({"status": 429, "headers": {"Retry-After": "86400"}}, "429"),
     "XF24 a redirect": (

@@ -2,7 +2,7 @@
 
 * SyncFlowError
   + ConfigError        a person must change SyncFlow's configuration; nothing was read or written
-    - OvertakenError   another run has done what was asked for
+    - OvertakenError   another run has applied or replaced it meanwhile
   + ContractError      the other side broke its documented shape; a person must look; retrying is pointless
     - DriftError       the source's columns are not those that were accepted
   + RejectedError      the other side understood the whole request and refused it (4xx); retrying is pointless
@@ -45,7 +45,7 @@ class ConfigError(SyncFlowError):
 
 
 class OvertakenError(ConfigError):
-    """Another run has done what was asked for; nothing is left to do."""
+    """Another run has applied or replaced meanwhile what was asked for; nothing was pushed."""
 
     refused = True
 

@@ -62,12 +62,12 @@ class Configuration:
                 f"export {' '.join(f'{name}=...' for name in missing)} "
                 "(syncflow sandbox says those of its own servers)",
             )
-        if slips:
-            return Seen("; ".join(slips), "warn")
         mode = stat.S_IMODE(ENV_FILE.stat().st_mode) if ENV_FILE.exists() else 0
         if mode & 0o077:
             words = f"{ENV_FILE.absolute()} holds secrets and is open to others (mode {mode:o})"
-            return Seen(words, "warn", f"chmod 600 {ENV_FILE.absolute()}")
+            return Seen("; ".join([words, *slips]), "warn", f"chmod 600 {ENV_FILE.absolute()}")
+        if slips:
+            return Seen("; ".join(slips), "warn")
         where = "embedded" if settings.database_url is None else "SYNCFLOW_DATABASE_URL"
         return Seen(f"whole; database: {where}, time zone {settings.time_zone}")
 
